@@ -1,0 +1,165 @@
+// Package front is the vocabulary that the deploy transaction, the front
+// container's driver and the command line share: what a Mailu front says of
+// itself (Facts), which TLS ports it has (Port), and what one of them shows
+// (Endpoint). It asks nobody and holds no state.
+package front
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mailu-hook/internal/say"
+)
+
+// Facts are what a front's environment and mounts tell. They hold no secret:
+// of the environment only the variables named in ParseEnvironment are read.
+type Facts struct {
+	Container string   `json:"container,omitempty"`
+	ID        string   `json:"id,omitempty"`
+	Image     string   `json:"image,omitempty"`
+	Project   string   `json:"project,omitempty"`
+	CertsDir  string   `json:"certs_dir,omitempty"` // on the host
+	CertName  string   `json:"cert_name"`
+	KeyName   string   `json:"key_name"`
+	Hostnames []string `json:"hostnames,omitempty"` // the main one first
+	Flavor    string   `json:"tls_flavor,omitempty"`
+	Ports     []Port   `json:"ports,omitempty"`
+}
+
+// Port is one TLS port of the front.
+type Port struct {
+	Number   int    `json:"port"`
+	Protocol string `json:"protocol"`           // https, smtp, submissions, imaps, …
+	Proxy    bool   `json:"proxy,omitempty"`    // expects a PROXY header first
+	Implicit bool   `json:"implicit,omitempty"` // TLS from the first byte, else STARTTLS
+}
+
+// Defaults of Mailu's socrate library (core/base/libs/socrate/socrate/system.py)
+// and of core/nginx/config.py.
+const (
+	DefaultCertsDir = "/mailu/certs"
+	DefaultCertName = "cert.pem"
+	DefaultKeyName  = "key.pem"
+	defaultPorts    = "25,80,443,465,993,995,4190"
+)
+
+// known are all ports on which a front can speak TLS. A port is open when its
+// gates hold: byPorts when PORTS must list it, byTLS when TLS must
+// (core/nginx/conf/nginx.conf, core/nginx/dovecot/proxy.conf).
+var known = []struct {
+	Port
+	byPorts, byTLS bool
+}{
+	{Port{Number: 25, Protocol: "smtp"}, false, false},
+	{Port{Number: 110, Protocol: "pop3"}, true, false},
+	{Port{Number: 143, Protocol: "imap"}, true, false},
+	{Port{Number: 443, Protocol: "https", Implicit: true}, false, true},
+	{Port{Number: 465, Protocol: "submissions", Implicit: true}, false, true},
+	{Port{Number: 587, Protocol: "submission"}, true, false},
+	{Port{Number: 993, Protocol: "imaps", Implicit: true}, false, true},
+	{Port{Number: 995, Protocol: "pop3s", Implicit: true}, true, true},
+	{Port{Number: 4190, Protocol: "sieve"}, true, false},
+}
+
+// ParseEnvironment reads Mailu's variables as the front itself does. get
+// returns "" for a variable that is not set. Unknown words in lists are
+// ignored, as the front ignores them.
+func ParseEnvironment(get func(string) string) Facts {
+	f := Facts{
+		CertName: or(get("TLS_CERT_FILENAME"), DefaultCertName),
+		KeyName:  or(get("TLS_KEYPAIR_FILENAME"), DefaultKeyName),
+		Flavor:   get("TLS_FLAVOR"),
+	}
+	f.Hostnames = SplitNames(get("HOSTNAMES"))
+	ports, tls := strings.Split(or(get("PORTS"), defaultPorts), ","), strings.Split(or(get("TLS"), defaultPorts), ",")
+	for _, k := range known {
+		n := strconv.Itoa(k.Number)
+		if k.byPorts && !slices.Contains(ports, n) || k.byTLS && !slices.Contains(tls, n) {
+			continue
+		}
+		k.Proxy = proxied(get("PROXY_PROTOCOL"), k.Number)
+		f.Ports = append(f.Ports, k.Port)
+	}
+	return f
+}
+
+// ErrUnsuitable means that a certificate installed in /certs would not be
+// served, whatever a deploy did.
+var ErrUnsuitable = errors.New("this front cannot be served by a deploy")
+
+// CheckFlavor returns an ErrUnsuitable unless the front serves what is in
+// /certs. An unknown flavor passes: nobody could be asked.
+func (f Facts) CheckFlavor() error {
+	switch f.Flavor {
+	case "", "cert", "mail":
+		return nil
+	case "letsencrypt", "mail-letsencrypt":
+		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=%s it gets its own certificates and ignores %s and %s", ErrUnsuitable, f.Flavor, f.CertName, f.KeyName),
+			"set TLS_FLAVOR=cert in mailu.env and recreate the front, or remove this hook")
+	case "notls":
+		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=notls it serves no TLS", ErrUnsuitable), "set TLS_FLAVOR=cert in mailu.env and recreate the front")
+	}
+	return say.Hint(fmt.Errorf("%w: its TLS_FLAVOR is %s, which Mailu does not know", ErrUnsuitable, say.Foreign(f.Flavor)), "set TLS_FLAVOR=cert in mailu.env")
+}
+
+// NginxOnly returns the ports of a front of Mailu 2.0 or older, where nginx
+// serves all mail ports, neither PORTS nor TLS exist, and ManageSieve has no
+// TLS of its own.
+func NginxOnly(proxy string) []Port {
+	var ports []Port
+	for _, k := range known {
+		if k.Number == 4190 {
+			continue
+		}
+		k.Proxy = proxied(proxy, k.Number)
+		ports = append(ports, k.Port)
+	}
+	return ports
+}
+
+// proxied tells whether PROXY_PROTOCOL covers a port; "http" is Mailu 2.0's.
+func proxied(list string, port int) bool {
+	for item := range strings.SplitSeq(list, ",") {
+		switch item {
+		case strconv.Itoa(port), "all", "all-but-http":
+			return true
+		case "mail":
+			if port != 443 {
+				return true
+			}
+		case "http":
+			if port == 443 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// SplitNames splits a comma-separated list, trimming each and dropping empty ones.
+func SplitNames(list string) []string {
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// PlainName tells whether a file name names an entry of /certs itself, and not
+// one of a directory below or beside it.
+func PlainName(name string) bool {
+	return name != "" && name != "." && name != ".." && path.Base(name) == name && !strings.ContainsRune(name, 0)
+}
+
+func or(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

@@ -1,0 +1,64 @@
+// Package say is how errors speak to an administrator: a hint travels with an
+// error from where the remedy is known to where it is printed, and text that
+// others wrote (nginx, Docker, a CA) is made safe to show.
+package say
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+func (h hinted) Hint() string  { return h.hint }
+
+// Hint attaches to err what its reader should do next. A nil err stays nil.
+func Hint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// HintOf returns the outermost hint that err carries, "" if it carries none.
+func HintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+const foreignLimit = 400 // bytes of foreign text shown: about five lines of a terminal
+
+// Foreign quotes text from outside the program, made Plain.
+func Foreign(text string) string { return strconv.Quote(Plain(text)) }
+
+// Plain makes text from outside the program safe to show: one line of valid
+// UTF-8 without control characters, at most 400 bytes of it, and never a byte
+// of PEM, so that neither a terminal nor a log can be misled by it.
+func Plain(text string) string {
+	text, _, cut := strings.Cut(text, "-----BEGIN")
+	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}), " ")
+	if len(text) > foreignLimit {
+		end := foreignLimit
+		for !utf8.RuneStart(text[end]) {
+			end--
+		}
+		text, cut = text[:end], true
+	}
+	if cut {
+		text += " […]"
+	}
+	return text
+}
