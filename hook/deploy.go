@@ -1,0 +1,301 @@
+// Package hook is the deploy transaction: it takes a certificate bundle from a
+// lineage, holds it to the rules, and makes it the pair that Mailu's front
+// serves, or leaves everything as it was.
+//
+// The promise: the certs directory always holds a matching key and chain under
+// the names that the front reads, before, during and after a deploy, across
+// kill -9 at any instruction and across power loss. The pair switches with one
+// rename(2). A deploy that succeeded was seen on every TLS port; one that the
+// front refused is undone, and that too was seen on every port.
+//
+// Its limit: a reader that opens the two files one after the other around the
+// switch can get one of each. The front retries on reload, and is reloaded
+// after every switch, so this does no harm.
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"mailu-hook/internal/front"
+)
+
+// Front is what a deploy needs of the front container.
+type Front interface {
+	// Look asks every TLS port once, all at the same time, what it shows.
+	Look(ctx context.Context) []front.Endpoint
+	// Await asks every port until done says yes to its answer or ctx ends,
+	// and returns the last answers.
+	Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint
+	// Test lets nginx judge what is installed. It returns a *front.Refusal
+	// when nginx would not load it.
+	Test(ctx context.Context) error
+	// Reload makes the daemons load what is installed, and restarts the
+	// container if one that should serve is not running at all.
+	Reload(ctx context.Context) error
+	// Explain asks the other daemons why they may not have loaded it, and
+	// returns a *front.Refusal when one objects.
+	Explain(ctx context.Context) error
+	// Settle waits until the front's own reactions to a switch are over, and
+	// leaves it reloadable and healthy.
+	Settle(ctx context.Context) error
+	// Running tells whether the container still runs.
+	Running(ctx context.Context) bool
+}
+
+// Errors of a deploy that went past the switch, each wrapping its cause.
+var (
+	ErrRolledBack     = errors.New("the front did not take the new certificate; the old pair is back and served")
+	ErrRollbackFailed = errors.New("the front did not take the new certificate, and putting the old pair back did not help")
+	ErrPending        = errors.New("installed, but not proven to be served")
+)
+
+// Options of a deploy. The zero value deploys strictly and keeps three
+// generations.
+type Options struct {
+	Rules    Rules
+	ByHand   bool          // asked for by a person: also installs what is not newer
+	DryRun   bool          // judge and compare, change nothing
+	Keep     int           // generations kept for rollback; 0: three
+	Rollback time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
+	Facts    front.Facts   // remembered for a time when the front cannot be asked
+	Unasked  error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair at its start
+	Progress func(Step)    // told of each step as it begins
+}
+
+const (
+	defaultKeep     = 3
+	defaultRollback = 30 * time.Second
+)
+
+// Deploy makes b what the front serves:
+//
+//  1. look: what is installed, and what does each port serve now?
+//  2. validate b, and stop if there is nothing to do;
+//  3. stage it as a new generation, after adopting what was installed;
+//  4. switch to it by one rename;
+//  5. test: would the front load it?
+//  6. reload the daemons;
+//  7. verify that every port that served TLS before serves the new leaf, let
+//     the front settle, and look once more;
+//  8. record the result.
+//
+// If the front refuses at 5 or 7, Deploy switches back to what was installed,
+// reloads and verifies that, within o.Rollback even if ctx has ended. f may be
+// nil: then there is nobody to ask, and the deploy ends after the switch.
+//
+// After a nil error the Outcome is Installed, Unchanged, Skipped or, in a dry
+// run, WouldInstall. A *Rejection means that nothing was touched; ErrLocked and
+// *StoreError, that the old pair is still installed; ErrRolledBack, that it is
+// installed again and served; ErrPending, that b is installed and a later run
+// has to finish; ErrRollbackFailed, that a person has to. After a crash the
+// names lead to the old pair or to b, and the state tells what was under way.
+func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Result, err error) {
+	d := &deploy{b: b, s: s, f: f, o: o, r: &r, began: time.Now()}
+	r.Bundle, r.Durations = b, map[Step]time.Duration{}
+	defer func() { d.finish(err) }()
+
+	d.step(Look) // 1
+	before := d.look(ctx)
+
+	d.step(Validate) // 2
+	if err := o.Rules.Check(b); err != nil {
+		return r, err
+	}
+	old, err := s.Installed()
+	if err != nil || d.nothingToDo(ctx, old, <-before) || o.DryRun {
+		return r, err
+	}
+
+	d.step(Stage) // 3
+	unlock, err := s.Lock(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
+	if old, err = s.Installed(); err != nil || d.superseded(old) {
+		return r, err
+	}
+	if err := d.stage(old); err != nil {
+		return r, err
+	}
+
+	d.step(Switch) // 4
+	if err := s.Switch(d.next); err != nil {
+		return r, d.unswitch(err)
+	}
+
+	switch err = d.apply(ctx); { // 5, 6, 7
+	case d.refused(err):
+		err = d.rollBack(ctx, err)
+	case err != nil:
+		err = fmt.Errorf("%w: %w", ErrPending, err)
+	}
+	d.record(err) // 8
+	return r, err
+}
+
+// deploy is one run of Deploy.
+type deploy struct {
+	b     *Bundle
+	s     *Store
+	f     Front
+	o     Options
+	r     *Result
+	began time.Time
+
+	current Step
+	since   time.Time // the current step began
+
+	state      State
+	before     []front.Endpoint
+	prev, next Generation // prev is "" when there is nothing to go back to
+	prevLeaf   string
+}
+
+// look starts asking the ports; validation does not wait for them.
+func (d *deploy) look(ctx context.Context) <-chan []front.Endpoint {
+	answers := make(chan []front.Endpoint, 1)
+	if d.f == nil {
+		answers <- nil
+		return answers
+	}
+	go func() { answers <- d.f.Look(ctx) }()
+	return answers
+}
+
+// nothingToDo settles the outcomes that need no lock.
+func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []front.Endpoint) bool {
+	d.before, d.r.Endpoints = before, before
+	switch {
+	case old.Holds(d.b) && old.inHome && d.f == nil && d.o.Unasked == nil,
+		old.Holds(d.b) && old.inHome && d.f != nil && d.served():
+		d.r.Outcome = Unchanged
+		d.repair(ctx)
+	case d.superseded(old):
+	default:
+		d.r.Outcome = WouldInstall
+		return false
+	}
+	return true
+}
+
+// repair puts right what an earlier event did to the front, without a deploy.
+func (d *deploy) repair(ctx context.Context) {
+	if d.f == nil || d.o.DryRun {
+		return
+	}
+	if err := d.f.Settle(ctx); err != nil {
+		d.warn("the front did not settle: %v", err)
+	}
+}
+
+// served: every port that speaks TLS shows the leaf already.
+func (d *deploy) served() bool {
+	for _, e := range d.before {
+		if e.Answers() && e.Leaf != d.b.Fingerprint() {
+			return false
+		}
+	}
+	return front.AnyAnswers(d.before)
+}
+
+// superseded: what is installed is as good and not older (a "-0001" twin of
+// the lineage, or an old copy of it), and no person insists.
+func (d *deploy) superseded(old Pair) bool {
+	if d.o.ByHand || old.Leaf == nil || old.Holds(d.b) || time.Now().After(old.Leaf.NotAfter) {
+		return false
+	}
+	if d.b.Leaf().NotBefore.After(old.Leaf.NotBefore) || len(Missing(old.Leaf, d.o.Facts.Hostnames)) > len(Missing(d.b.Leaf(), d.o.Facts.Hostnames)) {
+		return false
+	}
+	d.r.Outcome = Skipped
+	d.r.Reason = fmt.Sprintf("not newer than what is installed (issued %s, installed %s)",
+		d.b.Leaf().NotBefore.UTC().Format(time.RFC3339), old.Leaf.NotBefore.UTC().Format(time.RFC3339))
+	return true
+}
+
+// stage remembers what is about to happen, so that a run that is killed from
+// here on is finished by a later one, and puts the new generation on disk.
+func (d *deploy) stage(old Pair) (err error) {
+	d.remember()
+	if err := d.s.Record(d.state); err != nil {
+		return err
+	}
+	if d.prev, err = d.s.Adopt(old); err != nil {
+		return err
+	}
+	if d.prev != "" {
+		d.prevLeaf = fingerprint(old.Leaf)
+	}
+	if old.Holds(d.b) && d.prev != "" { // installed but not served: nothing to go back to
+		d.next, d.prev = d.prev, ""
+	} else if d.next, err = d.s.Stage(d.b); err != nil {
+		return err
+	}
+	d.r.Generation = d.next
+	return nil
+}
+
+// unswitch returns to the old pair after a switch that the disk did not carry
+// through, and returns the cause.
+func (d *deploy) unswitch(cause error) error {
+	if d.prev != "" && d.s.live() == d.next {
+		if err := d.s.Switch(d.prev); err != nil {
+			return fmt.Errorf("%w (and switching back: %w)", cause, err)
+		}
+	}
+	return cause
+}
+
+// apply makes the front serve what was switched to.
+func (d *deploy) apply(ctx context.Context) error {
+	if d.f == nil {
+		if d.o.Unasked != nil {
+			return d.o.Unasked
+		}
+		return nil
+	}
+	d.step(Test) // 5
+	var refusal *front.Refusal
+	testErr := d.f.Test(ctx)
+	if errors.As(testErr, &refusal) {
+		return testErr
+	}
+	d.step(Reload) // 6
+	reloadErr := d.f.Reload(ctx)
+	err := d.verify(ctx) // 7
+	if err != nil && errors.Join(testErr, reloadErr) != nil {
+		return errors.Join(testErr, reloadErr) // the front could not be told, so it refused nothing
+	}
+	return err
+}
+
+// refused tells whether err calls for the old pair. It does not when the front
+// could not be told or asked: then the new pair, which is valid, stays.
+func (d *deploy) refused(err error) bool {
+	var refusal *front.Refusal
+	return err != nil && d.prev != "" && errors.As(err, &refusal)
+}
+
+// rollBack puts the old pair back because of cause, and says how that ended.
+func (d *deploy) rollBack(ctx context.Context, cause error) error {
+	wait := d.o.Rollback
+	if wait == 0 {
+		wait = defaultRollback
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
+	defer cancel()
+	d.step(Rollback)
+	if err := d.s.Switch(d.prev); err != nil {
+		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
+	}
+	d.r.Generation = d.prev
+	reloadErr := d.f.Reload(ctx)
+	if err := d.verifyOld(ctx); err != nil {
+		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, errors.Join(err, reloadErr))
+	}
+	return fmt.Errorf("%w: %w", ErrRolledBack, cause)
+}

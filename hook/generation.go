@@ -1,0 +1,288 @@
+package hook
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// Generation is one installed pair: a directory of its own under .mailu-hook
+// that is written once, renamed into place when it is complete, and never
+// changed.
+type Generation string
+
+var generationName = regexp.MustCompile(`^\d{8}T\d{6}Z-[0-9a-f]{8}$`)
+
+// Pair is what the front's two names lead to. Leaf is nil when no server could
+// use it: a half of a pair, a key of another certificate, damaged bytes.
+type Pair struct {
+	Leaf *x509.Certificate
+
+	cert, key []byte
+	found     bool // at least one of the two names leads to a file
+	inHome    bool // both names are our links
+}
+
+// Holds tells whether the pair is the one that b would install.
+func (p Pair) Holds(b *Bundle) bool {
+	return p.Leaf != nil && string(p.cert) == string(b.certPEM) && string(p.key) == string(b.keyPEM)
+}
+
+// Installed reads the pair that the front would read now. A name that leads
+// nowhere, or out of the certs directory (where the container cannot follow),
+// counts as absent. The error is of the disk, not of the pair.
+func (s *Store) Installed() (Pair, error) {
+	cert, certErr := readIn(s.root, s.certName)
+	key, keyErr := readIn(s.root, s.keyName)
+	if certErr != nil && !absent(s.root, s.certName, certErr) {
+		return Pair{}, s.wrap(s.certName, certErr)
+	}
+	if keyErr != nil && !absent(s.root, s.keyName, keyErr) {
+		return Pair{}, s.wrap(s.keyName, keyErr)
+	}
+	p := Pair{cert: cert, key: key, found: cert != nil || key != nil}
+	p.inHome = s.isLink(s.certName, certFile) && s.isLink(s.keyName, keyFile)
+	p.Leaf = leafOf(cert, key)
+	return p, nil
+}
+
+// leafOf is the leaf of a pair that a TLS server can load, else nil.
+func leafOf(cert, key []byte) *x509.Certificate {
+	if !loads(cert, key) {
+		return nil
+	}
+	for rest := cert; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil
+		}
+		if block.Type == "CERTIFICATE" {
+			leaf, _ := x509.ParseCertificate(block.Bytes)
+			return leaf
+		}
+	}
+}
+
+// readIn reads a regular file of sane size inside root. What is not regular is
+// not opened, as opening can have effects of its own (a tape, a fifo's writer).
+func readIn(root *os.Root, name string) ([]byte, error) {
+	info, err := root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readRegular(f)
+}
+
+// absent tells whether a name that could not be read is one that a rename may
+// replace: there is nothing, or a link that leads nowhere in this directory.
+func absent(root *os.Root, name string, err error) bool {
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	info, lerr := root.Lstat(name)
+	return lerr == nil && info.Mode()&fs.ModeSymlink != 0
+}
+
+func (s *Store) isLink(name, file string) bool {
+	target, err := s.root.Readlink(name)
+	return err == nil && target == linkTarget(file)
+}
+
+func linkTarget(file string) string { return path.Join(homeName, liveName, file) }
+
+// live is the generation that is live, "" if none is.
+func (s *Store) live() Generation {
+	if s.home == nil {
+		return ""
+	}
+	target, err := s.home.Readlink(liveName)
+	if err != nil || !generationName.MatchString(target) {
+		return ""
+	}
+	return Generation(target)
+}
+
+// Stage writes b as a new generation, durable and complete, that nothing leads
+// to yet. After a crash at any moment the next run finds either the whole
+// generation or something that it sweeps. The caller holds the lock.
+func (s *Store) Stage(b *Bundle) (Generation, error) {
+	return s.stage(b.certPEM, b.keyPEM, b.Fingerprint())
+}
+
+func (s *Store) stage(cert, key []byte, id string) (Generation, error) {
+	tmp := tmpPrefix + randomSuffix()
+	gen, err := s.fill(tmp, cert, key, id)
+	if err != nil {
+		_ = s.home.RemoveAll(tmp) // if that fails too, the next run sweeps it
+		return "", s.wrap(homeName, err)
+	}
+	return gen, nil
+}
+
+func (s *Store) fill(tmp string, cert, key []byte, id string) (Generation, error) {
+	if err := s.home.Mkdir(tmp, 0o700); err != nil {
+		return "", err
+	}
+	if err := s.own(s.home, tmp); err != nil {
+		return "", err
+	}
+	if cert != nil {
+		if err := s.write(s.home, path.Join(tmp, certFile), cert, 0o644); err != nil {
+			return "", err
+		}
+	}
+	if key != nil {
+		if err := s.write(s.home, path.Join(tmp, keyFile), key, 0o600); err != nil {
+			return "", err
+		}
+	}
+	if err := s.sync(s.home, tmp); err != nil {
+		return "", err
+	}
+	gen, err := s.freeName(id)
+	if err != nil {
+		return "", err
+	}
+	if err := s.home.Rename(tmp, string(gen)); err != nil {
+		return "", err
+	}
+	return gen, s.sync(s.home, ".")
+}
+
+// freeName names a generation by the time and its leaf, a second later if two
+// are made in one second. Names sort by age.
+func (s *Store) freeName(id string) (Generation, error) {
+	for at := time.Now().UTC(); ; at = at.Add(time.Second) {
+		name := fmt.Sprintf("%s-%.8s", at.Format("20060102T150405Z"), id)
+		if _, err := s.home.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			return Generation(name), nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+// Adopt makes a generation of the pair that is installed, and each of the two
+// names a link to the same bytes, so that no step shows a mismatch. It returns
+// that generation, "" when there is nothing to go back to: no file, or a pair
+// that no server can load (whose bytes are kept as a generation all the same).
+// The caller holds the lock.
+func (s *Store) Adopt(p Pair) (Generation, error) {
+	if p.inHome {
+		if p.Leaf == nil {
+			return "", nil
+		}
+		return s.live(), nil
+	}
+	if !p.found {
+		return "", nil
+	}
+	sum := sha256.Sum256(append(p.cert[:len(p.cert):len(p.cert)], p.key...))
+	id := hex.EncodeToString(sum[:])
+	if p.Leaf != nil {
+		id = fingerprint(p.Leaf)
+	}
+	gen, err := s.stage(p.cert, p.key, id)
+	if err != nil || p.Leaf == nil {
+		return "", err
+	}
+	return gen, s.Switch(gen)
+}
+
+// Switch makes gen live: by the one rename(2) of the live link if the two names
+// are already ours, and then by one for each name that is not yet. A reader of
+// either name meets the old file or the new one at every moment; after a crash
+// the names lead to one of the two. When Switch returns nil the change is
+// durable. The caller holds the lock.
+func (s *Store) Switch(gen Generation) error {
+	if info, err := s.home.Lstat(liveName); err == nil && info.IsDir() {
+		return s.wrap(path.Join(homeName, liveName), errLiveIsDir)
+	}
+	if s.live() != gen {
+		if err := s.link(s.home, string(gen), liveName); err != nil {
+			return err
+		}
+		if err := s.sync(s.home, "."); err != nil {
+			return err
+		}
+	}
+	return s.linkNames()
+}
+
+var errLiveIsDir = errors.New("it is a directory where a link belongs (was the tree copied with links followed?); move it away")
+
+func (s *Store) linkNames() error {
+	changed := false
+	for _, n := range [2]struct{ name, file string }{{s.keyName, keyFile}, {s.certName, certFile}} {
+		if s.isLink(n.name, n.file) {
+			continue
+		}
+		if err := s.link(s.root, linkTarget(n.file), n.name); err != nil {
+			return err
+		}
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	return s.sync(s.root, ".")
+}
+
+// Generations returns the complete generations, oldest first.
+func (s *Store) Generations() ([]Generation, error) {
+	names, err := s.list()
+	var gens []Generation
+	for _, name := range names {
+		if generationName.MatchString(name) {
+			gens = append(gens, Generation(name))
+		}
+	}
+	return gens, err
+}
+
+// Prune removes all but the newest keep generations, and never one of spare or
+// the live one. A generation that is half removed by a crash is one that
+// nothing leads to. The caller holds the lock.
+func (s *Store) Prune(keep int, spare ...Generation) error {
+	gens, err := s.Generations()
+	if err != nil {
+		return err
+	}
+	spared := map[Generation]bool{s.live(): true}
+	for _, gen := range spare {
+		spared[gen] = true
+	}
+	for i, gen := range gens {
+		if i >= len(gens)-keep || spared[gen] {
+			continue
+		}
+		tmp := tmpPrefix + randomSuffix()
+		if err := s.home.Rename(string(gen), tmp); err != nil {
+			return s.wrap(path.Join(homeName, string(gen)), err)
+		}
+		if err := s.home.RemoveAll(tmp); err != nil {
+			return s.wrap(path.Join(homeName, tmp), err)
+		}
+	}
+	return nil
+}
+
+func randomSuffix() string { return rand.Text()[:12] }

@@ -1,0 +1,141 @@
+package hook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+const (
+	maxFile     = 1 << 20         // bytes; a chain of 100 SANs and five certificates takes 20 KiB
+	lineageWait = 2 * time.Second // how long certbot may take to switch its four links
+	lineagePoll = 20 * time.Millisecond
+)
+
+// Source names the two files that a bundle is read from.
+type Source struct {
+	Lineage  string // certbot's live/NAME directory, "" when the files were named one by one
+	CertFile string
+	KeyFile  string
+}
+
+// LineageSource is the source that certbot's live directory dir holds.
+func LineageSource(dir string) Source {
+	dir = filepath.Clean(dir)
+	return Source{dir, filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem")}
+}
+
+// Read reads and parses the bundle at src.
+//
+// certbot switches the links of a live directory one at a time, by unlink and
+// symlink (certbot/_internal/storage.py, save_successor), so a reader can meet
+// a missing link or the halves of two generations. For a lineage Read therefore
+// tries again, for two seconds at most, until the pair belongs together.
+//
+// Every failure but the end of ctx is a *Rejection. Nothing is written.
+func Read(ctx context.Context, src Source) (*Bundle, error) {
+	deadline := time.Now().Add(lineageWait)
+	for {
+		b, err := readOnce(src)
+		if err == nil || src.Lineage == "" || !beingSwitched(err) || time.Now().After(deadline) {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("reading %s: %w", src.Lineage, context.Cause(ctx))
+		case <-time.After(lineagePoll):
+		}
+	}
+}
+
+func readOnce(src Source) (*Bundle, error) {
+	cert, err := readFile(src.CertFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readFile(src.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(src, cert, key)
+}
+
+// beingSwitched tells whether err may be gone once certbot has finished.
+func beingSwitched(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMismatch)
+}
+
+// readFile reads a regular file of sane size. It opens the name once, without
+// blocking on a fifo, and judges what it opened.
+func readFile(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, unreadable(name, err)
+	}
+	defer f.Close()
+	data, err := readRegular(f)
+	if err != nil {
+		return nil, unreadable(name, err)
+	}
+	return data, nil
+}
+
+func unreadable(name string, err error) error {
+	remedy := "name the files of a certificate: --lineage DIR, or --cert FILE --key FILE"
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "run mailu-hook as root, as certbot does"
+	case errors.Is(err, fs.ErrNotExist):
+		remedy = "check the path; 'certbot certificates' lists the lineages of this host"
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return &Rejection{File: name, Fact: "cannot be read: " + err.Error(), Remedy: remedy, cause: err}
+}
+
+// readRegular reads the whole of an open regular file of at most maxFile bytes.
+func readRegular(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("larger than %d bytes", maxFile)
+	}
+	return data, err
+}
+
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a fifo"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	}
+	return "a special file"
+}
+
+// loads tells whether a TLS server could use the pair.
+func loads(cert, key []byte) bool {
+	_, err := tls.X509KeyPair(cert, key)
+	return err == nil
+}

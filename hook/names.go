@@ -1,0 +1,59 @@
+package hook
+
+import (
+	"crypto/x509"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// Missing returns those of names that the leaf does not cover, in their order.
+// A name is trimmed, lower-cased and put into its A-label form (RFC 5891)
+// before it is compared with the DNS names of the leaf; a wildcard stands for
+// exactly one whole leftmost label (RFC 9525, section 6.3). The common name
+// does not count (RFC 9525, section 2).
+func Missing(leaf *x509.Certificate, names []string) []string {
+	var missing []string
+	for _, name := range names {
+		if !covers(leaf, name) {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+func covers(leaf *x509.Certificate, name string) bool {
+	name = canonicalName(name)
+	if ip, err := netip.ParseAddr(name); err == nil {
+		for _, san := range leaf.IPAddresses {
+			if got, ok := netip.AddrFromSlice(san); ok && got.Unmap() == ip.Unmap() {
+				return true
+			}
+		}
+		return false
+	}
+	for _, san := range leaf.DNSNames {
+		if matchName(canonicalName(san), name) {
+			return true
+		}
+	}
+	return false
+}
+
+func canonicalName(name string) string {
+	name = strings.TrimSuffix(strings.ToLower(strings.TrimSpace(name)), ".")
+	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+		return ascii
+	}
+	return name // a wildcard, or a name that idna refuses: compared as it stands
+}
+
+func matchName(pattern, name string) bool {
+	if pattern == name {
+		return name != ""
+	}
+	suffix, wildcard := strings.CutPrefix(pattern, "*.")
+	label, rest, dotted := strings.Cut(name, ".")
+	return wildcard && dotted && label != "" && label != "*" && suffix == rest && strings.Contains(suffix, ".")
+}

@@ -1,0 +1,135 @@
+package hook
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"mailu-hook/internal/front"
+)
+
+// Outcome is how a deploy ended, in one word that users script against.
+type Outcome string
+
+// The outcomes. Failed is any other error; nothing was changed.
+const (
+	Installed      Outcome = "installed"
+	Unchanged      Outcome = "unchanged"
+	Skipped        Outcome = "skipped"
+	Rejected       Outcome = "rejected"
+	RolledBack     Outcome = "rolled_back"
+	RollbackFailed Outcome = "rollback_failed"
+	IsPending      Outcome = "pending"
+	Failed         Outcome = "failed"
+	WouldInstall   Outcome = "would_install"
+)
+
+// Step is a part of the transaction, by the name it has in the output.
+type Step string
+
+// The steps, in order. Rollback takes the place of what follows a refusal.
+const (
+	Look     Step = "look"
+	Validate Step = "validate"
+	Stage    Step = "stage"
+	Switch   Step = "switch"
+	Test     Step = "test"
+	Reload   Step = "reload"
+	Verify   Step = "verify"
+	Settle   Step = "settle"
+	Rollback Step = "rollback"
+)
+
+// Result is what a deploy did. It is complete whatever the error.
+type Result struct {
+	Outcome    Outcome
+	Reason     string // of a skip
+	Bundle     *Bundle
+	Generation Generation // that is live now; "" when none was made
+	Endpoints  []front.Endpoint
+	Warnings   []string
+	Durations  map[Step]time.Duration
+	Served     time.Duration // from the start until every port that counts served the new leaf
+	Total      time.Duration
+}
+
+// step ends the current step and begins the next; "" begins none.
+func (d *deploy) step(next Step) {
+	now := time.Now()
+	if d.current != "" {
+		d.r.Durations[d.current] += now.Sub(d.since)
+	}
+	d.current, d.since = next, now
+	if next != "" && d.o.Progress != nil {
+		d.o.Progress(next)
+	}
+}
+
+func (d *deploy) warn(format string, args ...any) {
+	d.r.Warnings = append(d.r.Warnings, fmt.Sprintf(format, args...))
+}
+
+// remember loads the state and notes in it what is under way.
+func (d *deploy) remember() {
+	state, err := d.s.State()
+	if err != nil {
+		d.warn("%v; starting a new one", err)
+	}
+	now := time.Now().UTC()
+	state.see(d.b.Lineage, d.b.Fingerprint(), now)
+	state.Pending = &Pending{Since: now, Lineage: d.b.Lineage, Leaf: d.b.Fingerprint(), Reason: "a run was begun and has not ended"}
+	if d.o.Facts.Hostnames != nil {
+		state.Front = d.o.Facts
+	}
+	d.state = state
+}
+
+// record remembers how it ended and removes generations that are too old. A
+// failure to do so does not make a good deploy bad.
+func (d *deploy) record(err error) {
+	d.r.Outcome = outcome(err)
+	d.state.Last = &Last{At: time.Now().UTC(), Outcome: d.r.Outcome, Lineage: d.b.Lineage, Generation: d.r.Generation}
+	if err == nil {
+		d.state.Pending = nil
+	} else {
+		d.state.Last.Error = err.Error()
+		d.state.Pending.Reason = err.Error()
+	}
+	if err := d.s.Record(d.state); err != nil {
+		d.warn("not remembered: %v", err)
+	}
+	keep := d.o.Keep
+	if keep == 0 {
+		keep = defaultKeep
+	}
+	if err := d.s.Prune(keep, d.prev, d.next); err != nil {
+		d.warn("old generations not removed: %v", err)
+	}
+}
+
+// finish completes the result, whatever the way out.
+func (d *deploy) finish(err error) {
+	d.step("")
+	d.r.Total = time.Since(d.began)
+	if err != nil {
+		d.r.Outcome = outcome(err)
+	}
+}
+
+// outcome is the word for how a deploy ended with err.
+func outcome(err error) Outcome {
+	var rejection *Rejection
+	switch {
+	case err == nil:
+		return Installed
+	case errors.As(err, &rejection):
+		return Rejected
+	case errors.Is(err, ErrRolledBack):
+		return RolledBack
+	case errors.Is(err, ErrRollbackFailed):
+		return RollbackFailed
+	case errors.Is(err, ErrPending):
+		return IsPending
+	}
+	return Failed
+}

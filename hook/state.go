@@ -1,0 +1,103 @@
+package hook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"time"
+
+	"mailu-hook/internal/front"
+)
+
+// State is what the store remembers between runs, in .mailu-hook/state.json.
+// It is advice: every fact in it can be found again, and a state that is lost
+// or damaged costs only the memory.
+type State struct {
+	Version  int         `json:"version"`
+	Front    front.Facts `json:"front"`              // what the front last said of itself
+	Lineages []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
+	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
+	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish
+}
+
+const stateVersion = 1
+
+// Seen is a lineage that a deploy was asked for.
+type Seen struct {
+	Lineage string    `json:"lineage"`
+	Leaf    string    `json:"leaf"`
+	At      time.Time `json:"at"`
+}
+
+// Last is the result of the last deploy that changed anything or tried to.
+type Last struct {
+	At         time.Time  `json:"at"`
+	Outcome    Outcome    `json:"outcome"`
+	Lineage    string     `json:"lineage,omitempty"`
+	Generation Generation `json:"generation,omitempty"`
+	Error      string     `json:"error,omitempty"`
+}
+
+// Pending is a deploy that was begun and not proven finished.
+type Pending struct {
+	Since   time.Time `json:"since"`
+	Lineage string    `json:"lineage,omitempty"`
+	Leaf    string    `json:"leaf"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// State reads what is remembered. Nothing remembered is not an error; a damaged
+// file is one, and comes with an empty State that can be used.
+func (s *Store) State() (State, error) {
+	empty := State{Version: stateVersion}
+	if s.home == nil {
+		return empty, nil
+	}
+	data, err := readIn(s.home, stateName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty, nil
+	}
+	if err != nil {
+		return empty, s.wrap(path.Join(homeName, stateName), err)
+	}
+	var state State
+	if err := json.Unmarshal(data, &state); err != nil {
+		return empty, s.wrap(path.Join(homeName, stateName), fmt.Errorf("damaged: %w", err))
+	}
+	if state.Version > stateVersion {
+		return empty, s.wrap(path.Join(homeName, stateName), fmt.Errorf("written by a newer mailu-hook (version %d)", state.Version))
+	}
+	return state, nil
+}
+
+// Record replaces what is remembered, durably and by one rename. The caller
+// holds the lock.
+func (s *Store) Record(state State) error {
+	state.Version = stateVersion
+	data, err := json.MarshalIndent(state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the state: %w", err)
+	}
+	tmp := tmpPrefix + randomSuffix()
+	if err := s.write(s.home, tmp, append(data, '\n'), 0o600); err != nil {
+		_ = s.home.Remove(tmp)
+		return err
+	}
+	if err := s.home.Rename(tmp, stateName); err != nil {
+		_ = s.home.Remove(tmp)
+		return s.wrap(path.Join(homeName, stateName), err)
+	}
+	return s.sync(s.home, ".")
+}
+
+// see notes that lineage was to be deployed with leaf.
+func (st *State) see(lineage, leaf string, at time.Time) {
+	if lineage == "" {
+		return
+	}
+	st.Lineages = slices.DeleteFunc(st.Lineages, func(l Seen) bool { return l.Lineage == lineage })
+	st.Lineages = append(st.Lineages, Seen{lineage, leaf, at})
+}
