@@ -1,0 +1,237 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/say"
+)
+
+// Labels that Compose puts on its containers (docker/compose pkg/api/labels.go).
+const (
+	labelService = "com.docker.compose.service"
+	labelProject = "com.docker.compose.project"
+	labelOneOff  = "com.docker.compose.oneoff"
+)
+
+const mountPoint = "/certs" // in the container (core/nginx/config.py)
+
+// Selector narrows the search down; its zero value finds the only front.
+type Selector struct {
+	Container string // name or id; then nothing else is looked at
+	Project   string // Compose project
+}
+
+// Errors of Find that callers decide on. ErrNone is no misfortune: a front loads
+// what it finds at its start.
+var (
+	ErrNone      = errors.New("no front container found")
+	ErrAmbiguous = errors.New("more than one front container")
+)
+
+// Front is a Mailu front container as it was when Find asked.
+type Front struct {
+	front.Facts
+	State string // of Docker: running, paused, restarting, exited, created, dead, …
+
+	engine     *Engine
+	pid        int              // of PID 1, on the engine's host
+	proxy      string           // PROXY_PROTOCOL as it stands
+	fileMounts []string         // of the pair's files one by one
+	ips        []string         // of the container, or of the host if it shares that network
+	published  map[int][]string // by port of the container: host:port
+	switched   time.Time        // when the daemons were last told of a new pair
+}
+
+// Find finds the front container: that of the Compose service "front", told
+// from the front of anything else by Mailu's environment and its mount at
+// /certs. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrAmbiguous or
+// front.ErrUnsuitable.
+func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
+	ids := []string{want.Container}
+	if want.Container == "" {
+		var err error
+		if ids, err = e.candidates(ctx, want.Project); err != nil {
+			return nil, err
+		}
+	}
+	var found []*Front
+	for _, id := range ids {
+		info, err := e.api.ContainerInspect(ctx, id)
+		if cerrdefs.IsNotFound(err) {
+			continue // never was there, or is gone since
+		}
+		if err != nil {
+			return nil, engineError(ctx, "inspecting container "+id, err)
+		}
+		if f := newFront(e, info); want.Container != "" || f.isMailu() {
+			found = append(found, f)
+		}
+	}
+	f, err := choose(found, want)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.suitable(); err != nil {
+		return nil, err
+	}
+	f.recognise(ctx)
+	return f, nil
+}
+
+func (e *Engine) candidates(ctx context.Context, project string) ([]string, error) {
+	args := filters.NewArgs(filters.Arg("label", labelService+"=front"))
+	if project != "" {
+		args.Add("label", labelProject+"="+project)
+	}
+	list, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
+	if err != nil {
+		return nil, engineError(ctx, "listing containers", err)
+	}
+	var ids []string
+	for _, c := range list {
+		if c.Labels[labelOneOff] != "True" { // docker compose run
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids, nil
+}
+
+func newFront(e *Engine, info container.InspectResponse) *Front {
+	env := map[string]string{}
+	for _, entry := range info.Config.Env {
+		name, value, _ := strings.Cut(entry, "=")
+		env[name] = value
+	}
+	get := func(name string) string { return env[name] }
+	f := &Front{Facts: front.ParseEnvironment(get), State: info.State.Status, engine: e, pid: info.State.Pid}
+	f.Container, f.ID, f.Image = strings.TrimPrefix(info.Name, "/"), info.ID, info.Config.Image
+	f.Project = info.Config.Labels[labelProject]
+	f.proxy = get("PROXY_PROTOCOL")
+	for _, m := range info.Mounts {
+		switch path.Clean(m.Destination) {
+		case mountPoint:
+			f.CertsDir = m.Source
+		case path.Join(mountPoint, f.CertName), path.Join(mountPoint, f.KeyName):
+			f.fileMounts = append(f.fileMounts, m.Destination)
+		}
+	}
+	f.findAddrs(info)
+	return f
+}
+
+// isMailu tells Mailu's front from a service of that name in another project.
+func (f *Front) isMailu() bool {
+	return f.Flavor != "" && (f.CertsDir != "" || f.fileMounts != nil)
+}
+
+// choose prefers a running container to the leftovers of its own project.
+func choose(found []*Front, want Selector) (*Front, error) {
+	if len(found) > 1 {
+		running := slices.DeleteFunc(slices.Clone(found), func(f *Front) bool { return f.State != "running" })
+		if len(running) == 1 && !slices.ContainsFunc(found, func(f *Front) bool { return f.Project != running[0].Project }) {
+			found = running
+		}
+	}
+	switch len(found) {
+	case 0:
+		if want.Container != "" {
+			return nil, say.Hint(fmt.Errorf("%w: container %s does not exist", ErrNone, say.Foreign(want.Container)), "docker ps --all lists the containers")
+		}
+		return nil, say.Hint(ErrNone, "if Mailu runs here without Compose, name its front with --container NAME")
+	case 1:
+		return found[0], nil
+	}
+	var names []string
+	for _, f := range found {
+		names = append(names, fmt.Sprintf("%s (project %s)", f.Container, f.Project))
+	}
+	slices.Sort(names)
+	return nil, say.Hint(fmt.Errorf("%w: %s", ErrAmbiguous, strings.Join(names, ", ")),
+		"choose with --project NAME or --container NAME, in the hook's command or in /etc/mailu-hook.conf (MAILU_HOOK_PROJECT=…)")
+}
+
+// suitable refuses a front on which a deploy could not work.
+func (f *Front) suitable() error {
+	refuse := func(remedy, format string, args ...any) error {
+		return say.Hint(fmt.Errorf("%w: %s: %s", front.ErrUnsuitable, f.Container, fmt.Sprintf(format, args...)), "%s", remedy)
+	}
+	switch {
+	case f.Flavor == "":
+		return refuse("name Mailu's front with --container", "it has no TLS_FLAVOR, so it is not Mailu's front")
+	case f.fileMounts != nil:
+		return refuse("mount the directory instead (in compose: ROOT/certs:/certs) and recreate the front",
+			"%s is mounted as a single file, which stays the file that was there when the container was made: nothing new on the host reaches it", strings.Join(f.fileMounts, " and "))
+	case f.CertsDir == "":
+		return refuse("mount a directory of the host (in compose: ROOT/certs:/certs) and recreate the front", "nothing is mounted at /certs")
+	}
+	return f.CheckFlavor()
+}
+
+// recognise tells Mailu 2.0 and older, where nginx is PID 1 and serves all mail
+// ports, whatever PORTS says.
+func (f *Front) recognise(ctx context.Context) {
+	if f.State != "running" {
+		return
+	}
+	if procs, err := f.processes(ctx); err == nil {
+		if nginx, ok := master(procs, "nginx"); ok && nginx.inside == 1 {
+			f.Ports = front.NginxOnly(f.proxy)
+		}
+	}
+}
+
+// findAddrs collects where the ports may be reached.
+func (f *Front) findAddrs(info container.InspectResponse) {
+	for _, n := range info.NetworkSettings.Networks {
+		for _, ip := range []string{n.IPAddress, n.GlobalIPv6Address} {
+			if ip != "" {
+				f.ips = append(f.ips, ip)
+			}
+		}
+	}
+	slices.Sort(f.ips)
+	if info.HostConfig.NetworkMode.IsHost() {
+		f.ips = append(f.ips, f.engine.publicHost())
+	}
+	f.published = map[int][]string{}
+	for port, bindings := range info.NetworkSettings.Ports {
+		for _, b := range bindings {
+			host := b.HostIP
+			if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+				host = f.engine.publicHost()
+			}
+			f.published[port.Int()] = append(f.published[port.Int()], net.JoinHostPort(host, b.HostPort))
+		}
+	}
+}
+
+// addresses returns where a port may be reached, the container itself first.
+func (f *Front) addresses(port int) []string {
+	var addrs []string
+	for _, ip := range f.ips {
+		addrs = append(addrs, net.JoinHostPort(ip, strconv.Itoa(port)))
+	}
+	return append(addrs, f.published[port]...)
+}
+
+// publicHost is where the engine publishes ports, as seen from here.
+func (e *Engine) publicHost() string {
+	if u, err := url.Parse(e.api.DaemonHost()); err == nil && u.Scheme == "tcp" && u.Hostname() != "" {
+		return u.Hostname()
+	}
+	return "127.0.0.1"
+}

@@ -1,0 +1,168 @@
+package reload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"syscall"
+	"time"
+
+	"mailu-hook/internal/say"
+)
+
+const (
+	watcherScript = "certwatcher.py"
+	configScript  = "config.py"
+
+	// The watcher looks once a second. A look that falls into the switch sees
+	// one name change, and the next look the other: two periods, and a margin.
+	watcherDelay = 2200 * time.Millisecond
+	quiet        = 300 * time.Millisecond // without a configuration run, between two of which the watcher needs a few ms
+	settlePoll   = 50 * time.Millisecond
+	settleLimit  = 15 * time.Second
+)
+
+// Settle waits, 15 seconds at most, until the front's watcher has reacted to
+// the last switch, and then puts the daemons' pid files right.
+//
+// The watcher (core/nginx/certwatcher.py) answers a switched link by up to four
+// runs of config.py, each of which deletes every pid file under /run and sends
+// HUP, which does not bring them back. From then on nginx -s reload and doveadm
+// reload fail and so does the health check (Mailu #3287, #4080). The files
+// written here are regular ones, which the front deletes when it starts; links
+// would survive that and keep dovecot from starting.
+//
+// After an error the front serves all the same; a later Settle finishes.
+func (f *Front) Settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, settleLimit, errors.New("its watcher is still at work"))
+	defer cancel()
+	procs, err := f.quiesce(ctx)
+	if err != nil {
+		return fmt.Errorf("waiting for %s to settle: %w", f.Container, err)
+	}
+	for _, daemon := range []struct {
+		name, file string
+		mode       fs.FileMode
+	}{
+		{"nginx", "/run/nginx.pid", 0o644},
+		{"dovecot", "/run/dovecot/master.pid", 0o600},
+	} {
+		p, ok := master(procs, daemon.name)
+		if !ok {
+			continue
+		}
+		if err := f.putPid(ctx, daemon.file, p.inside, daemon.mode); err != nil {
+			return fmt.Errorf("putting %s back in %s: %w", daemon.file, f.Container, err)
+		}
+	}
+	return nil
+}
+
+// quiesce returns the processes once no reaction of the watcher is to be
+// expected any more.
+func (f *Front) quiesce(ctx context.Context) ([]process, error) {
+	busy := time.Now().Add(-quiet)
+	for {
+		procs, err := f.processes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		if runs(procs, configScript) {
+			busy = now
+		}
+		watched := runs(procs, watcherScript) && now.Sub(f.switched) < watcherDelay
+		if !watched && now.Sub(busy) >= quiet {
+			return procs, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(settlePoll):
+		}
+	}
+}
+
+// putPid makes file a regular one that holds pid, unless it is that already.
+func (f *Front) putPid(ctx context.Context, file string, pid int, mode fs.FileMode) error {
+	content := []byte(strconv.Itoa(pid) + "\n")
+	if f.isLocal() {
+		err := putLocal(f.pid, file, content, mode)
+		if err == nil || !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return f.putByExec(ctx, file, content, mode)
+}
+
+// putLocal writes through the container's root directory as this host sees it,
+// which [os.Root] keeps it from leaving by any link of its own. The temporary
+// file is named so that the front's next start would delete it.
+func putLocal(pid1 int, file string, content []byte, mode fs.FileMode) error {
+	root, err := os.OpenRoot(proc(pid1, "root"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	name := file[1:]
+	if info, err := root.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() < 32 {
+		if old, err := root.ReadFile(name); err == nil && bytes.Equal(bytes.TrimSpace(old), bytes.TrimSpace(content)) {
+			return nil
+		}
+	}
+	tmp := path.Join(path.Dir(name), "mailu-hook."+path.Base(name))
+	_ = root.Remove(tmp) // of a run that was killed
+	w, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(content)
+	if err == nil {
+		err = w.Chmod(mode)
+	}
+	if dir, derr := root.Stat(path.Dir(name)); err == nil && derr == nil { // a remapped root of the container's own
+		owner := dir.Sys().(*syscall.Stat_t)
+		err = w.Chown(int(owner.Uid), -1)
+	}
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = root.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = root.Remove(tmp)
+	}
+	return err
+}
+
+// putByExec does the same from inside, where the host's files are out of reach.
+func (f *Front) putByExec(ctx context.Context, file string, content []byte, mode fs.FileMode) error {
+	old, status, err := f.exec(ctx, nil, "cat", file)
+	if err != nil || status == 0 && bytes.Equal(bytes.TrimSpace(old), bytes.TrimSpace(content)) {
+		return err
+	}
+	for _, step := range []struct {
+		stdin   []byte
+		command []string
+	}{
+		{nil, []string{"rm", "-f", file}},
+		{content, []string{"tee", file}},
+		{nil, []string{"chmod", strconv.FormatUint(uint64(mode), 8), file}},
+	} {
+		out, status, err := f.exec(ctx, step.stdin, step.command...)
+		if err != nil {
+			return err
+		}
+		if status != 0 {
+			return fmt.Errorf("%s: exit status %d: %s", step.command[0], status, say.Foreign(string(out)))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package reload
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+
+	"mailu-hook/internal/say"
+)
+
+// turn is one exchange of a STARTTLS dialogue: what the client sends ("" at
+// the greeting), and how it knows the server's last line. Lines before the last
+// are passed over; one that matches no is the end.
+type turn struct {
+	send     string
+	last, no *regexp.Regexp
+}
+
+// dialogues lead from the first byte to the one after which TLS begins.
+var dialogues = map[string][]turn{
+	"smtp":       smtpTurns, // RFC 3207
+	"submission": smtpTurns,
+	"imap": { // RFC 9051, 6.2.1
+		{"", regexp.MustCompile(`^\* (OK|PREAUTH)\b`), regexp.MustCompile(`^\* BYE\b`)},
+		{"a STARTTLS\r\n", regexp.MustCompile(`^a OK\b`), regexp.MustCompile(`^a (NO|BAD)\b`)},
+	},
+	"pop3": { // RFC 2595, 4
+		{"", regexp.MustCompile(`^\+OK`), regexp.MustCompile(`^-ERR`)},
+		{"STLS\r\n", regexp.MustCompile(`^\+OK`), regexp.MustCompile(`^-ERR`)},
+	},
+	"sieve": { // RFC 5804, 2.2: the greeting is a list of capabilities, then OK
+		{"", regexp.MustCompile(`^OK\b`), regexp.MustCompile(`^(NO|BYE)\b`)},
+		{"STARTTLS\r\n", regexp.MustCompile(`^OK\b`), regexp.MustCompile(`^(NO|BYE)\b`)},
+	},
+}
+
+var (
+	smtpNo    = regexp.MustCompile(`^[45]\d\d`)
+	smtpTurns = []turn{
+		{"", regexp.MustCompile(`^220 `), smtpNo},
+		{"EHLO mailu-hook.invalid\r\n", regexp.MustCompile(`^250 `), smtpNo},
+		{"STARTTLS\r\n", regexp.MustCompile(`^220 `), smtpNo},
+	}
+)
+
+const (
+	maxLine  = 2048 // bytes; RFC 5804 allows 1024 for a string, SMTP and IMAP replies are shorter
+	maxLines = 64   // a turn
+)
+
+// startTLS speaks the dialogue of protocol on conn, and returns nil when the
+// server is ready for a TLS handshake. Whatever the server sends, it reads at
+// most 64 lines of 2 KiB a turn, in the time that conn's deadline leaves.
+//
+// Bytes after the server's go-ahead are an error: they were not protected, and
+// whoever sent them wants them taken for protected ones (RFC 3207, section 6;
+// CVE-2011-0411).
+func startTLS(conn net.Conn, protocol string) error {
+	lines := bufio.NewReaderSize(conn, maxLine)
+	for _, t := range dialogues[protocol] {
+		if _, err := io.WriteString(conn, t.send); err != nil {
+			return fmt.Errorf("speaking %s: %w", protocol, err)
+		}
+		if err := t.listen(lines); err != nil {
+			return fmt.Errorf("speaking %s: %w", protocol, err)
+		}
+	}
+	if lines.Buffered() > 0 {
+		return fmt.Errorf("speaking %s: the server sent more after its go-ahead for TLS", protocol)
+	}
+	return nil
+}
+
+func (t turn) listen(lines *bufio.Reader) error {
+	for range maxLines {
+		line, err := lines.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return fmt.Errorf("a line of more than %d bytes", maxLine)
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("the server closed the connection after %s", say.Foreign(string(line)))
+		case err != nil:
+			return err
+		case t.last.Match(line):
+			return nil
+		case t.no.Match(line):
+			return fmt.Errorf("the server answered %s", say.Foreign(string(line)))
+		}
+	}
+	return fmt.Errorf("more than %d lines", maxLines)
+}
