@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/say"
+)
+
+// deployFlags declares the flags of every command that ends in a deploy.
+func deployFlags(fs *pflag.FlagSet) {
+	targetFlags(fs)
+	fs.String("roots", "", "trust the CA certificates in `FILE` instead of the system's")
+	fs.Bool("allow-untrusted", false, "install a chain that leads to no trusted root (staging, own CA)")
+	fs.Int("keep", 3, "`NUMBER` of generations kept for rollback")
+	fs.Bool("dry-run", false, "check and compare everything, change nothing")
+	settingFlags(fs)
+}
+
+// deployment is one deploy as the command line sees it.
+type deployment struct {
+	c      *call
+	src    hook.Source
+	asHook bool
+	target *target
+	result hook.Result
+	note   string // for people: what to know besides the outcome
+}
+
+// deploy installs the bundle at src where it belongs, and reports. As a hook it
+// passes over what is not Mailu's.
+func (c *call) deploy(ctx context.Context, src hook.Source, asHook bool) error {
+	d := &deployment{c: c, src: src, asHook: asHook}
+	timeout, _ := c.fs.GetDuration("timeout")
+	if timeout <= 0 {
+		return c.finish(d, usageError("--timeout: %s is no time to work in", timeout))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the time is up (--timeout %s)", timeout))
+	defer cancel()
+	return c.finish(d, d.run(ctx, timeout))
+}
+
+func (d *deployment) run(ctx context.Context, timeout time.Duration) error {
+	roots, err := d.roots()
+	if err != nil {
+		return err
+	}
+	bundle, readErr := hook.Read(ctx, d.src)
+	var rejected *hook.Rejection
+	if readErr != nil && !(d.asHook && errors.As(readErr, &rejected) && rejected.Leaf != nil) {
+		return readErr
+	}
+	d.result.Bundle = bundle
+	target, closing, err := d.c.locate(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing()
+	d.target = target
+	d.note = target.note
+	leaf := leafOf(bundle, rejected)
+	if mine, err := d.isOurs(leaf); !mine || err != nil {
+		return err
+	}
+	if readErr != nil {
+		return readErr
+	}
+	return d.install(ctx, bundle, hook.Options{
+		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: target.front == nil},
+		ByHand:   !d.asHook,
+		DryRun:   d.flag("dry-run"),
+		Keep:     d.keep(),
+		Rollback: timeout,
+		Facts:    target.facts,
+		Unasked:  target.unasked,
+		Progress: d.progress(),
+	})
+}
+
+func leafOf(b *hook.Bundle, r *hook.Rejection) *x509.Certificate {
+	if b == nil {
+		return r.Leaf
+	}
+	return b.Leaf()
+}
+
+// isOurs holds the leaf against the front's hostnames. One that lacks the main
+// name is another site's, which as a hook is no error.
+func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
+	names := d.target.facts.Hostnames
+	if len(names) == 0 {
+		if d.asHook {
+			return false, say.Hint(usageErr{"no hostname of the mail server is known, so nothing was installed: this host may have certificates of other sites"},
+				"add to %s the line MAILU_HOOK_HOSTNAME=mail.example.com", defaultConfig)
+		}
+		d.note = "no hostname of the mail server is known: names not checked"
+		return true, nil
+	}
+	missing := hook.Missing(leaf, names)
+	switch {
+	case len(missing) == 0:
+	case missing[0] != names[0]:
+		d.note = fmt.Sprintf("does not cover %s", quoteList(missing))
+	case d.asHook:
+		d.result.Outcome = hook.Skipped
+		d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", names[0])
+		return false, nil
+	default:
+		return false, &hook.Rejection{
+			File: d.src.CertFile, Leaf: leaf,
+			Fact:   fmt.Sprintf("it does not cover %s, the main name of the mail server (it covers %s)", names[0], quoteList(leaf.DNSNames)),
+			Remedy: "name the right lineage, or say with --hostname which name the mail server has",
+		}
+	}
+	return true, nil
+}
+
+func (d *deployment) install(ctx context.Context, bundle *hook.Bundle, o hook.Options) error {
+	facts := d.target.facts
+	store, err := hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	var f hook.Front // stays nil without a front to ask
+	if d.target.front != nil {
+		f = d.target.front
+	}
+	d.result, err = hook.Deploy(ctx, bundle, store, f, o)
+	return err
+}
+
+func (d *deployment) roots() (*x509.CertPool, error) {
+	name := d.c.text("roots")
+	if name == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, usageError("--roots: %v", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, usageError("--roots: %s holds no certificate in PEM", name)
+	}
+	return pool, nil
+}
+
+func (d *deployment) flag(name string) bool {
+	value, _ := d.c.fs.GetBool(name)
+	return value
+}
+
+func (d *deployment) keep() int {
+	value, _ := d.c.fs.GetInt("keep")
+	return max(1, value)
+}

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/say"
+	"mailu-hook/reload"
+)
+
+// Exit statuses, as users script against them.
+const (
+	exitOK             = 0
+	exitError          = 1
+	exitUsage          = 2
+	exitRejected       = 3
+	exitRolledBack     = 4
+	exitRollbackFailed = 5
+	exitLocked         = 7
+	exitPending        = 8
+)
+
+// exitHelp is the part of every help text that explains them.
+const exitHelp = `  0  installed and served, or nothing to do, or not Mailu's certificate
+  1  another error; nothing was changed
+  2  wrong usage, or a configuration that leaves a choice open
+  3  the certificate was rejected; nothing was touched
+  4  the front did not take it; the old pair is back and served
+  5  putting the old pair back failed too: a person is needed
+  7  another run held the lock until the time was up
+  8  installed, but not yet proven to be served
+`
+
+var errUsage = errors.New("usage")
+
+// usageErr is a mistake in how the program was called or configured.
+type usageErr struct{ text string }
+
+func (e usageErr) Error() string   { return e.text }
+func (e usageErr) Is(t error) bool { return t == errUsage }
+
+func usageError(format string, args ...any) error {
+	return say.Hint(usageErr{fmt.Sprintf(format, args...)}, "'mailu-hook help' tells how it is used")
+}
+
+// reportedError is one that a command has printed already.
+type reportedError struct{ error }
+
+func (e *reportedError) Unwrap() error { return e.error }
+
+func exitStatus(err error) int {
+	var rejection *hook.Rejection
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, front.ErrUnsuitable):
+		return exitUsage
+	case errors.As(err, &rejection):
+		return exitRejected
+	case errors.Is(err, hook.ErrRollbackFailed):
+		return exitRollbackFailed
+	case errors.Is(err, hook.ErrRolledBack):
+		return exitRolledBack
+	case errors.Is(err, hook.ErrLocked):
+		return exitLocked
+	case errors.Is(err, hook.ErrPending):
+		return exitPending
+	}
+	return exitError
+}

@@ -1,0 +1,241 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/syslog"
+	"strings"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/say"
+)
+
+// document is the JSON that a deploy prints. Its keys are never renamed.
+type document struct {
+	Outcome    hook.Outcome     `json:"outcome"`
+	Lineage    string           `json:"lineage"`
+	Leaf       *leafDoc         `json:"leaf"`
+	Generation hook.Generation  `json:"generation"`
+	Front      *frontDoc        `json:"front"`
+	Endpoints  []endpointDoc    `json:"endpoints"`
+	Durations  map[string]int64 `json:"duration_ms"`
+	DryRun     bool             `json:"dry_run"`
+	Reason     string           `json:"reason,omitempty"`
+	Warnings   []string         `json:"warnings,omitempty"`
+	Error      string           `json:"error,omitempty"`
+	Hint       string           `json:"hint,omitempty"`
+	Exit       int              `json:"exit_status"`
+}
+
+type leafDoc struct {
+	SHA256    string    `json:"sha256"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	DNSNames  []string  `json:"dns_names"`
+	Issuer    string    `json:"issuer"`
+	KeyType   string    `json:"key_type"`
+}
+
+type frontDoc struct {
+	Container string `json:"container"`
+	Image     string `json:"image"`
+	Project   string `json:"project"`
+}
+
+type endpointDoc struct {
+	Port     int    `json:"port"`
+	Protocol string `json:"protocol"`
+	Served   string `json:"served_sha256"`
+	OK       bool   `json:"ok"`
+	Error    string `json:"error,omitempty"`
+}
+
+var documentSteps = []hook.Step{hook.Validate, hook.Stage, hook.Switch, hook.Test, hook.Reload, hook.Verify, hook.Settle, hook.Look, hook.Rollback}
+
+// finish reports how a deploy ended: on stdout, on stderr if it failed, and as
+// a hook to syslog. It returns the error that decides the exit status.
+func (c *call) finish(d *deployment, err error) error {
+	if d.result.Outcome == "" || err != nil && d.result.Outcome == hook.Skipped {
+		d.result.Outcome = outcomeOf(err)
+	}
+	if d.note != "" {
+		d.result.Warnings = append([]string{d.note}, d.result.Warnings...)
+	}
+	line := d.line()
+	if c.text("output") == "json" {
+		out := json.NewEncoder(c.stdout)
+		out.SetIndent("", "  ")
+		if jerr := out.Encode(d.document(err)); jerr != nil && err == nil {
+			err = fmt.Errorf("writing the result: %w", jerr)
+		}
+	} else if err == nil {
+		if _, werr := fmt.Fprintln(c.stdout, line); werr != nil {
+			err = fmt.Errorf("writing the result: %w", werr)
+		}
+	}
+	if d.asHook {
+		logToSyslog(err, line)
+	}
+	if err == nil {
+		return nil
+	}
+	writeError(c.stderr, err)
+	for _, w := range d.result.Warnings {
+		fmt.Fprintf(c.stderr, "mailu-hook: warning: %s\n", w)
+	}
+	return &reportedError{err}
+}
+
+// fail reports an error from before a deploy began: where JSON was asked for,
+// one document comes all the same.
+func (c *call) fail(err error) error {
+	if c.text("output") == "json" && c.fs.Lookup("lineage") != nil || c.text("output") == "json" && c.name == "" {
+		return c.finish(&deployment{c: c}, err)
+	}
+	return err
+}
+
+func outcomeOf(err error) hook.Outcome {
+	switch exitStatus(err) {
+	case exitOK:
+		return hook.Unchanged
+	case exitRejected:
+		return hook.Rejected
+	}
+	return hook.Failed
+}
+
+// line is a success in one line.
+func (d *deployment) line() string {
+	var s strings.Builder
+	r := &d.result
+	what := firstNonEmpty(d.src.Lineage, d.src.CertFile)
+	switch r.Outcome {
+	case hook.Installed:
+		fmt.Fprintf(&s, "installed %s (%s)", what, d.validity())
+		if r.Endpoints == nil {
+			s.WriteString("; the front will load it at its start")
+		} else {
+			fmt.Fprintf(&s, "; %s serves it on %s", d.target.facts.Container, d.ports())
+		}
+		fmt.Fprintf(&s, ", %s after the start", r.Served.Round(time.Millisecond))
+	case hook.Unchanged:
+		fmt.Fprintf(&s, "nothing to do: %s (%s) is installed", what, d.validity())
+		if r.Endpoints != nil {
+			fmt.Fprintf(&s, " and served on %s", d.ports())
+		}
+	case hook.Skipped:
+		fmt.Fprintf(&s, "passed over %s: %s", what, r.Reason)
+	case hook.WouldInstall:
+		fmt.Fprintf(&s, "would install %s (%s) into %s", what, d.validity(), d.target.facts.CertsDir)
+	}
+	for _, w := range r.Warnings {
+		s.WriteString("; note: " + w)
+	}
+	return s.String()
+}
+
+func (d *deployment) validity() string {
+	leaf := d.result.Bundle.Leaf()
+	key, _ := hook.KeyType(leaf.PublicKey)
+	return fmt.Sprintf("%s, valid until %s", key, leaf.NotAfter.UTC().Format("2006-01-02"))
+}
+
+func (d *deployment) ports() string {
+	var list []string
+	for _, e := range d.result.Endpoints {
+		if e.Leaf == d.result.Bundle.Fingerprint() {
+			list = append(list, fmt.Sprint(e.Number))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+func (d *deployment) document(err error) document {
+	doc := document{
+		Outcome: d.result.Outcome, Lineage: d.src.Lineage, Generation: d.result.Generation,
+		Reason: d.result.Reason, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
+		Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
+	}
+	if err != nil {
+		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
+	}
+	for _, step := range documentSteps {
+		doc.Durations[string(step)] = d.result.Durations[step].Milliseconds()
+	}
+	want := ""
+	if b := d.result.Bundle; b != nil {
+		leaf := b.Leaf()
+		key, _ := hook.KeyType(leaf.PublicKey)
+		want = b.Fingerprint()
+		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), leaf.DNSNames, say.Plain(leaf.Issuer.String()), key}
+	}
+	if d.target != nil {
+		f := d.target.facts
+		doc.Front = &frontDoc{f.Container, f.Image, f.Project}
+	}
+	for _, e := range d.result.Endpoints {
+		doc.Endpoints = append(doc.Endpoints, endpoint(e, want))
+	}
+	return doc
+}
+
+func endpoint(e front.Endpoint, want string) endpointDoc {
+	doc := endpointDoc{Port: e.Number, Protocol: e.Protocol, Served: e.Leaf, OK: e.Answers() && e.Leaf == want}
+	if e.Err != nil {
+		doc.Error = e.Err.Error()
+	}
+	return doc
+}
+
+// logToSyslog leaves a trace of a hook's result: certbot -q drops everything
+// else. A host without syslog has none, and that is no error of the deploy.
+func logToSyslog(err error, line string) {
+	w, serr := syslog.New(syslog.LOG_INFO|syslog.LOG_MAIL, "mailu-hook")
+	if serr != nil {
+		return
+	}
+	defer w.Close()
+	if err == nil {
+		_ = w.Info(line)
+		return
+	}
+	text := "error: " + err.Error()
+	if hint := say.HintOf(err); hint != "" {
+		text += "; hint: " + hint
+	}
+	_ = w.Err(text)
+}
+
+// progress shows each step on a terminal as it begins.
+func (d *deployment) progress() func(hook.Step) {
+	began := time.Now()
+	terminal := isTerminal(d.c.stderr)
+	return func(step hook.Step) {
+		d.c.log.Debug("step begins", "step", step, "elapsed", time.Since(began))
+		if terminal && !d.asHook {
+			fmt.Fprintf(d.c.stderr, "%7.3f s  %s\n", time.Since(began).Seconds(), stepTexts[step])
+		}
+	}
+}
+
+var stepTexts = map[hook.Step]string{
+	hook.Look:     "asking the ports what they serve now",
+	hook.Validate: "checking key and chain",
+	hook.Stage:    "writing a new generation",
+	hook.Switch:   "switching to it",
+	hook.Test:     "letting nginx and dovecot test their configuration",
+	hook.Reload:   "reloading nginx and dovecot",
+	hook.Verify:   "asking every port for the new certificate",
+	hook.Settle:   "all served; waiting for the front's own watcher to finish",
+	hook.Rollback: "refused: putting the old pair back",
+}
+
+func quoteList(names []string) string {
+	if len(names) > 8 {
+		names = append(names[:8:8], fmt.Sprintf("and %d more", len(names)-8))
+	}
+	return say.Plain(strings.Join(names, ", "))
+}

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/say"
+	"mailu-hook/reload"
+)
+
+// targetFlags declares the flags that choose the front and its directory.
+func targetFlags(fs *pflag.FlagSet) {
+	fs.String("certs-dir", "", "`DIR` on this host that the front mounts at /certs (default:\nwhat the container says, else "+front.DefaultCertsDir+")")
+	fs.String("container", "", "`NAME` of the front container (default: that of the Compose\nservice \"front\")")
+	fs.String("project", "", "Compose project `NAME`, where several fronts run")
+	fs.StringSlice("hostname", nil, "`NAME` that the certificate must cover, repeatable, the main one\nfirst (default: HOSTNAMES of the front)")
+	fs.Duration("timeout", 30*time.Second, "give up after `TIME`, and put the old pair back in as much again")
+}
+
+// target is where a deploy goes: the facts, and the front itself if it runs and
+// can be asked.
+type target struct {
+	facts   front.Facts
+	front   *reload.Front
+	unasked error  // why a front that may run cannot be asked
+	note    string // why there is none to ask
+}
+
+const findLimit = 5 * time.Second // the engine's share of the time
+
+// locate finds the front and what is known of it: from flags and settings, then
+// from the container, then from what the store remembers, then from mailu.env,
+// then the defaults. The caller closes the engine.
+func (c *call) locate(ctx context.Context) (t *target, closing func(), err error) {
+	engine, err := reload.Open(c.settings)
+	if err != nil {
+		return nil, nil, usageErr{err.Error()}
+	}
+	timeout, _ := c.fs.GetDuration("timeout")
+	limited, cancel := context.WithTimeoutCause(ctx, min(findLimit, timeout/3), errors.New("the time is up"))
+	defer cancel()
+	t = &target{}
+	found, err := engine.Find(limited, reload.Selector{Container: c.text("container"), Project: c.text("project")})
+	switch {
+	case err == nil:
+		t.meet(found)
+	case errors.Is(err, reload.ErrNone):
+		t.facts, t.note = c.recall(), err.Error()
+	case errors.Is(err, reload.ErrEngine):
+		t.facts, t.unasked = c.recall(), err
+	default:
+		engine.Close()
+		return nil, nil, err
+	}
+	if err := c.override(t); err != nil {
+		engine.Close()
+		return nil, nil, err
+	}
+	return t, engine.Close, nil
+}
+
+// meet takes the facts of a container that was found, and the container itself
+// if it can be asked.
+func (t *target) meet(found *reload.Front) {
+	t.facts = found.Facts
+	switch found.State {
+	case "running":
+		t.front = found
+	case "paused":
+		t.unasked = say.Hint(fmt.Errorf("the front %s is paused", found.Container), "docker unpause %s", found.Container)
+	case "restarting":
+		t.unasked = say.Hint(fmt.Errorf("the front %s is restarting over and over", found.Container), "docker logs %s tells why", found.Container)
+	default:
+		t.note = fmt.Sprintf("the front %s is not running (%s)", found.Container, found.State)
+	}
+}
+
+// recall is what is known of a front that cannot be asked.
+func (c *call) recall() front.Facts {
+	dir := firstNonEmpty(c.text("certs-dir"), front.DefaultCertsDir)
+	facts := front.ParseEnvironment(func(string) string { return "" })
+	if s, err := hook.OpenStore(dir, facts.CertName, facts.KeyName); err == nil {
+		state, _ := s.State()
+		s.Close()
+		if state.Front.Hostnames != nil {
+			facts = state.Front
+			facts.CertsDir = dir
+			return facts
+		}
+	}
+	if env, err := readVariables(filepath.Join(filepath.Dir(dir), "mailu.env")); err == nil {
+		facts = front.ParseEnvironment(func(name string) string { return env[name] })
+	}
+	facts.CertsDir = dir
+	return facts
+}
+
+// override puts what the administrator said above what was found.
+func (c *call) override(t *target) error {
+	if names, _ := c.fs.GetStringSlice("hostname"); len(names) > 0 {
+		t.facts.Hostnames = names
+	}
+	if err := t.facts.CheckFlavor(); err != nil {
+		return err
+	}
+	dir := c.text("certs-dir")
+	if dir == "" || dir == t.facts.CertsDir {
+		return nil
+	}
+	mounted, err := os.Stat(t.facts.CertsDir)
+	if err == nil {
+		if named, err := os.Stat(dir); err == nil && !os.SameFile(mounted, named) {
+			return usageError("--certs-dir is %s, but %s mounts %s at /certs and would never see it", dir, t.facts.Container, t.facts.CertsDir)
+		}
+	}
+	t.facts.CertsDir = dir
+	return nil
+}
