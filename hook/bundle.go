@@ -13,6 +13,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"mailu-hook/internal/say"
 )
@@ -43,7 +45,7 @@ func fingerprint(c *x509.Certificate) string {
 // nothing was written and the front was not touched.
 type Rejection struct {
 	File, Fact, Remedy string
-	Leaf               *x509.Certificate // what was to be installed, as far as it could be read
+	Leaf               *x509.Certificate // what was to be installed, as far as it could be read, wherever it stands in the file
 	cause              error
 }
 
@@ -53,6 +55,9 @@ func (r *Rejection) Unwrap() error { return r.cause }
 
 // errMismatch is the cause of a Rejection for a key of another certificate.
 var errMismatch = errors.New("key does not match the leaf")
+
+// privateKey ends the PEM type of a key in any of its forms (RFC 7468, RFC 5915).
+const privateKey = "PRIVATE KEY"
 
 const (
 	minRSA = 2048
@@ -72,7 +77,10 @@ func Parse(src Source, cert, key []byte) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b, b.match(public)
+	if err := b.match(public); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func (b *Bundle) rejectCert(remedy, fact string, args ...any) *Rejection {
@@ -86,7 +94,7 @@ func (b *Bundle) rejectKey(remedy, fact string, args ...any) *Rejection {
 func (b *Bundle) reject(file, remedy, fact string) *Rejection {
 	r := &Rejection{File: file, Fact: fact, Remedy: remedy}
 	if len(b.Chain) > 0 {
-		r.Leaf = b.Leaf()
+		r.Leaf = b.Chain[max(0, slices.IndexFunc(b.Chain, func(c *x509.Certificate) bool { return !c.IsCA }))]
 	}
 	return r
 }
@@ -99,6 +107,9 @@ func (b *Bundle) parseChain(data []byte) error {
 		return b.rejectCert("the file is damaged or not PEM: "+useFullchain, "%v", err)
 	}
 	for i, block := range blocks {
+		if strings.HasSuffix(block.Type, privateKey) {
+			return b.rejectCert(useFullchain, "PEM block %d is a private key, in a file that everybody may read", i+1)
+		}
 		if block.Type != "CERTIFICATE" {
 			return b.rejectCert(useFullchain, "PEM block %d is %s, not a certificate", i+1, say.Foreign(block.Type))
 		}
@@ -127,7 +138,7 @@ func (b *Bundle) parseKey(data []byte) (crypto.PublicKey, error) {
 		case block.Type == "EC PARAMETERS": // openssl ecparam writes it before the key, which repeats it
 		case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["Proc-Type"] != "":
 			return nil, b.rejectKey("nobody is there to type a passphrase when the front starts; decrypt it: openssl pkey -in KEY -out PLAIN", "the private key is encrypted")
-		case block.Type != "PRIVATE KEY" && block.Type != "RSA PRIVATE KEY" && block.Type != "EC PRIVATE KEY":
+		case !strings.HasSuffix(block.Type, privateKey):
 			return nil, b.rejectKey(remedy, "%s is not a private key", say.Foreign(block.Type))
 		case private != nil:
 			return nil, b.rejectKey("keep the one key that belongs to the leaf", "more than one private key")
@@ -154,8 +165,10 @@ func parsePrivate(block *pem.Block) (crypto.Signer, error) {
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(block.Bytes)
-	default:
+	case privateKey:
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	default:
+		err = fmt.Errorf("its PEM type is %s", say.Foreign(strings.TrimSuffix(block.Type, privateKey)))
 	}
 	if err != nil {
 		return nil, err
