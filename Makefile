@@ -1,0 +1,41 @@
+# make help lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build setup check test demo clean
+
+# Where git cannot name a commit (no repository, none yet, somebody else's),
+# the go command would refuse to stamp one: build without.
+VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -ldflags '-s -w'
+UNIT = $$(go list ./... | grep -v '/internal/e2e')
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+build: ## build ./mailu-hook, static
+	$(BUILD) -o mailu-hook .
+
+setup: ## install what test and demo need, or say what is missing
+	@internal/rig/setup.sh
+
+check: setup ## gofmt, go vet, staticcheck
+	@unformatted=$$(find . -name '*.go' -not -path './.cache/*' -exec gofmt -l {} +); \
+	if [ -n "$$unformatted" ]; then printf 'gofmt would change:\n%s\n' "$$unformatted" >&2; exit 1; fi
+	go vet ./...
+	.cache/bin/staticcheck ./...
+
+test: check build ## check, unit tests, end-to-end suite; a skipped test fails
+	@export MAILU_HOOK_E2E=require; \
+	{ go test -json -race -shuffle=on $(UNIT) && \
+	  go test -json -count=1 -timeout=30m ./internal/e2e/...; } | go run ./internal/rig/tally
+
+demo: setup build ## show a real renewal, and a failure being caught
+	@go run ./examples/demo
+
+clean: ## remove what was built, and what killed tests left in Docker
+	-@docker ps -aq --filter label=mailu-hook.test=1 | xargs -r docker rm -fv
+	-@docker volume ls -q --filter label=mailu-hook.test=1 | xargs -r docker volume rm -f
+	-@docker network ls -q --filter label=mailu-hook.test=1 | xargs -r docker network rm
+	rm -rf .cache mailu-hook

@@ -1,0 +1,58 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	testLabel = "mailu-hook.test"
+	pidLabel  = testLabel + ".pid"
+)
+
+// ownLabels mark what this process started.
+func ownLabels() []string {
+	return []string{"--label", testLabel + "=1", "--label", pidLabel + "=" + strconv.Itoa(os.Getpid())}
+}
+
+// RemoveLeftovers removes the containers and volumes of test processes that
+// ended without doing so: killed, or timed out. What belongs to a process
+// that still runs, perhaps another test package, stays.
+func RemoveLeftovers(ctx context.Context) error {
+	return errors.Join(
+		removeLeftovers(ctx, "container", "ls", "--all", "--filter", "label="+testLabel, "--format", `{{.ID}} {{.Label "`+pidLabel+`"}}`),
+		removeLeftovers(ctx, "volume", "ls", "--filter", "label="+testLabel, "--format", `{{.Name}} {{.Label "`+pidLabel+`"}}`),
+	)
+}
+
+func removeLeftovers(ctx context.Context, kind string, list ...string) error {
+	lines, err := docker(ctx, append([]string{kind}, list...)...)
+	for line := range strings.Lines(lines) {
+		name, owner, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if pid, bad := strconv.Atoi(owner); bad == nil && alive(pid) {
+			continue
+		}
+		err = errors.Join(err, remove(ctx, kind, name))
+	}
+	return err
+}
+
+// remove removes a container with its anonymous volumes, or a volume. That
+// there is none is no error.
+func remove(ctx context.Context, kind, name string) error {
+	args := []string{kind, "rm", "--force"}
+	if kind == "container" {
+		args = append(args, "--volumes")
+	}
+	_, err := docker(ctx, append(args, name)...)
+	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such "+kind) {
+		return nil
+	}
+	return err
+}
+
+func alive(pid int) bool { return syscall.Kill(pid, 0) != syscall.ESRCH }

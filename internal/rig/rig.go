@@ -1,0 +1,187 @@
+// Package rig runs the real peers of the end-to-end suite and of the demo: a
+// front container, an ACME server with its DNS, and certbot. It drives the
+// docker, certbot and openssl commands with argument vectors, never through a
+// shell, and shares no code with the packages under test, so that neither can
+// hide a mistake of the other.
+//
+// What it starts ends with it. ACME servers die with the process; containers
+// and volumes carry the label mailu-hook.test, by which RemoveLeftovers and
+// `make clean` find those that a killed test left behind.
+//
+// internal/rig/setup.sh installs what it needs.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// output is what a finished command said, and its exit status.
+type output struct {
+	stdout, stderr string
+	code           int
+}
+
+// run runs a command to its end; env is added to the environment of this
+// process. A command that fails is an error that quotes its standard error.
+// When ctx ends, the whole process group is killed: certbot's deploy hook is
+// a grandchild.
+func run(ctx context.Context, env []string, argv ...string) (output, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	out := output{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return out, fmt.Errorf("running %s: %w%s", command(argv), err, quoted(out.stderr))
+	}
+	return out, nil
+}
+
+// command names a command in an error: the program and, if the first
+// argument is one, its subcommand.
+func command(argv []string) string {
+	if len(argv) > 1 && !strings.HasPrefix(argv[1], "-") {
+		return argv[0] + " " + argv[1]
+	}
+	return argv[0]
+}
+
+// quoted returns the end of foreign text for an error message.
+func quoted(text string) string {
+	const most = 500
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	if len(text) > most {
+		text = "…" + text[len(text)-most:]
+	}
+	return fmt.Sprintf(": %q", strings.ToValidUTF8(text, "?"))
+}
+
+// poll calls try until it returns nil. When ctx ends first, the error is that
+// of the last try.
+func poll(ctx context.Context, every time.Duration, try func() error) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// tool returns the path of a pinned program that setup.sh built, else of one
+// in PATH.
+func tool(name string) (string, error) {
+	if root, err := RepositoryRoot(); err == nil {
+		path := filepath.Join(root, ".cache", "bin", name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return exec.LookPath(name)
+}
+
+// RepositoryRoot returns the directory of the go.mod above the working
+// directory, which in a test is the package's.
+func RepositoryRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the repository: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("finding the repository: no go.mod above the working directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Peer is something that a test may need.
+type Peer string
+
+// The peers that Need knows.
+const (
+	NeedDocker  Peer = "docker"  // an engine that answers
+	NeedImage   Peer = "image"   // the front image, and an engine
+	NeedCertbot Peer = "certbot" // the command
+	NeedPebble  Peer = "pebble"  // the ACME server and its DNS
+	NeedOpenSSL Peer = "openssl" // the command, for Leaf
+)
+
+// TB is the part of testing.TB that Need uses.
+type TB interface {
+	Helper()
+	Context() context.Context
+	Skipf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// Need skips the test if a peer is missing. With MAILU_HOOK_E2E=require, as
+// make test sets it, a missing peer fails the test instead.
+func Need(t TB, peers ...Peer) {
+	t.Helper()
+	for _, peer := range peers {
+		err := missing(t.Context(), peer)
+		if err == nil {
+			continue
+		}
+		if os.Getenv("MAILU_HOOK_E2E") == "require" {
+			t.Fatalf("%s is missing: %v", peer, err)
+		}
+		t.Skipf("needs %s (make setup installs it): %v", peer, err)
+	}
+}
+
+func missing(ctx context.Context, peer Peer) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var err error
+	switch peer {
+	case NeedDocker:
+		_, err = docker(ctx, "version", "--format", "{{.Server.Version}}")
+	case NeedImage:
+		_, err = docker(ctx, "image", "inspect", "--format", "{{.Id}}", FrontImage())
+	case NeedPebble:
+		_, err = tool("pebble")
+		if err == nil {
+			_, err = tool("pebble-challtestsrv")
+		}
+	default:
+		_, err = exec.LookPath(string(peer))
+	}
+	return err
+}
+
+// docker runs the docker command and returns what it printed, trimmed.
+func docker(ctx context.Context, args ...string) (string, error) {
+	out, err := run(ctx, nil, slices.Concat([]string{"docker"}, args)...)
+	return strings.TrimSpace(out.stdout), err
+}

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# setup.sh makes this machine ready for `make test` and `make demo`.
+#
+# On Debian as root it installs what is missing; anywhere else, and without
+# root, it changes nothing and says what is missing and how to get it. When
+# nothing is missing it costs a second: no apt-get update, no build.
+#
+# FRONT_IMAGE=name:tag uses that front image and builds no stand-in.
+set -euo pipefail
+
+# A pinned tool is rebuilt when the version in .cache/bin is another one.
+readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
+readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+repo=$PWD
+bin=$repo/.cache/bin
+
+say() { printf 'setup: %s\n' "$*"; }
+die() {
+	printf 'setup: error: %s\n' "$1" >&2
+	shift
+	for line; do printf 'setup: hint: %s\n' "$line" >&2; done
+	exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# engine_answers is bounded, because a hung engine would hold the docker
+# command for ever.
+engine_answers() { have docker && timeout 20 docker info >/dev/null 2>&1; }
+
+# missing_packages prints the Debian packages whose files are not here.
+missing_packages() {
+	local command
+	while read -r command package; do
+		have "$command" || printf '%s\n' "$package"
+	done <<-'LIST'
+		certbot certbot
+		openssl openssl
+		strace strace
+		fuser psmisc
+		curl curl
+	LIST
+	[[ -n ${FRONT_IMAGE:-} ]] || have mmdebstrap || echo mmdebstrap
+	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+	# go test -race links through cgo: a compiler and the C headers.
+	local cc
+	read -r cc _ < <(go env CC)
+	have "$cc" || echo gcc
+	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+	# Without an engine that answers, and without one that could be started.
+	engine_answers || { have docker && have dockerd; } || [[ -n ${DOCKER_HOST:-} ]] || echo docker.io
+}
+
+may_install() { [[ $EUID -eq 0 && -e /etc/debian_version ]] && have apt-get; }
+
+install_packages() {
+	local missing
+	mapfile -t missing < <(missing_packages)
+	((${#missing[@]})) || return 0
+	may_install || die "missing: ${missing[*]} (names of Debian packages)" \
+		"on Debian: sudo apt-get install ${missing[*]}" \
+		'elsewhere: install the same programs, then run make again'
+	say "installing ${missing[*]}"
+	local log=$repo/.cache/apt.log
+	mkdir -p "$repo/.cache"
+	if ! apt_install "${missing[@]}" >"$log" 2>&1; then
+		tail -n 20 "$log" >&2
+		die "apt-get could not install ${missing[*]}" "the whole log is $log"
+	fi
+}
+
+apt_install() {
+	apt-get update || return
+	# From Debian 13 on the docker command is a package of its own.
+	if [[ " $* " == *' docker.io '* ]] && apt-cache show docker-cli >/dev/null 2>&1; then
+		set -- "$@" docker-cli
+	fi
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+start_engine() {
+	engine_answers && return 0
+	[[ -z ${DOCKER_HOST:-} ]] || die "the Docker engine at DOCKER_HOST=$DOCKER_HOST does not answer" \
+		'start it, or unset DOCKER_HOST'
+	[[ $EUID -eq 0 ]] || die 'the Docker engine does not answer' \
+		'start it, or let this user use it: sudo usermod -aG docker "$USER", then log in again'
+	have dockerd || die 'no Docker engine on this machine' 'see https://docs.docker.com/engine/install/'
+	local log=$repo/.cache/dockerd.log
+	mkdir -p "$repo/.cache"
+	say 'starting the Docker engine'
+	if [[ $(cat /proc/1/comm 2>/dev/null) == systemd ]]; then
+		systemctl start docker || die 'systemd could not start docker' 'see: journalctl -u docker'
+		log='journalctl -u docker'
+	else
+		setsid nohup dockerd </dev/null >"$log" 2>&1 &
+	fi
+	wait_for_engine "$log"
+}
+
+# wait_for_engine polls for up to a minute; engines that also set up their
+# storage for the first time have been seen to take ten seconds.
+wait_for_engine() {
+	local deadline=$((SECONDS + 60))
+	until engine_answers; do
+		((SECONDS < deadline)) || die 'the Docker engine was started but does not answer' "see: $1"
+		sleep 0.2
+	done
+}
+
+# install_tool MODULE VERSION PACKAGE installs one pinned Go program. The
+# version is read from the program itself, so that a changed pin takes effect.
+install_tool() {
+	local name=${3##*/} at
+	at=$(go version -m "$bin/$name" 2>/dev/null | awk '$1 == "mod" { print $2, $3 }') || true
+	[[ $at != "$1 $2" ]] || return 0
+	say "building $name $2"
+	GOBIN=$bin GOFLAGS= CGO_ENABLED=0 go install "$3@$2" ||
+		die "building $3@$2 failed" 'the Go module proxy must be reachable once: see go env GOPROXY'
+}
+
+have go || die 'go is not in PATH' 'see https://go.dev/dl/; mailu-hook needs 1.26 or newer'
+install_packages
+start_engine
+# shellcheck disable=SC2086 # a pin is two words
+{
+	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble
+	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv
+	install_tool $STATICCHECK honnef.co/go/tools/cmd/staticcheck
+}
+if [[ -z ${FRONT_IMAGE:-} ]]; then
+	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
+	examples/demo/front/build.sh >/dev/null
+fi
