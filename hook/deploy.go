@@ -50,6 +50,7 @@ var (
 	ErrRolledBack     = errors.New("the front did not take the new certificate; the old pair is back and served")
 	ErrRollbackFailed = errors.New("the front did not take the new certificate, and putting the old pair back did not help")
 	ErrPending        = errors.New("installed, but not proven to be served")
+	ErrWaiting        = errors.New("a deploy is unfinished, and it is not yet time to try again")
 )
 
 // Options of a deploy. The zero value deploys strictly and keeps three
@@ -58,6 +59,7 @@ type Options struct {
 	Rules    Rules
 	ByHand   bool          // asked for by a person: also installs what is not newer
 	DryRun   bool          // judge and compare, change nothing
+	Hold     string        // leaf that later syncs are not to install again: the one rolled back from
 	Keep     int           // generations kept for rollback; 0: three
 	Rollback time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
 	Facts    front.Facts   // remembered for a time when the front cannot be asked
@@ -127,13 +129,14 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, d.unswitch(err)
 	}
 
-	switch err = d.apply(ctx); { // 5, 6, 7
-	case d.refused(err):
-		err = d.rollBack(ctx, err)
-	case err != nil:
-		err = fmt.Errorf("%w: %w", ErrPending, err)
+	cause := d.apply(ctx) // 5, 6, 7
+	switch err = cause; {
+	case d.refused(cause):
+		err = d.rollBack(ctx, cause)
+	case cause != nil:
+		err = fmt.Errorf("%w: %w", ErrPending, cause)
 	}
-	d.record(err) // 8
+	d.record(err, cause) // 8
 	return r, err
 }
 
@@ -150,9 +153,15 @@ type deploy struct {
 	since   time.Time // the current step began
 
 	state      State
-	before     []front.Endpoint
+	before     situation
 	prev, next Generation // prev is "" when there is nothing to go back to
 	prevLeaf   string
+}
+
+// situation is what the deploy found.
+type situation struct {
+	ports []front.Endpoint
+	live  Generation
 }
 
 // look starts asking the ports; validation does not wait for them.
@@ -168,12 +177,15 @@ func (d *deploy) look(ctx context.Context) <-chan []front.Endpoint {
 
 // nothingToDo settles the outcomes that need no lock.
 func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []front.Endpoint) bool {
-	d.before, d.r.Endpoints = before, before
+	d.before.ports, d.r.Endpoints = before, before
 	switch {
 	case old.Holds(d.b) && old.inHome && d.f == nil && d.o.Unasked == nil,
 		old.Holds(d.b) && old.inHome && d.f != nil && d.served():
 		d.r.Outcome = Unchanged
-		d.repair(ctx)
+		if !d.o.DryRun {
+			d.repair(ctx)
+			d.confirm(ctx)
+		}
 	case d.superseded(old):
 	default:
 		d.r.Outcome = WouldInstall
@@ -184,7 +196,7 @@ func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []front.Endpo
 
 // repair puts right what an earlier event did to the front, without a deploy.
 func (d *deploy) repair(ctx context.Context) {
-	if d.f == nil || d.o.DryRun {
+	if d.f == nil {
 		return
 	}
 	if err := d.f.Settle(ctx); err != nil {
@@ -194,12 +206,12 @@ func (d *deploy) repair(ctx context.Context) {
 
 // served: every port that speaks TLS shows the leaf already.
 func (d *deploy) served() bool {
-	for _, e := range d.before {
+	for _, e := range d.before.ports {
 		if e.Answers() && e.Leaf != d.b.Fingerprint() {
 			return false
 		}
 	}
-	return front.AnyAnswers(d.before)
+	return front.AnyAnswers(d.before.ports)
 }
 
 // superseded: what is installed is as good and not older (a "-0001" twin of
@@ -220,6 +232,7 @@ func (d *deploy) superseded(old Pair) bool {
 // stage remembers what is about to happen, so that a run that is killed from
 // here on is finished by a later one, and puts the new generation on disk.
 func (d *deploy) stage(old Pair) (err error) {
+	d.before.live = d.s.Live()
 	d.remember()
 	if err := d.s.Record(d.state); err != nil {
 		return err
@@ -230,10 +243,14 @@ func (d *deploy) stage(old Pair) (err error) {
 	if d.prev != "" {
 		d.prevLeaf = fingerprint(old.Leaf)
 	}
-	if old.Holds(d.b) && d.prev != "" { // installed but not served: nothing to go back to
-		d.next, d.prev = d.prev, ""
-	} else if d.next, err = d.s.Stage(d.b); err != nil {
+	if d.next, err = d.s.Find(d.b); err == nil && d.next == "" {
+		d.next, err = d.s.Stage(d.b)
+	}
+	if err != nil {
 		return err
+	}
+	if d.next == d.prev { // installed, but not served: nothing to go back to
+		d.prev = ""
 	}
 	d.r.Generation = d.next
 	return nil
@@ -242,7 +259,7 @@ func (d *deploy) stage(old Pair) (err error) {
 // unswitch returns to the old pair after a switch that the disk did not carry
 // through, and returns the cause.
 func (d *deploy) unswitch(cause error) error {
-	if d.prev != "" && d.s.live() == d.next {
+	if d.prev != "" && d.s.Live() == d.next {
 		if err := d.s.Switch(d.prev); err != nil {
 			return fmt.Errorf("%w (and switching back: %w)", cause, err)
 		}

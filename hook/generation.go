@@ -12,8 +12,11 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Generation is one installed pair: a directory of its own under .mailu-hook
@@ -108,8 +111,8 @@ func (s *Store) isLink(name, file string) bool {
 
 func linkTarget(file string) string { return path.Join(homeName, liveName, file) }
 
-// live is the generation that is live, "" if none is.
-func (s *Store) live() Generation {
+// Live is the generation that is live, "" if none is.
+func (s *Store) Live() Generation {
 	if s.home == nil {
 		return ""
 	}
@@ -183,28 +186,75 @@ func (s *Store) freeName(id string) (Generation, error) {
 // Adopt makes a generation of the pair that is installed, and each of the two
 // names a link to the same bytes, so that no step shows a mismatch. It returns
 // that generation, "" when there is nothing to go back to: no file, or a pair
-// that no server can load (whose bytes are kept as a generation all the same).
-// The caller holds the lock.
+// that no server can load. Files that are not ours are kept as a generation
+// even then. The caller holds the lock.
 func (s *Store) Adopt(p Pair) (Generation, error) {
 	if p.inHome {
 		if p.Leaf == nil {
 			return "", nil
 		}
-		return s.live(), nil
+		return s.Live(), nil
 	}
 	if !p.found {
 		return "", nil
 	}
-	sum := sha256.Sum256(append(p.cert[:len(p.cert):len(p.cert)], p.key...))
-	id := hex.EncodeToString(sum[:])
-	if p.Leaf != nil {
-		id = fingerprint(p.Leaf)
+	if p.Leaf == nil {
+		_, err := s.keep(p)
+		return "", err
 	}
-	gen, err := s.stage(p.cert, p.key, id)
-	if err != nil || p.Leaf == nil {
+	gen, err := s.stage(p.cert, p.key, fingerprint(p.Leaf))
+	if err != nil {
 		return "", err
 	}
 	return gen, s.Switch(gen)
+}
+
+// keep saves what is about to be replaced and is no pair: those files of it
+// that are not in a generation already.
+func (s *Store) keep(p Pair) (Generation, error) {
+	if s.isLink(s.certName, certFile) {
+		p.cert = nil
+	}
+	if s.isLink(s.keyName, keyFile) {
+		p.key = nil
+	}
+	if p.cert == nil && p.key == nil {
+		return "", nil
+	}
+	sum := sha256.Sum256(p.cert)
+	return s.stage(p.cert, p.key, hex.EncodeToString(sum[:]))
+}
+
+// Find returns the generation that holds exactly b, the live one first and then
+// the newest, "" if none does.
+func (s *Store) Find(b *Bundle) (Generation, error) {
+	gens, err := s.Generations()
+	if err != nil {
+		return "", err
+	}
+	slices.Reverse(gens)
+	if live := s.Live(); live != "" {
+		gens = slices.Insert(gens, 0, live)
+	}
+	for _, gen := range gens {
+		if cert, key, err := s.read(gen); err == nil && string(cert) == string(b.certPEM) && string(key) == string(b.keyPEM) {
+			return gen, nil
+		}
+	}
+	return "", nil
+}
+
+// read reads the files of a generation, and none that a link leads to.
+func (s *Store) read(gen Generation) (cert, key []byte, err error) {
+	dir, err := openDir(s.home, string(gen))
+	if err != nil {
+		return nil, nil, s.wrap(path.Join(homeName, string(gen)), err)
+	}
+	defer dir.Close()
+	if cert, err = readIn(dir, certFile); err == nil {
+		key, err = readIn(dir, keyFile)
+	}
+	return cert, key, s.wrap(path.Join(homeName, string(gen)), err)
 }
 
 // Switch makes gen live: by the one rename(2) of the live link if the two names
@@ -213,10 +263,10 @@ func (s *Store) Adopt(p Pair) (Generation, error) {
 // the names lead to one of the two. When Switch returns nil the change is
 // durable. The caller holds the lock.
 func (s *Store) Switch(gen Generation) error {
-	if info, err := s.home.Lstat(liveName); err == nil && info.IsDir() {
-		return s.wrap(path.Join(homeName, liveName), errLiveIsDir)
+	if err := s.freeLive(); err != nil {
+		return err
 	}
-	if s.live() != gen {
+	if s.Live() != gen {
 		if err := s.link(s.home, string(gen), liveName); err != nil {
 			return err
 		}
@@ -227,7 +277,33 @@ func (s *Store) Switch(gen Generation) error {
 	return s.linkNames()
 }
 
-var errLiveIsDir = errors.New("it is a directory where a link belongs (was the tree copied with links followed?); move it away")
+// freeLive makes way for the live link where a directory stands in its place,
+// as in a tree that was copied with its links followed (rsync -L, cp -rL). What
+// the two names lead to stays readable, because a link that leads to its own
+// name and the directory change places in one step.
+func (s *Store) freeLive() error {
+	if info, err := s.home.Lstat(liveName); err != nil || !info.IsDir() {
+		return nil
+	}
+	gen, err := s.freeName("00000000")
+	if err != nil {
+		return s.wrap(homeName, err)
+	}
+	if err := s.home.Symlink(string(gen), string(gen)); err != nil {
+		return s.wrap(homeName, err)
+	}
+	dir, err := s.home.Open(".")
+	if err != nil {
+		return s.wrap(homeName, err)
+	}
+	defer dir.Close()
+	fd := int(dir.Fd())
+	if err := unix.Renameat2(fd, liveName, fd, string(gen), unix.RENAME_EXCHANGE); err != nil {
+		_ = s.home.Remove(string(gen))
+		return s.wrap(path.Join(homeName, liveName), fmt.Errorf("it is a directory where a link belongs, and cannot be exchanged: %w", err))
+	}
+	return s.wrap(homeName, dir.Sync())
+}
 
 func (s *Store) linkNames() error {
 	changed := false
@@ -266,7 +342,7 @@ func (s *Store) Prune(keep int, spare ...Generation) error {
 	if err != nil {
 		return err
 	}
-	spared := map[Generation]bool{s.live(): true}
+	spared := map[Generation]bool{s.Live(): true}
 	for _, gen := range spare {
 		spared[gen] = true
 	}

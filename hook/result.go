@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -48,6 +49,7 @@ type Result struct {
 	Generation Generation // that is live now; "" when none was made
 	Endpoints  []front.Endpoint
 	Warnings   []string
+	Next       time.Time // when sync will try again; zero after success
 	Durations  map[Step]time.Duration
 	Served     time.Duration // from the start until every port that counts served the new leaf
 	Total      time.Duration
@@ -77,23 +79,48 @@ func (d *deploy) remember() {
 	}
 	now := time.Now().UTC()
 	state.see(d.b.Lineage, d.b.Fingerprint(), now)
-	state.Pending = &Pending{Since: now, Lineage: d.b.Lineage, Leaf: d.b.Fingerprint(), Reason: "a run was begun and has not ended"}
+	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
 	if d.o.Facts.Hostnames != nil {
 		state.Front = d.o.Facts
 	}
 	d.state = state
 }
 
-// record remembers how it ended and removes generations that are too old. A
+// confirm remembers that all is well, where the state says otherwise or does
+// not know the lineage yet.
+func (d *deploy) confirm(ctx context.Context) {
+	state, err := d.s.State()
+	if err == nil && state.Pending == nil && state.knows(d.b.Lineage, d.b.Fingerprint()) {
+		return
+	}
+	unlock, err := d.s.Lock(ctx)
+	if err != nil {
+		d.warn("not remembered: %v", err)
+		return
+	}
+	defer unlock()
+	d.remember()
+	d.state.Pending = nil
+	if err := d.s.Record(d.state); err != nil {
+		d.warn("not remembered: %v", err)
+	}
+}
+
+// record remembers how it ended, and why if not well, and removes generations that are too old. A
 // failure to do so does not make a good deploy bad.
-func (d *deploy) record(err error) {
-	d.r.Outcome = outcome(err)
-	d.state.Last = &Last{At: time.Now().UTC(), Outcome: d.r.Outcome, Lineage: d.b.Lineage, Generation: d.r.Generation}
+func (d *deploy) record(err, cause error) {
+	d.r.Outcome = OutcomeOf(err)
+	now := time.Now().UTC()
+	d.state.Last = &Last{At: now, Outcome: d.r.Outcome, Lineage: d.b.Lineage, Generation: d.r.Generation}
 	if err == nil {
 		d.state.Pending = nil
 	} else {
 		d.state.Last.Error = err.Error()
-		d.state.Pending.Reason = err.Error()
+		d.state.fail(cause.Error(), now)
+		d.r.Next = d.state.Pending.Next
+	}
+	if err == nil && d.next != d.before.live {
+		d.state.Held = d.o.Hold
 	}
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("not remembered: %v", err)
@@ -112,12 +139,12 @@ func (d *deploy) finish(err error) {
 	d.step("")
 	d.r.Total = time.Since(d.began)
 	if err != nil {
-		d.r.Outcome = outcome(err)
+		d.r.Outcome = OutcomeOf(err)
 	}
 }
 
-// outcome is the word for how a deploy ended with err.
-func outcome(err error) Outcome {
+// OutcomeOf is the word for how a deploy ended with err.
+func OutcomeOf(err error) Outcome {
 	var rejection *Rejection
 	switch {
 	case err == nil:
@@ -128,7 +155,7 @@ func outcome(err error) Outcome {
 		return RolledBack
 	case errors.Is(err, ErrRollbackFailed):
 		return RollbackFailed
-	case errors.Is(err, ErrPending):
+	case errors.Is(err, ErrPending), errors.Is(err, ErrWaiting):
 		return IsPending
 	}
 	return Failed

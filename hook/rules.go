@@ -15,6 +15,7 @@ import (
 type Rules struct {
 	Roots          *x509.CertPool // nil: the roots of this system
 	AllowUntrusted bool           // accept a chain that leads to none of the roots
+	AllowExpired   bool           // accept a leaf that is past its time: a rollback that a person insists on
 	NoTest         bool           // no running front will test the bundle, so refuse what only its test could admit
 	Now            time.Time      // zero: the time of the call
 }
@@ -35,7 +36,7 @@ func (r Rules) Check(b *Bundle) error {
 		return b.rejectCert(useFullchain+" (a self-made certificate needs basicConstraints=CA:FALSE)", "the first certificate is a CA, not a leaf")
 	case now.Add(skew).Before(leaf.NotBefore):
 		return b.rejectCert("check the clock of this host (date -u)", "valid only from %s", leaf.NotBefore.UTC().Format(time.RFC3339))
-	case now.Add(-skew).After(leaf.NotAfter):
+	case !r.AllowExpired && now.Add(-skew).After(leaf.NotAfter):
 		return b.rejectCert("renew it first: certbot renew", "expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case !servesTLS(leaf):
 		return b.rejectCert("issue a certificate for TLS servers", "the leaf is not meant for servers: its extended key usage lacks serverAuth")

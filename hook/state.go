@@ -21,6 +21,7 @@ type State struct {
 	Lineages []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
 	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
 	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish
+	Held     string      `json:"held,omitempty"`     // leaf that a person rolled back from: not to be installed again unasked
 }
 
 const stateVersion = 1
@@ -43,10 +44,35 @@ type Last struct {
 
 // Pending is a deploy that was begun and not proven finished.
 type Pending struct {
-	Since   time.Time `json:"since"`
-	Lineage string    `json:"lineage,omitempty"`
-	Leaf    string    `json:"leaf"`
-	Reason  string    `json:"reason,omitempty"`
+	Since    time.Time `json:"since"`
+	Lineage  string    `json:"lineage,omitempty"`
+	Leaf     string    `json:"leaf"`
+	Reason   string    `json:"reason,omitempty"`
+	Attempts int       `json:"attempts"`      // that ended with an error
+	Next     time.Time `json:"next,omitzero"` // before which sync does not try again
+}
+
+const (
+	firstWait   = 5 * time.Minute
+	longestWait = time.Hour
+)
+
+// begin notes that leaf of lineage is being deployed. Attempts for the same
+// leaf add up.
+func (st *State) begin(lineage, leaf string, at time.Time) {
+	p := &Pending{Since: at, Lineage: lineage, Leaf: leaf, Reason: "a run was begun and has not ended"}
+	if old := st.Pending; old != nil && old.Leaf == leaf {
+		p.Since, p.Attempts = old.Since, old.Attempts
+	}
+	st.Pending = p
+}
+
+// fail notes why the pending deploy did not end well, and when to try again:
+// after five minutes, then twice as long each time, at most an hour.
+func (st *State) fail(reason string, at time.Time) {
+	st.Pending.Reason = reason
+	st.Pending.Next = at.Add(min(firstWait<<min(st.Pending.Attempts, 10), longestWait))
+	st.Pending.Attempts++
 }
 
 // State reads what is remembered. Nothing remembered is not an error; a damaged
@@ -91,6 +117,11 @@ func (s *Store) Record(state State) error {
 		return s.wrap(path.Join(homeName, stateName), err)
 	}
 	return s.sync(s.home, ".")
+}
+
+// knows tells whether lineage was seen with leaf.
+func (st *State) knows(lineage, leaf string) bool {
+	return lineage == "" || slices.ContainsFunc(st.Lineages, func(l Seen) bool { return l.Lineage == lineage && l.Leaf == leaf })
 }
 
 // see notes that lineage was to be deployed with leaf.

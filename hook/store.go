@@ -81,6 +81,9 @@ func (s *Store) Close() {
 	}
 }
 
+// Used tells whether anything was ever deployed here.
+func (s *Store) Used() bool { return s.home != nil }
+
 // Dir is the path by which the store was opened.
 func (s *Store) Dir() string { return s.dir }
 

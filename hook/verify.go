@@ -93,7 +93,7 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 }
 
 func (d *deploy) was(port int) front.Endpoint {
-	for _, e := range d.before {
+	for _, e := range d.before.ports {
 		if e.Number == port {
 			return e
 		}
@@ -103,7 +103,7 @@ func (d *deploy) was(port int) front.Endpoint {
 
 // counts tells whether the deploy depends on a port's answer.
 func (d *deploy) counts(e front.Endpoint) bool {
-	return d.was(e.Number).Answers() || !front.AnyAnswers(d.before)
+	return d.was(e.Number).Answers() || !front.AnyAnswers(d.before.ports)
 }
 
 // judge says whether the answers in d.r.Endpoints prove the deploy. It returns

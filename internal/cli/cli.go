@@ -36,7 +36,10 @@ type command struct {
 // commands lists them in the order of help. To add one, write its file and
 // name it here.
 func commands() []command {
-	return []command{hookCommand(), installCommand(), versionCommand(), helpCommand(), completionCommand()}
+	return []command{
+		hookCommand(), installCommand(), syncCommand(), rollbackCommand(),
+		versionCommand(), helpCommand(), completionCommand(),
+	}
 }
 
 // call is one invocation of a command.

@@ -12,76 +12,109 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/say"
+	"mailu-hook/reload"
 )
 
 // deployFlags declares the flags of every command that ends in a deploy.
 func deployFlags(fs *pflag.FlagSet) {
 	targetFlags(fs)
-	fs.String("roots", "", "trust the CA certificates in `FILE` instead of the system's")
+	fs.String("roots", "", "`FILE` with the CA certificates to trust instead of the system's")
 	fs.Bool("allow-untrusted", false, "install a chain that leads to no trusted root (staging, own CA)")
-	fs.Int("keep", 3, "`NUMBER` of generations kept for rollback")
+	fs.Int("keep", 3, "`NUMBER` of generations to keep for rollback")
 	fs.Bool("dry-run", false, "check and compare everything, change nothing")
 	settingFlags(fs)
 }
 
 // deployment is one deploy as the command line sees it.
 type deployment struct {
-	c      *call
-	src    hook.Source
-	asHook bool
-	target *target
-	result hook.Result
-	note   string // for people: what to know besides the outcome
+	c        *call
+	src      hook.Source
+	asHook   bool // called by certbot: passes over what is not Mailu's
+	toSyslog bool // nobody may be looking at the output
+	target   *target
+	engine   *reload.Engine
+	store    *hook.Store
+	result   hook.Result
+	notes    []string
 }
 
-// deploy installs the bundle at src where it belongs, and reports. As a hook it
-// passes over what is not Mailu's.
+// deploy installs the bundle at src where it belongs, and reports.
 func (c *call) deploy(ctx context.Context, src hook.Source, asHook bool) error {
-	d := &deployment{c: c, src: src, asHook: asHook}
-	timeout, _ := c.fs.GetDuration("timeout")
+	d := &deployment{c: c, src: src, asHook: asHook, toSyslog: asHook}
+	return d.within(ctx, d.run)
+}
+
+// within runs work in the time that --timeout leaves, and reports its end.
+func (d *deployment) within(ctx context.Context, work func(context.Context) error) error {
+	timeout := d.timeout()
 	if timeout <= 0 {
-		return c.finish(d, usageError("--timeout: %s is no time to work in", timeout))
+		return d.c.finish(d, usageError("--timeout: %s is no time to work in", timeout))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the time is up (--timeout %s)", timeout))
 	defer cancel()
-	return c.finish(d, d.run(ctx, timeout))
+	return d.c.finish(d, work(ctx))
 }
 
-func (d *deployment) run(ctx context.Context, timeout time.Duration) error {
-	roots, err := d.roots()
-	if err != nil {
-		return err
-	}
+func (d *deployment) run(ctx context.Context) error {
 	bundle, readErr := hook.Read(ctx, d.src)
 	var rejected *hook.Rejection
 	if readErr != nil && !(d.asHook && errors.As(readErr, &rejected) && rejected.Leaf != nil) {
 		return readErr
 	}
 	d.result.Bundle = bundle
-	target, closing, err := d.c.locate(ctx)
-	if err != nil {
+	if err := d.locate(ctx); err != nil {
 		return err
 	}
-	defer closing()
-	d.target = target
-	d.note = target.note
-	leaf := leafOf(bundle, rejected)
-	if mine, err := d.isOurs(leaf); !mine || err != nil {
+	defer d.close()
+	if mine, err := d.isOurs(leafOf(bundle, rejected)); !mine || err != nil {
 		return err
 	}
 	if readErr != nil {
 		return readErr
 	}
-	return d.install(ctx, bundle, hook.Options{
-		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: target.front == nil},
-		ByHand:   !d.asHook,
-		DryRun:   d.flag("dry-run"),
-		Keep:     d.keep(),
-		Rollback: timeout,
-		Facts:    target.facts,
-		Unasked:  target.unasked,
-		Progress: d.progress(),
-	})
+	if err := d.openStore(); err != nil {
+		return err
+	}
+	o, err := d.options()
+	if err != nil {
+		return err
+	}
+	return d.install(ctx, bundle, o)
+}
+
+// open finds the front and opens its store. The caller closes both, after an
+// error too.
+func (d *deployment) open(ctx context.Context) (*hook.Store, error) {
+	if err := d.locate(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.openStore(); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d.store, nil
+}
+
+func (d *deployment) openStore() (err error) {
+	facts := d.target.facts
+	d.store, err = hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
+	return err
+}
+
+func (d *deployment) close() {
+	if d.store != nil {
+		d.store.Close()
+	}
+	if d.engine != nil {
+		d.engine.Close()
+	}
+}
+
+// note tells people what there is to know besides the outcome.
+func (d *deployment) note(text string) {
+	if text != "" {
+		d.notes = append(d.notes, text)
+	}
 }
 
 func leafOf(b *hook.Bundle, r *hook.Rejection) *x509.Certificate {
@@ -100,14 +133,14 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 			return false, say.Hint(usageErr{"no hostname of the mail server is known, so nothing was installed: this host may have certificates of other sites"},
 				"add to %s the line MAILU_HOOK_HOSTNAME=mail.example.com", defaultConfig)
 		}
-		d.note = "no hostname of the mail server is known: names not checked"
+		d.note("no hostname of the mail server is known: names not checked")
 		return true, nil
 	}
 	missing := hook.Missing(leaf, names)
 	switch {
 	case len(missing) == 0:
 	case missing[0] != names[0]:
-		d.note = fmt.Sprintf("does not cover %s", quoteList(missing))
+		d.note("does not cover " + quoteList(missing))
 	case d.asHook:
 		d.result.Outcome = hook.Skipped
 		d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", names[0])
@@ -122,18 +155,27 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 	return true, nil
 }
 
-func (d *deployment) install(ctx context.Context, bundle *hook.Bundle, o hook.Options) error {
-	facts := d.target.facts
-	store, err := hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
+// options are those of a deploy to the target, as the flags have it.
+func (d *deployment) options() (hook.Options, error) {
+	roots, err := d.roots()
+	return hook.Options{
+		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: d.target.front == nil},
+		ByHand:   !d.toSyslog,
+		DryRun:   d.flag("dry-run"),
+		Keep:     d.keep(),
+		Rollback: d.timeout(),
+		Facts:    d.target.facts,
+		Unasked:  d.target.unasked,
+		Progress: d.progress(),
+	}, err
+}
+
+func (d *deployment) install(ctx context.Context, bundle *hook.Bundle, o hook.Options) (err error) {
 	var f hook.Front // stays nil without a front to ask
 	if d.target.front != nil {
 		f = d.target.front
 	}
-	d.result, err = hook.Deploy(ctx, bundle, store, f, o)
+	d.result, err = hook.Deploy(ctx, bundle, d.store, f, o)
 	return err
 }
 
@@ -155,6 +197,11 @@ func (d *deployment) roots() (*x509.CertPool, error) {
 
 func (d *deployment) flag(name string) bool {
 	value, _ := d.c.fs.GetBool(name)
+	return value
+}
+
+func (d *deployment) timeout() time.Duration {
+	value, _ := d.c.fs.GetDuration("timeout")
 	return value
 }
 

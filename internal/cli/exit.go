@@ -65,7 +65,7 @@ func exitStatus(err error) int {
 		return exitRolledBack
 	case errors.Is(err, hook.ErrLocked):
 		return exitLocked
-	case errors.Is(err, hook.ErrPending):
+	case errors.Is(err, hook.ErrPending), errors.Is(err, hook.ErrWaiting):
 		return exitPending
 	}
 	return exitError

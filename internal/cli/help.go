@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"mailu-hook/internal/say"
 )
 
@@ -33,18 +35,14 @@ func helpCommand() command {
 // writeHelp explains one command in at most 80 columns.
 func writeHelp(w io.Writer, cmd command) {
 	fs := newFlagSet(cmd)
-	fmt.Fprintf(w, "%s.\n\nUsage:\n  %s\n", cmd.summary, usageLine(cmd))
-	if cmd.name == "" {
-		fmt.Fprint(w, "  mailu-hook COMMAND [flags]\n\nCommands:\n")
-		for _, c := range commands()[1:] {
-			fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
-		}
-	}
+	fmt.Fprintf(w, "%s.\n\n", cmd.summary)
+	writeUsage(w, cmd)
 	if cmd.about != "" {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(cmd.about))
 	}
 	if fs.HasFlags() {
-		fmt.Fprintf(w, "\nFlags:\n%s", fs.FlagUsagesWrapped(79))
+		fmt.Fprint(w, "\nFlags:\n")
+		fs.VisitAll(func(f *pflag.Flag) { writeFlag(w, f) })
 	}
 	if fs.Lookup("config") != nil {
 		fmt.Fprintf(w, `
@@ -59,6 +57,41 @@ Exit status:
 	}
 	if cmd.examples != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", strings.TrimRight(cmd.examples, "\n"))
+	}
+}
+
+const helpWidth = 80
+
+// writeFlag explains a flag below its name, so that long names cost no columns.
+func writeFlag(w io.Writer, f *pflag.Flag) {
+	argument, usage := pflag.UnquoteUsage(f)
+	if f.Value.Type() == "bool" {
+		argument = ""
+	} else if f.DefValue != "" && f.DefValue != "[]" {
+		usage += " (default " + f.DefValue + ")"
+	}
+	fmt.Fprintf(w, "  --%s\n", strings.TrimSpace(f.Name+" "+argument))
+	line := "       "
+	for _, word := range strings.Fields(usage) {
+		if len(line)+1+len(word) > helpWidth {
+			fmt.Fprintln(w, line)
+			line = "       "
+		}
+		line += " " + word
+	}
+	fmt.Fprintln(w, line)
+}
+
+// writeUsage shows how a command is called; for the bare program, also which
+// commands there are.
+func writeUsage(w io.Writer, cmd command) {
+	fmt.Fprintf(w, "Usage:\n  %s\n", usageLine(cmd))
+	if cmd.name != "" {
+		return
+	}
+	fmt.Fprint(w, "  mailu-hook COMMAND [flags]\n\nCommands:\n")
+	for _, c := range commands()[1:] {
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
 	}
 }
 

@@ -31,6 +31,7 @@ func runHook(ctx context.Context, c *call) error {
 	}
 	dir := c.env("RENEWED_LINEAGE")
 	if dir == "" {
+		writeUsage(c.stderr, c.command)
 		return usageError("RENEWED_LINEAGE is not set: as a hook, certbot sets it; by hand, use 'mailu-hook install --lineage DIR'")
 	}
 	if !filepath.IsAbs(dir) {

@@ -23,6 +23,7 @@ type document struct {
 	Durations  map[string]int64 `json:"duration_ms"`
 	DryRun     bool             `json:"dry_run"`
 	Reason     string           `json:"reason,omitempty"`
+	Next       time.Time        `json:"next_attempt,omitzero"`
 	Warnings   []string         `json:"warnings,omitempty"`
 	Error      string           `json:"error,omitempty"`
 	Hint       string           `json:"hint,omitempty"`
@@ -57,12 +58,10 @@ var documentSteps = []hook.Step{hook.Validate, hook.Stage, hook.Switch, hook.Tes
 // finish reports how a deploy ended: on stdout, on stderr if it failed, and as
 // a hook to syslog. It returns the error that decides the exit status.
 func (c *call) finish(d *deployment, err error) error {
-	if d.result.Outcome == "" || err != nil && d.result.Outcome == hook.Skipped {
-		d.result.Outcome = outcomeOf(err)
+	if d.result.Outcome == "" || err != nil {
+		d.result.Outcome = hook.OutcomeOf(err)
 	}
-	if d.note != "" {
-		d.result.Warnings = append([]string{d.note}, d.result.Warnings...)
-	}
+	d.result.Warnings = append(d.notes, d.result.Warnings...)
 	line := d.line()
 	if c.text("output") == "json" {
 		out := json.NewEncoder(c.stdout)
@@ -75,7 +74,7 @@ func (c *call) finish(d *deployment, err error) error {
 			err = fmt.Errorf("writing the result: %w", werr)
 		}
 	}
-	if d.asHook {
+	if d.toSyslog && d.worthALine() {
 		logToSyslog(err, line)
 	}
 	if err == nil {
@@ -88,23 +87,18 @@ func (c *call) finish(d *deployment, err error) error {
 	return &reportedError{err}
 }
 
+// worthALine: a sync that found nothing to do says nothing, four times an hour.
+func (d *deployment) worthALine() bool {
+	return d.asHook || d.result.Outcome != hook.Unchanged && d.result.Outcome != hook.Skipped
+}
+
 // fail reports an error from before a deploy began: where JSON was asked for,
 // one document comes all the same.
 func (c *call) fail(err error) error {
-	if c.text("output") == "json" && c.fs.Lookup("lineage") != nil || c.text("output") == "json" && c.name == "" {
+	if c.text("output") == "json" {
 		return c.finish(&deployment{c: c}, err)
 	}
 	return err
-}
-
-func outcomeOf(err error) hook.Outcome {
-	switch exitStatus(err) {
-	case exitOK:
-		return hook.Unchanged
-	case exitRejected:
-		return hook.Rejected
-	}
-	return hook.Failed
 }
 
 // line is a success in one line.
@@ -127,6 +121,9 @@ func (d *deployment) line() string {
 			fmt.Fprintf(&s, " and served on %s", d.ports())
 		}
 	case hook.Skipped:
+		if what == "" {
+			return "nothing to do: " + r.Reason
+		}
 		fmt.Fprintf(&s, "passed over %s: %s", what, r.Reason)
 	case hook.WouldInstall:
 		fmt.Fprintf(&s, "would install %s (%s) into %s", what, d.validity(), d.target.facts.CertsDir)
@@ -156,7 +153,7 @@ func (d *deployment) ports() string {
 func (d *deployment) document(err error) document {
 	doc := document{
 		Outcome: d.result.Outcome, Lineage: d.src.Lineage, Generation: d.result.Generation,
-		Reason: d.result.Reason, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
+		Reason: d.result.Reason, Next: d.result.Next, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
 		Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
 	}
 	if err != nil {

@@ -25,9 +25,9 @@ var dockerVariables = []string{"DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_
 // settingFlags declares the flags of every command that takes settings.
 func settingFlags(fs *pflag.FlagSet) {
 	fs.String("output", "text", "`FORMAT` of the result: text or json")
-	fs.String("log-level", "warn", "log to stderr from this `LEVEL`: debug, info, warn, error")
+	fs.String("log-level", "warn", "`LEVEL` from which to log to stderr: debug, info, warn or error")
 	fs.String("log-format", "text", "`FORMAT` of the log: text or json")
-	fs.String("config", "", "read settings from `FILE` (default "+defaultConfig+", if it exists)")
+	fs.String("config", "", "`FILE` with settings (default: "+defaultConfig+", if it exists)")
 }
 
 func variable(flag string) string {

@@ -18,11 +18,11 @@ import (
 
 // targetFlags declares the flags that choose the front and its directory.
 func targetFlags(fs *pflag.FlagSet) {
-	fs.String("certs-dir", "", "`DIR` on this host that the front mounts at /certs (default:\nwhat the container says, else "+front.DefaultCertsDir+")")
-	fs.String("container", "", "`NAME` of the front container (default: that of the Compose\nservice \"front\")")
-	fs.String("project", "", "Compose project `NAME`, where several fronts run")
-	fs.StringSlice("hostname", nil, "`NAME` that the certificate must cover, repeatable, the main one\nfirst (default: HOSTNAMES of the front)")
-	fs.Duration("timeout", 30*time.Second, "give up after `TIME`, and put the old pair back in as much again")
+	fs.String("certs-dir", "", "`DIR` on this host that the front mounts at /certs (default: what the container says, else "+front.DefaultCertsDir+")")
+	fs.String("container", "", "`NAME` of the front container (default: that of the Compose service \"front\")")
+	fs.String("project", "", "`NAME` of the Compose project, where several fronts run")
+	fs.StringSlice("hostname", nil, "`NAME` that the certificate must cover; repeatable, the main one first (default: HOSTNAMES of the front)")
+	fs.Duration("timeout", 30*time.Second, "`TIME` after which to give up; putting the old pair back may take as much again")
 }
 
 // target is where a deploy goes: the facts, and the front itself if it runs and
@@ -38,33 +38,28 @@ const findLimit = 5 * time.Second // the engine's share of the time
 
 // locate finds the front and what is known of it: from flags and settings, then
 // from the container, then from what the store remembers, then from mailu.env,
-// then the defaults. The caller closes the engine.
-func (c *call) locate(ctx context.Context) (t *target, closing func(), err error) {
-	engine, err := reload.Open(c.settings)
-	if err != nil {
-		return nil, nil, usageErr{err.Error()}
+// then the defaults.
+func (d *deployment) locate(ctx context.Context) (err error) {
+	if d.engine, err = reload.Open(d.c.settings); err != nil {
+		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
 	}
-	timeout, _ := c.fs.GetDuration("timeout")
-	limited, cancel := context.WithTimeoutCause(ctx, min(findLimit, timeout/3), errors.New("the time is up"))
+	limited, cancel := context.WithTimeoutCause(ctx, min(findLimit, d.timeout()/3), errors.New("the time is up"))
 	defer cancel()
-	t = &target{}
-	found, err := engine.Find(limited, reload.Selector{Container: c.text("container"), Project: c.text("project")})
+	t := &target{}
+	found, err := d.engine.Find(limited, reload.Selector{Container: d.c.text("container"), Project: d.c.text("project")})
 	switch {
 	case err == nil:
 		t.meet(found)
 	case errors.Is(err, reload.ErrNone):
-		t.facts, t.note = c.recall(), err.Error()
+		t.facts, t.note = d.c.recall(), err.Error()
 	case errors.Is(err, reload.ErrEngine):
-		t.facts, t.unasked = c.recall(), err
+		t.facts, t.unasked = d.c.recall(), err
 	default:
-		engine.Close()
-		return nil, nil, err
+		return err
 	}
-	if err := c.override(t); err != nil {
-		engine.Close()
-		return nil, nil, err
-	}
-	return t, engine.Close, nil
+	d.target = t
+	d.note(t.note)
+	return d.c.override(t)
 }
 
 // meet takes the facts of a container that was found, and the container itself

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
+		if err := rig.RemoveLeftovers(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: leftovers of an earlier run stay:", err)
+		}
 		binary = filepath.Join(dir, "mailu-hook")
 		build := exec.Command("go", "build", "-o", binary, "mailu-hook")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -91,7 +91,7 @@ func TestRejectedBundlesChangeNothing(t *testing.T) {
 		"not PEM":            {[2][]byte{[]byte("hello"), good.KeyPEM}, "fullchain.pem", "no PEM block"},
 		"truncated base64":   {[2][]byte{good.Chain[:len(good.Chain)/3], good.KeyPEM}, "fullchain.pem", "cannot be decoded"},
 		"too large":          {[2][]byte{append(make([]byte, 2<<20), good.Chain...), good.KeyPEM}, "fullchain.pem", "larger than"},
-		"key in certificate": {[2][]byte{append(append([]byte{}, good.Chain...), good.KeyPEM...), good.KeyPEM}, "fullchain.pem", "not a certificate"},
+		"key in certificate": {[2][]byte{append(append([]byte{}, good.Chain...), good.KeyPEM...), good.KeyPEM}, "fullchain.pem", "is a private key"},
 		"no key":             {[2][]byte{good.Chain, good.LeafPEM}, "privkey.pem", "not a private key"},
 		"two keys":           {[2][]byte{good.Chain, append(append([]byte{}, good.KeyPEM...), other.KeyPEM...)}, "privkey.pem", "more than one private key"},
 		"encrypted key":      {[2][]byte{good.Chain, encrypted}, "privkey.pem", "encrypted"},

@@ -1,0 +1,74 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+)
+
+// Wanted is what the front should serve, as far as this host knows: the newest
+// bundle among the lineages that covers the main one of names, unless it is the
+// one that a person rolled back from, or what is installed if none is newer. If
+// that is damaged, the live generation stands for it. A lineage that does not exist any more is passed over; one that is damaged is
+// among the problems. The bundle is nil when there is neither.
+func Wanted(ctx context.Context, s *Store, state State, lineages, names []string) (wanted *Bundle, problems []error) {
+	for _, dir := range lineages {
+		b, err := Read(ctx, LineageSource(dir))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			problems = append(problems, err)
+		case len(names) > 0 && len(Missing(b.Leaf(), names[:1])) > 0, b.Fingerprint() == state.Held:
+		case wanted == nil || newer(b, wanted):
+			wanted = b
+		}
+	}
+	installed, err := s.installedBundle()
+	if err != nil {
+		return wanted, append(problems, err)
+	}
+	if installed != nil && (wanted == nil || !newer(wanted, installed)) && !wanted.same(installed) {
+		wanted = installed
+	}
+	return wanted, problems
+}
+
+// newer tells whether a was issued after b, or b has expired.
+func newer(a, b *Bundle) bool {
+	return a.Leaf().NotBefore.After(b.Leaf().NotBefore) || time.Now().After(b.Leaf().NotAfter) && a.Leaf().NotAfter.After(b.Leaf().NotAfter)
+}
+
+func (b *Bundle) same(other *Bundle) bool {
+	return b != nil && b.Fingerprint() == other.Fingerprint()
+}
+
+// installedBundle is what the two names lead to, or should: nil if neither that
+// nor the live generation is a pair that we would install.
+func (s *Store) installedBundle() (*Bundle, error) {
+	p, err := s.Installed()
+	if err != nil {
+		return nil, err
+	}
+	if p.Leaf == nil {
+		b, _ := s.Bundle(s.Live())
+		return b, nil
+	}
+	b, _ := Parse(Source{CertFile: filepath.Join(s.dir, s.certName), KeyFile: filepath.Join(s.dir, s.keyName)}, p.cert, p.key)
+	return b, nil
+}
+
+// Bundle reads a generation.
+func (s *Store) Bundle(gen Generation) (*Bundle, error) {
+	if !generationName.MatchString(string(gen)) || s.home == nil {
+		return nil, fmt.Errorf("there is no generation %q", gen)
+	}
+	cert, key, err := s.read(gen)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.dir, homeName, string(gen))
+	return Parse(Source{CertFile: filepath.Join(dir, certFile), KeyFile: filepath.Join(dir, keyFile)}, cert, key)
+}
