@@ -170,17 +170,23 @@ func (s *Store) fill(tmp string, cert, key []byte, id string) (Generation, error
 	return gen, s.sync(s.home, ".")
 }
 
-// freeName names a generation by the time and its leaf, a second later if two
-// are made in one second. Names sort by age.
+const stamp = "20060102T150405Z"
+
+// freeName names a generation by the time and its leaf. Names sort by age, also
+// of those made in one second or before the clock was set back.
 func (s *Store) freeName(id string) (Generation, error) {
-	for at := time.Now().UTC(); ; at = at.Add(time.Second) {
-		name := fmt.Sprintf("%s-%.8s", at.Format("20060102T150405Z"), id)
-		if _, err := s.home.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-			return Generation(name), nil
-		} else if err != nil {
-			return "", err
+	gens, err := s.Generations()
+	if err != nil {
+		return "", err
+	}
+	at := time.Now().UTC()
+	if n := len(gens); n > 0 {
+		newest, err := time.Parse(stamp, string(gens[n-1][:len(stamp)]))
+		if err == nil && !at.Truncate(time.Second).After(newest) {
+			at = newest.Add(time.Second)
 		}
 	}
+	return Generation(fmt.Sprintf("%s-%.8s", at.Format(stamp), id)), nil
 }
 
 // Adopt makes a generation of the pair that is installed, and each of the two

@@ -15,6 +15,8 @@ import (
 	"mailu-hook/internal/say"
 )
 
+const testLimit = 5 * time.Second // leaves time to reload and ask the ports all the same
+
 // Exit statuses of docker exec for a command that is not there.
 const (
 	cannotRun = 126
@@ -49,6 +51,8 @@ func (f *Front) Explain(ctx context.Context) error {
 }
 
 func (f *Front) test(ctx context.Context, command ...string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, testLimit, errors.New("no answer within "+testLimit.String()))
+	defer cancel()
 	out, status, err := f.exec(ctx, nil, command...)
 	if err != nil || status == 0 || status == cannotRun || status == notFound {
 		return err

@@ -5,7 +5,8 @@
 # root, it changes nothing and says what is missing and how to get it. When
 # nothing is missing it costs a second: no apt-get update, no build.
 #
-# FRONT_IMAGE=name:tag uses that front image and builds no stand-in.
+# The stand-ins for the front are built unless FRONT_IMAGE and FRONT_IMAGE_OLD
+# both name other images.
 set -euo pipefail
 
 # A pinned tool is rebuilt when the version in .cache/bin is another one.
@@ -25,6 +26,8 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+needs_stand_in() { [[ -z ${FRONT_IMAGE:-} || -z ${FRONT_IMAGE_OLD:-} ]]; }
+
 # engine_answers is bounded, because a hung engine would hold the docker
 # command for ever.
 engine_answers() { have docker && timeout 20 docker info >/dev/null 2>&1; }
@@ -41,7 +44,7 @@ missing_packages() {
 		fuser psmisc
 		curl curl
 	LIST
-	[[ -n ${FRONT_IMAGE:-} ]] || have mmdebstrap || echo mmdebstrap
+	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
 	# go test -race links through cgo: a compiler and the C headers.
 	local cc

@@ -1,0 +1,202 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/rig"
+)
+
+// deployed starts a front and lets the hook deploy two renewals of one lineage.
+func deployed(t *testing.T) (l *lab, live string, first, second *mint.Pair) {
+	t.Helper()
+	l, _ = startServing(t, rig.FrontOptions{})
+	l.env = append(l.env, "MAILU_HOOK_CERTS_DIR="+l.certs())
+	first = l.issue(mint.Leaf{NotBefore: time.Now().Add(-2 * time.Hour)})
+	second = l.issue(mint.Leaf{})
+	for _, pair := range []*mint.Pair{first, second} {
+		live = l.lineage(pair, "mail.example.com")
+		require.Equal(t, 0, l.hook(live).code)
+		l.serves(pair)
+	}
+	return l, live, first, second
+}
+
+func (l *lab) sync(args ...string) result {
+	l.t.Helper()
+	return l.run(nil, append([]string{"sync", "--output", "json"}, args...)...)
+}
+
+func TestSyncFindsNothingToDoAndChangesNothing(t *testing.T) {
+	l, _, _, second := deployed(t)
+	tree := snapshot(t, l.certs())
+	r := l.sync()
+	assert.Equal(t, 0, r.code)
+	assert.Equal(t, "unchanged", r.doc.Outcome)
+	assert.Equal(t, tree, snapshot(t, l.certs()))
+	l.serves(second)
+}
+
+func TestSyncLeavesAServerAloneThatItNeverDeployedTo(t *testing.T) {
+	l, old := startServing(t, rig.FrontOptions{})
+	tree := snapshot(t, l.certs())
+	r := l.sync()
+	assert.Equal(t, 0, r.code)
+	assert.Equal(t, "skipped", r.doc.Outcome)
+	assert.Equal(t, tree, snapshot(t, l.certs()))
+	l.serves(old)
+}
+
+func TestSyncMendsWhatHasChangedSince(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, l *lab, first, second *mint.Pair){
+		"engine was down during the hook": func(t *testing.T, l *lab, _, _ *mint.Pair) {
+			third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
+			r := l.run([]string{"RENEWED_LINEAGE=" + l.lineage(third, "mail.example.com"), "DOCKER_HOST=unix:///nonexistent"})
+			require.Equal(t, 8, r.code)
+		},
+		"hook was never called": func(_ *testing.T, l *lab, _, _ *mint.Pair) {
+			l.lineage(l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)}), "mail.example.com")
+		},
+		"half a pair was copied over the links": func(t *testing.T, l *lab, first, _ *mint.Pair) {
+			require.NoError(t, os.WriteFile(filepath.Join(l.certs(), "cert.pem"), first.Chain, 0o644))
+		},
+		"a plain old pair was put in place of the links": func(t *testing.T, l *lab, first, _ *mint.Pair) {
+			require.NoError(t, os.Remove(filepath.Join(l.certs(), "cert.pem")))
+			require.NoError(t, os.Remove(filepath.Join(l.certs(), "key.pem")))
+			l.writePlain(first, "cert.pem", "key.pem")
+		},
+		"a link was removed": func(t *testing.T, l *lab, _, _ *mint.Pair) {
+			require.NoError(t, os.Remove(filepath.Join(l.certs(), "key.pem")))
+		},
+		"the live link was removed": func(t *testing.T, l *lab, _, _ *mint.Pair) {
+			require.NoError(t, os.Remove(filepath.Join(l.certs(), ".mailu-hook", "live")))
+		},
+		"the tree was copied with its links followed": func(t *testing.T, l *lab, _, _ *mint.Pair) {
+			copied := filepath.Join(l.root, "copied")
+			require.NoError(t, exec.Command("cp", "-rL", l.certs(), copied).Run())
+			entries, err := os.ReadDir(l.certs())
+			require.NoError(t, err)
+			for _, e := range entries {
+				require.NoError(t, os.RemoveAll(filepath.Join(l.certs(), e.Name())))
+			}
+			require.NoError(t, exec.Command("cp", "-rT", copied, l.certs()).Run())
+		},
+		"state.json was damaged and a lineage named": func(t *testing.T, l *lab, first, _ *mint.Pair) {
+			require.NoError(t, os.WriteFile(filepath.Join(l.certs(), ".mailu-hook", "state.json"), []byte(`{"lineages": 7`), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(l.certs(), "key.pem"), first.KeyPEM, 0o600))
+			l.env = append(l.env, "MAILU_HOOK_LINEAGE="+filepath.Join(l.root, "letsencrypt", "live", "mail.example.com"))
+		},
+		"the pid files were lost": func(t *testing.T, l *lab, _, _ *mint.Pair) {
+			l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid")
+		},
+		"the front was recreated without certificates": func(t *testing.T, l *lab, _, _ *mint.Pair) {
+			require.NoError(t, l.front.Remove())
+			require.NoError(t, os.Rename(l.certs(), l.certs()+".away"))
+			l.start(rig.FrontOptions{Project: l.front.Project})
+			require.Eventually(t, func() bool { return l.listens(25) }, 30*time.Second, 100*time.Millisecond)
+			require.NoError(t, exec.Command("cp", "-a", l.certs()+".away/.", l.certs()).Run())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, live, first, second := deployed(t)
+			damage(t, l, first, second)
+			r := l.sync("--now")
+			require.Equal(t, 0, r.code)
+			newest, err := os.ReadFile(filepath.Join(live, "fullchain.pem"))
+			require.NoError(t, err)
+			served, err := l.front.Served(t.Context())
+			require.NoError(t, err)
+			require.Len(t, served, 6)
+			for port, leaf := range served {
+				assert.Equal(t, sha256OfPEM(t, newest), leaf, "port %d", port)
+			}
+			l.healthyAndReloadable()
+			tree := snapshot(t, l.certs())
+			assert.Equal(t, "unchanged", l.sync().doc.Outcome, "the second time there is nothing to do")
+			assert.Equal(t, tree, snapshot(t, l.certs()))
+		})
+	}
+}
+
+func TestSyncReloadsADaemonThatShowsAnOlderLeaf(t *testing.T) {
+	l, live, _, _ := deployed(t)
+	file := filepath.Join(l.root, "overrides", "nginx", "dovecot", "proxy.conf")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	require.NoError(t, os.WriteFile(file, []byte("no_such_setting = yes\n"), 0o644))
+	third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
+	for from, data := range map[string][]byte{"cert.pem": third.Chain, "key.pem": third.KeyPEM} {
+		require.NoError(t, os.WriteFile(filepath.Join(l.certs(), from), data, 0o600)) // through our links, as cp does
+	}
+	l.execOK("nginx", "-s", "reload")
+	require.Eventually(t, func() bool {
+		served, err := l.front.Served(t.Context(), 443, 993)
+		return err == nil && served[443] == third.SHA256() && served[993] != third.SHA256()
+	}, 20*time.Second, 200*time.Millisecond)
+	require.NoError(t, os.Remove(file))
+	require.Equal(t, live, l.lineage(third, "mail.example.com"))
+	require.Equal(t, 0, l.sync().code)
+	l.serves(third)
+	l.healthyAndReloadable()
+}
+
+func TestSyncBacksOffAfterFailuresAndSaysUntilWhen(t *testing.T) {
+	l, live, _, second := deployed(t)
+	override := filepath.Join(l.root, "overrides", "nginx", "broken.conf")
+	require.NoError(t, os.WriteFile(override, []byte("no_such_setting;\n"), 0o644))
+	third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
+	require.Equal(t, live, l.lineage(third, "mail.example.com"))
+	require.Equal(t, 4, l.hook(live).code)
+	waiting := l.sync()
+	assert.Equal(t, 8, waiting.code)
+	assert.Contains(t, waiting.doc.Error, "not yet time to try again")
+	assert.Contains(t, waiting.doc.Error, "no_such_setting")
+	assert.Contains(t, waiting.doc.Hint, "sync --now")
+	l.serves(second)
+	assert.Equal(t, 4, l.sync("--now").code)
+	require.NoError(t, os.Remove(override))
+	require.Equal(t, 0, l.sync("--now").code)
+	l.serves(third)
+}
+
+func TestRollbackStaysUntilTheLineageIsRenewed(t *testing.T) {
+	l, live, first, second := deployed(t)
+	list := l.run(nil, "rollback", "--list")
+	require.Equal(t, 0, list.code)
+	assert.Contains(t, list.stdout, "* ")
+	r := l.run(nil, "rollback", "--output", "json")
+	require.Equal(t, 0, r.code)
+	l.serves(first)
+	assert.Equal(t, "unchanged", l.sync().doc.Outcome)
+	l.serves(first)
+	l.healthyAndReloadable()
+
+	require.Equal(t, 0, l.run(nil, "install", "--lineage", live).code, "a person may insist")
+	l.serves(second)
+	require.Equal(t, 0, l.run(nil, "rollback", r.doc.Generation[:16]).code)
+	l.serves(first)
+	third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
+	require.Equal(t, live, l.lineage(third, "mail.example.com"))
+	require.Equal(t, 0, l.sync().code)
+	l.serves(third)
+}
+
+func TestRollbackRefusesAnExpiredGenerationUnlessTold(t *testing.T) {
+	l, _ := startServing(t, rig.FrontOptions{})
+	expired := l.issue(mint.Leaf{NotAfter: time.Now().Add(-2 * time.Hour)})
+	l.writePlain(expired, "cert.pem", "key.pem") // in place, as the documented script would
+	renewed := l.issue(mint.Leaf{})
+	require.Equal(t, 0, l.hook(l.lineage(renewed, "mail.example.com")).code)
+	r := l.run(nil, "rollback", "--output", "json")
+	assert.Equal(t, 3, r.code)
+	assert.Contains(t, r.doc.Error, "expired")
+	l.serves(renewed)
+	require.Equal(t, 0, l.run(nil, "rollback", "--allow-expired").code)
+	l.serves(expired)
+}
