@@ -181,7 +181,7 @@ func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []front.Endpo
 	switch {
 	case old.Holds(d.b) && old.inHome && d.f == nil && d.o.Unasked == nil,
 		old.Holds(d.b) && old.inHome && d.f != nil && d.served():
-		d.r.Outcome = Unchanged
+		d.r.Outcome, d.r.Generation = Unchanged, d.s.Live()
 		if !d.o.DryRun {
 			d.repair(ctx)
 			d.confirm(ctx)

@@ -88,7 +88,12 @@ func (l *lab) start(o rig.FrontOptions) {
 	}
 	front, err := rig.StartFront(l.t.Context(), o)
 	require.NoError(l.t, err)
-	l.t.Cleanup(func() { assert.NoError(l.t, front.Remove()) })
+	l.t.Cleanup(func() {
+		if logs, err := front.Logs(context.Background()); l.t.Failed() && err == nil {
+			l.t.Logf("the end of the log of %s:\n%s", front.Name, logs[max(0, len(logs)-8000):])
+		}
+		assert.NoError(l.t, front.Remove())
+	})
 	l.front = front
 	l.env = append(l.env, "MAILU_HOOK_PROJECT="+front.Project)
 }
