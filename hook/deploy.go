@@ -311,7 +311,9 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 	}
 	d.r.Generation = d.prev
 	reloadErr := d.f.Reload(ctx)
-	if err := d.verifyOld(ctx); err != nil {
+	if err := d.verifyOld(ctx); err != nil && d.gone(ctx) {
+		return fmt.Errorf("%w: %w; then the old pair was put back, but the front stopped running before it could be seen", ErrPending, cause)
+	} else if err != nil {
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, errors.Join(err, reloadErr))
 	}
 	return fmt.Errorf("%w: %w", ErrRolledBack, cause)

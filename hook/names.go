@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"golang.org/x/net/idna"
+	"mailu-hook/internal/front"
 )
 
 // Missing returns those of names that the leaf does not cover, in their order.
@@ -24,7 +24,7 @@ func Missing(leaf *x509.Certificate, names []string) []string {
 }
 
 func covers(leaf *x509.Certificate, name string) bool {
-	name = canonicalName(name)
+	name = front.CanonicalName(name)
 	if ip, err := netip.ParseAddr(name); err == nil {
 		for _, san := range leaf.IPAddresses {
 			if got, ok := netip.AddrFromSlice(san); ok && got.Unmap() == ip.Unmap() {
@@ -34,19 +34,11 @@ func covers(leaf *x509.Certificate, name string) bool {
 		return false
 	}
 	for _, san := range leaf.DNSNames {
-		if matchName(canonicalName(san), name) {
+		if matchName(front.CanonicalName(san), name) {
 			return true
 		}
 	}
 	return false
-}
-
-func canonicalName(name string) string {
-	name = strings.TrimSuffix(strings.ToLower(strings.TrimSpace(name)), ".")
-	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
-		return ascii
-	}
-	return name // a wildcard, or a name that idna refuses: compared as it stands
 }
 
 func matchName(pattern, name string) bool {

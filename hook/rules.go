@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mailu-hook/internal/say"
 )
 
 // Rules are what a bundle must satisfy beyond being a matching pair. The zero
@@ -84,19 +86,19 @@ func (r Rules) checkChain(b *Bundle, at time.Time) error {
 func (b *Bundle) untrusted(err error) error {
 	const insist = "; to install it all the same: --allow-untrusted"
 	last := b.Chain[len(b.Chain)-1]
-	issuer := last.Issuer.String()
+	issuer := say.Foreign(last.Issuer.String())
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case !errors.As(err, &unknown):
-		return b.rejectCert("clients would refuse it as well; issue it again"+insist, "the chain does not hold: %v", err)
+		return b.rejectCert("clients would refuse it as well; issue it again"+insist, "the chain does not hold: %s", say.Plain(err.Error()))
 	case len(b.Chain) == 1 && selfSigned(b.Leaf()):
 		return b.rejectCert("issue one from a CA, or name it with --roots FILE"+insist, "the certificate is self-signed")
 	case strings.Contains(issuer, "(STAGING)"):
-		return b.rejectCert("issue it from the CA's production server (certbot without --staging or --test-cert)"+insist, "issued by a staging CA (%q)", issuer)
+		return b.rejectCert("issue it from the CA's production server (certbot without --staging or --test-cert)"+insist, "issued by a staging CA (%s)", issuer)
 	case len(b.Chain) == 1:
-		return b.rejectCert(useFullchain+", or name the CA with --roots FILE"+insist, "the leaf stands alone: its issuer %q is neither in the file nor a root of this system", issuer)
+		return b.rejectCert(useFullchain+", or name the CA with --roots FILE"+insist, "the leaf stands alone: its issuer %s is neither in the file nor a root of this system", issuer)
 	}
-	return b.rejectCert("install the CA's root or name it with --roots FILE"+insist, "the chain ends at %q, which is no root of this system", issuer)
+	return b.rejectCert("install the CA's root or name it with --roots FILE"+insist, "the chain ends at %s, which is no root of this system", issuer)
 }
 
 // servesTLS: an absent extended key usage does not restrict (RFC 5280, 4.2.1.12).

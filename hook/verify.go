@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,18 +22,15 @@ import (
 func (d *deploy) verify(ctx context.Context) error {
 	want := d.b.Fingerprint()
 	d.step(Verify)
-	if err := d.await(ctx, want); err != nil {
-		return err
-	}
-	if err := d.judge(ctx, want); err != nil {
+	if err := d.prove(ctx, want); err != nil {
 		return err
 	}
 	d.r.Served = time.Since(d.began)
 	d.step(Settle)
-	ctx = context.WithoutCancel(ctx) // the front is half-way: Settle has a bound of its own
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord) // a front that is half-way is not left so
+	defer cancel()
 	settleErr := d.f.Settle(ctx)
-	d.r.Endpoints = d.f.Look(ctx)
-	if err := d.judge(ctx, want); err != nil {
+	if err := d.prove(ctx, want); err != nil {
 		return err
 	}
 	if settleErr != nil {
@@ -46,26 +44,41 @@ func (d *deploy) verify(ctx context.Context) error {
 	return nil
 }
 
-const patience = 2 * time.Second // with ports that do not follow, before their daemon is asked why
+const (
+	patience = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
+	lastWord = 25 * time.Second // for settling and the look after it; the front's part is bounded by itself
+)
 
-// await asks the ports until all that count show the new leaf, the time is up,
-// or a daemon says that it will not load it.
-func (d *deploy) await(ctx context.Context, want string) error {
-	done := func(e front.Endpoint) bool { return e.Leaf == want || !d.counts(e) }
-	soon, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	d.r.Endpoints = d.f.Await(soon, done)
-	for _, e := range d.r.Endpoints {
-		if !done(e) {
-			var refusal *front.Refusal
-			if err := d.f.Explain(ctx); errors.As(err, &refusal) {
-				return err
-			}
-			d.r.Endpoints = d.f.Await(ctx, done)
-			break
+// prove waits for the ports that count, and judges their answers.
+func (d *deploy) prove(ctx context.Context, want string) error {
+	err := d.await(ctx, func(e front.Endpoint) bool { return e.Leaf == want || !d.counts(e) })
+	if err != nil {
+		return err
+	}
+	return d.judge(ctx, want)
+}
+
+// await asks the ports until done accepts each answer, the time is up, or a
+// daemon says that it will not load what is installed. A daemon that says
+// nothing and does not follow is told once more, each time after twice as long:
+// dovecot has been seen to stop answering after reloads in quick succession (its
+// watcher's and ours), and to recover with the next one.
+func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) error {
+	for wait := patience; ; wait *= 2 {
+		soon, cancel := context.WithTimeout(ctx, wait)
+		d.r.Endpoints = d.f.Await(soon, done)
+		cancel()
+		if !slices.ContainsFunc(d.r.Endpoints, func(e front.Endpoint) bool { return !done(e) }) || ctx.Err() != nil {
+			return nil
+		}
+		var refusal *front.Refusal
+		if err := d.f.Explain(ctx); errors.As(err, &refusal) {
+			return err
+		}
+		if err := d.f.Reload(ctx); err != nil {
+			return nil // nobody to tell: the answers stand
 		}
 	}
-	return nil
 }
 
 // verifyOld waits until each port that served TLS before the deploy serves the
@@ -75,7 +88,7 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 		was := d.was(e.Number)
 		return !was.Answers() || e.Leaf == d.prevLeaf || e.Leaf == was.Leaf
 	}
-	d.r.Endpoints = d.f.Await(ctx, good)
+	_ = d.await(ctx, good) // whatever a daemon says of the old pair, the ports decide
 	if err := d.f.Settle(ctx); err != nil {
 		d.warn("the front did not settle: %v", err)
 	}
@@ -120,7 +133,7 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 	if wrong == nil {
 		return nil
 	}
-	if !front.AnyAnswers(d.r.Endpoints) && !d.f.Running(context.WithoutCancel(ctx)) {
+	if d.gone(ctx) {
 		return say.Hint(errors.New("the front stopped running during the deploy"), "start it: it will load the new certificate; look at its log for why it stopped")
 	}
 	err := fmt.Errorf("the new certificate is not served by %s", strings.Join(wrong, ", "))
@@ -131,6 +144,12 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 		return &front.Refusal{Err: err}
 	}
 	return err
+}
+
+// gone: no port answers any more, and the engine does not say that the front
+// runs.
+func (d *deploy) gone(ctx context.Context) bool {
+	return !front.AnyAnswers(d.r.Endpoints) && !d.f.Running(context.WithoutCancel(ctx))
 }
 
 func describe(e front.Endpoint) string {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 
 	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/tlsconfig"
@@ -37,7 +38,10 @@ func Open(env func(string) string) (*Engine, error) {
 		}
 		opts = append(opts, client.WithHTTPClient(tlsClient))
 	}
-	if host := env("DOCKER_HOST"); host != "" {
+	if host := env("DOCKER_HOST"); strings.HasPrefix(host, "ssh:") {
+		return nil, say.Hint(fmt.Errorf("DOCKER_HOST is %s: an engine behind ssh is not supported", say.Foreign(host)),
+			"forward its socket: ssh -NL /run/remote.sock:/run/docker.sock HOST, and DOCKER_HOST=unix:///run/remote.sock")
+	} else if host != "" {
 		opts = append(opts, client.WithHost(host))
 	}
 	if version := env("DOCKER_API_VERSION"); version != "" {

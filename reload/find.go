@@ -53,6 +53,7 @@ type Front struct {
 	fileMounts []string         // of the pair's files one by one
 	ips        []string         // of the container, or of the host if it shares that network
 	published  map[int][]string // by port of the container: host:port
+	restarted  bool             // by us: once is enough to know whether it helps
 	switched   time.Time        // when the daemons were last told of a new pair
 }
 
@@ -76,6 +77,9 @@ func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
 		}
 		if err != nil {
 			return nil, engineError(ctx, "inspecting container "+id, err)
+		}
+		if !complete(info) {
+			return nil, engineError(ctx, "inspecting container "+id, errors.New("the answer describes no container"))
 		}
 		if f := newFront(e, info); want.Container != "" || f.isMailu() {
 			found = append(found, f)
@@ -108,6 +112,11 @@ func (e *Engine) candidates(ctx context.Context, project string) ([]string, erro
 		}
 	}
 	return ids, nil
+}
+
+// complete tells whether an answer has the parts that are read of it.
+func complete(info container.InspectResponse) bool {
+	return info.ContainerJSONBase != nil && info.State != nil && info.HostConfig != nil && info.Config != nil && info.NetworkSettings != nil
 }
 
 func newFront(e *Engine, info container.InspectResponse) *Front {
@@ -196,9 +205,10 @@ func (f *Front) recognise(ctx context.Context) {
 
 // findAddrs collects where the ports may be reached.
 func (f *Front) findAddrs(info container.InspectResponse) {
+	local := f.engine.publicHost() == loopback // elsewhere, its networks are not ours
 	for _, n := range info.NetworkSettings.Networks {
 		for _, ip := range []string{n.IPAddress, n.GlobalIPv6Address} {
-			if ip != "" {
+			if ip != "" && local {
 				f.ips = append(f.ips, ip)
 			}
 		}
@@ -214,7 +224,9 @@ func (f *Front) findAddrs(info container.InspectResponse) {
 			if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 				host = f.engine.publicHost()
 			}
-			f.published[port.Int()] = append(f.published[port.Int()], net.JoinHostPort(host, b.HostPort))
+			if addr := net.JoinHostPort(host, b.HostPort); !slices.Contains(f.published[port.Int()], addr) {
+				f.published[port.Int()] = append(f.published[port.Int()], addr)
+			}
 		}
 	}
 }
@@ -233,5 +245,7 @@ func (e *Engine) publicHost() string {
 	if u, err := url.Parse(e.api.DaemonHost()); err == nil && u.Scheme == "tcp" && u.Hostname() != "" {
 		return u.Hostname()
 	}
-	return "127.0.0.1"
+	return loopback
 }
+
+const loopback = "127.0.0.1"

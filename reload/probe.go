@@ -40,7 +40,8 @@ func (f *Front) ask(ctx context.Context, ports []front.Port) []front.Endpoint {
 }
 
 // Await asks every port again and again until done accepts its answer or ctx
-// ends, and returns the last answers. Each port is asked at least once unless
+// ends, and returns the last answers; done is called for several ports at a
+// time. Each port is asked at least once unless
 // ctx has ended before.
 func (f *Front) Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint {
 	answers := make([]front.Endpoint, len(f.Ports))
@@ -108,7 +109,7 @@ func (f *Front) serverName() string {
 	if len(f.Hostnames) == 0 {
 		return ""
 	}
-	return f.Hostnames[0]
+	return front.CanonicalName(f.Hostnames[0])
 }
 
 // dial connects to the port at the first of its addresses that can be reached.

@@ -17,10 +17,12 @@ import (
 
 const testLimit = 5 * time.Second // leaves time to reload and ask the ports all the same
 
-// Exit statuses of docker exec for a command that is not there.
+// Exit statuses of docker exec: for a command that is not there, and for one
+// that a HUP ended.
 const (
 	cannotRun = 126
 	notFound  = 127
+	hungUp    = 128 + int(syscall.SIGHUP)
 )
 
 // Test lets nginx judge the configuration with the installed pair (nginx -t).
@@ -54,6 +56,9 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, testLimit, errors.New("no answer within "+testLimit.String()))
 	defer cancel()
 	out, status, err := f.exec(ctx, nil, command...)
+	for err == nil && status == hungUp { // by config.py's killall, meant for the daemon of the same name
+		out, status, err = f.exec(ctx, nil, command...)
+	}
 	if err != nil || status == 0 || status == cannotRun || status == notFound {
 		return err
 	}
@@ -63,7 +68,8 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 
 // Reload sends HUP to the masters of nginx and dovecot, found in the process
 // table and not by their pid files, which the front deletes (Mailu #3287,
-// #4080). A front whose nginx has not started yet is waited for. If dovecot
+// #4080). A front that is starting or reconfiguring itself is waited for: dovecot
+// has been seen to hang when it was told to reload while reloading. If dovecot
 // should run and does not, as in a front that was started without
 // certificates, the container is restarted: nothing less brings it back.
 //
@@ -80,7 +86,8 @@ func (f *Front) Reload(ctx context.Context) error {
 	if ok {
 		return errors.Join(f.hangUp(ctx, nginx), f.hangUp(ctx, dovecot))
 	}
-	if nginx.inside != 1 && f.lacksDovecot(ctx) {
+	if nginx.inside != 1 && !f.restarted && f.lacksDovecot(ctx) {
+		f.restarted = true
 		return f.restart(ctx)
 	}
 	return f.hangUp(ctx, nginx)
@@ -88,14 +95,15 @@ func (f *Front) Reload(ctx context.Context) error {
 
 const startPoll = 100 * time.Millisecond
 
-// started returns the processes once nginx is among them.
+// started returns the processes once nginx is among them, and no configuration
+// run, unless that takes longer than one ever should.
 func (f *Front) started(ctx context.Context) ([]process, error) {
-	for {
+	for began := time.Now(); ; {
 		procs, err := f.processes(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if _, ok := master(procs, "nginx"); ok {
+		if _, ok := master(procs, "nginx"); ok && (!reconfiguring(procs) || time.Since(began) > settleLimit) {
 			return procs, nil
 		}
 		select {
@@ -124,6 +132,9 @@ func (f *Front) restart(ctx context.Context) error {
 		return engineError(ctx, "restarting "+f.Container, err)
 	}
 	info, err := f.engine.api.ContainerInspect(ctx, f.ID)
+	if err == nil && !complete(info) {
+		err = errors.New("the answer describes no container")
+	}
 	if err != nil {
 		return engineError(ctx, "inspecting "+f.Container, err)
 	}
@@ -173,5 +184,5 @@ func (f *Front) Running(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	info, err := f.engine.api.ContainerInspect(ctx, f.ID)
-	return err == nil && info.State.Running && !info.State.Paused
+	return err == nil && complete(info) && info.State.Running && !info.State.Paused
 }

@@ -23,7 +23,7 @@ const (
 	// The watcher looks once a second. A look that falls into the switch sees
 	// one name change, and the next look the other: two periods, and a margin.
 	watcherDelay = 2200 * time.Millisecond
-	quiet        = 300 * time.Millisecond // without a configuration run, between two of which the watcher needs a few ms
+	quiet        = time.Second // without a configuration run: between two of a row the watcher needs a few ms, but hosts can be busy
 	settlePoll   = 50 * time.Millisecond
 	settleLimit  = 15 * time.Second
 )
@@ -67,14 +67,14 @@ func (f *Front) Settle(ctx context.Context) error {
 // quiesce returns the processes once no reaction of the watcher is to be
 // expected any more.
 func (f *Front) quiesce(ctx context.Context) ([]process, error) {
-	busy := time.Now().Add(-quiet)
+	busy := time.Now().Add(-quiet) // nothing was seen to run yet
 	for {
 		procs, err := f.processes(ctx)
 		if err != nil {
 			return nil, err
 		}
 		now := time.Now()
-		if runs(procs, configScript) {
+		if reconfiguring(procs) {
 			busy = now
 		}
 		watched := runs(procs, watcherScript) && now.Sub(f.switched) < watcherDelay
@@ -88,6 +88,8 @@ func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 		}
 	}
 }
+
+func reconfiguring(procs []process) bool { return runs(procs, configScript) }
 
 // putPid makes file a regular one that holds pid, unless it is that already.
 func (f *Front) putPid(ctx context.Context, file string, pid int, mode fs.FileMode) error {

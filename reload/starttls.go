@@ -38,11 +38,11 @@ var dialogues = map[string][]turn{
 }
 
 var (
-	smtpNo    = regexp.MustCompile(`^[45]\d\d`)
+	smtpNo    = regexp.MustCompile(`^[45]\d\d`) // a last line may be a bare code (RFC 5321, 4.2)
 	smtpTurns = []turn{
-		{"", regexp.MustCompile(`^220 `), smtpNo},
-		{"EHLO mailu-hook.invalid\r\n", regexp.MustCompile(`^250 `), smtpNo},
-		{"STARTTLS\r\n", regexp.MustCompile(`^220 `), smtpNo},
+		{"", regexp.MustCompile(`^220[^-]`), smtpNo},
+		{"EHLO mailu-hook.invalid\r\n", regexp.MustCompile(`^250[^-]`), smtpNo},
+		{"STARTTLS\r\n", regexp.MustCompile(`^220[^-]`), smtpNo},
 	}
 )
 

@@ -73,11 +73,20 @@ func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writ
 		writeHelp(stdout, cmd)
 		return exitOK
 	case err == nil:
-		err = cmd.run(ctx, c)
-	default:
-		err = c.fail(err)
+		err = c.runWith(ctx)
 	}
-	return report(stderr, err)
+	return report(stderr, c.fail(err))
+}
+
+func (c *call) runWith(ctx context.Context) error {
+	n := len(strings.Fields(c.command.args))
+	switch {
+	case len(c.args) > n && c.name == "":
+		return usageError("a command comes first: mailu-hook %s [flags]", say.Foreign(c.args[0]))
+	case len(c.args) > n:
+		return usageError("unexpected argument %s", say.Foreign(c.args[n]))
+	}
+	return c.run(ctx, c)
 }
 
 func newFlagSet(cmd command) *pflag.FlagSet {
@@ -112,16 +121,15 @@ func (c *call) parse(args []string) error {
 // report prints what went wrong, if it was not printed yet, and returns the
 // exit status that says so.
 func report(stderr io.Writer, err error) int {
-	var silent *reportedError
-	if err != nil && !errors.As(err, &silent) {
+	if err != nil && !reported(err) {
 		writeError(stderr, err)
 	}
 	return exitStatus(err)
 }
 
 func writeError(w io.Writer, err error) {
-	fmt.Fprintf(w, "mailu-hook: error: %v\n", err)
+	fmt.Fprintf(w, "mailu-hook: error: %s\n", say.OneLine(err.Error()))
 	if hint := say.HintOf(err); hint != "" {
-		fmt.Fprintf(w, "mailu-hook: hint: %s\n", hint)
+		fmt.Fprintf(w, "mailu-hook: hint: %s\n", say.OneLine(hint))
 	}
 }

@@ -33,7 +33,7 @@ func completionCommand() command {
 	}
 }
 
-// names returns the commands' names, and the flags of cmd with their dashes.
+// names returns the names of the commands.
 func names() (list []string) {
 	for _, cmd := range commands()[1:] {
 		list = append(list, cmd.name)
@@ -41,6 +41,7 @@ func names() (list []string) {
 	return list
 }
 
+// flagsOf returns the flags of cmd, with their dashes.
 func flagsOf(cmd command) (list []string) {
 	newFlagSet(cmd).VisitAll(func(f *pflag.Flag) { list = append(list, "--"+f.Name) })
 	return append(list, "--help")
@@ -49,12 +50,12 @@ func flagsOf(cmd command) (list []string) {
 func completeBash(w io.Writer) error {
 	var cases strings.Builder
 	for _, cmd := range commands()[1:] {
-		fmt.Fprintf(&cases, "    %s) words=%q ;;\n", cmd.name, strings.Join(flagsOf(cmd), " "))
+		fmt.Fprintf(&cases, "    %s) words=%q ;;\n", "1,"+cmd.name, strings.Join(flagsOf(cmd), " "))
 	}
 	_, err := fmt.Fprintf(w, `# bash completion for mailu-hook
 _mailu_hook() {
   local words cur=${COMP_WORDS[COMP_CWORD]}
-  case ${COMP_WORDS[1]} in
+  case $((COMP_CWORD > 1)),${COMP_WORDS[1]} in
 %s    *) words=%q ;;
   esac
   if [[ $cur == -* || $COMP_CWORD -eq 1 ]]; then

@@ -27,20 +27,23 @@ func deployFlags(fs *pflag.FlagSet) {
 
 // deployment is one deploy as the command line sees it.
 type deployment struct {
-	c        *call
-	src      hook.Source
-	asHook   bool // called by certbot: passes over what is not Mailu's
-	toSyslog bool // nobody may be looking at the output
-	target   *target
-	engine   *reload.Engine
-	store    *hook.Store
-	result   hook.Result
-	notes    []string
+	c      *call
+	src    hook.Source
+	asHook bool // called by certbot: passes over what is not Mailu's
+	// unattended: nobody looks at the output, so it goes to syslog too, and
+	// nobody insists on a certificate that is not newer.
+	unattended bool
+	target     *target
+	engine     *reload.Engine
+	store      *hook.Store
+	result     hook.Result
+	notes      []string
 }
 
 // deploy installs the bundle at src where it belongs, and reports.
 func (c *call) deploy(ctx context.Context, src hook.Source, asHook bool) error {
-	d := &deployment{c: c, src: src, asHook: asHook, toSyslog: asHook}
+	d := &deployment{c: c, src: src, asHook: asHook, unattended: asHook}
+	defer d.close()
 	return d.within(ctx, d.run)
 }
 
@@ -65,7 +68,6 @@ func (d *deployment) run(ctx context.Context) error {
 	if err := d.locate(ctx); err != nil {
 		return err
 	}
-	defer d.close()
 	if mine, err := d.isOurs(leafOf(bundle, rejected)); !mine || err != nil {
 		return err
 	}
@@ -82,17 +84,12 @@ func (d *deployment) run(ctx context.Context) error {
 	return d.install(ctx, bundle, o)
 }
 
-// open finds the front and opens its store. The caller closes both, after an
-// error too.
+// open finds the front and opens its store.
 func (d *deployment) open(ctx context.Context) (*hook.Store, error) {
 	if err := d.locate(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.openStore(); err != nil {
-		d.close()
-		return nil, err
-	}
-	return d.store, nil
+	return d.store, d.openStore()
 }
 
 func (d *deployment) openStore() (err error) {
@@ -101,6 +98,7 @@ func (d *deployment) openStore() (err error) {
 	return err
 }
 
+// close releases what locate and openStore opened, if they did.
 func (d *deployment) close() {
 	if d.store != nil {
 		d.store.Close()
@@ -142,6 +140,7 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 	case missing[0] != names[0]:
 		d.note("does not cover " + quoteList(missing))
 	case d.asHook:
+		d.notes = nil // how Mailu is doing is no news about another site
 		d.result.Outcome = hook.Skipped
 		d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", names[0])
 		return false, nil
@@ -160,7 +159,7 @@ func (d *deployment) options() (hook.Options, error) {
 	roots, err := d.roots()
 	return hook.Options{
 		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: d.target.front == nil},
-		ByHand:   !d.toSyslog,
+		ByHand:   !d.unattended,
 		DryRun:   d.flag("dry-run"),
 		Keep:     d.keep(),
 		Rollback: d.timeout(),

@@ -50,6 +50,11 @@ type reportedError struct{ error }
 
 func (e *reportedError) Unwrap() error { return e.error }
 
+func reported(err error) bool {
+	var r *reportedError
+	return errors.As(err, &r)
+}
+
 func exitStatus(err error) int {
 	var rejection *hook.Rejection
 	switch {

@@ -25,11 +25,11 @@ drops a hook's exit status and output: look for the tag mailu-hook in syslog.`,
 	}
 }
 
+// renewedLineage is how certbot tells a deploy hook what was renewed.
+const renewedLineage = "RENEWED_LINEAGE"
+
 func runHook(ctx context.Context, c *call) error {
-	if len(c.args) > 0 {
-		return usageError("a command comes first: mailu-hook %s [flags]", c.args[0])
-	}
-	dir := c.env("RENEWED_LINEAGE")
+	dir := c.env(renewedLineage)
 	if dir == "" {
 		writeUsage(c.stderr, c.command)
 		return usageError("RENEWED_LINEAGE is not set: as a hook, certbot sets it; by hand, use 'mailu-hook install --lineage DIR'")

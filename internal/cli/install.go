@@ -33,8 +33,6 @@ put back, and the exit status is 4.`,
 func runInstall(ctx context.Context, c *call) error {
 	lineage, cert, key := c.text("lineage"), c.text("cert"), c.text("key")
 	switch {
-	case len(c.args) > 0:
-		return usageError("install takes no argument %q; use --lineage DIR", c.args[0])
 	case lineage != "" && cert == "" && key == "":
 		dir, err := filepath.Abs(lineage)
 		if err != nil {

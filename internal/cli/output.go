@@ -74,7 +74,7 @@ func (c *call) finish(d *deployment, err error) error {
 			err = fmt.Errorf("writing the result: %w", werr)
 		}
 	}
-	if d.toSyslog && d.worthALine() {
+	if d.unattended && d.worthALine() {
 		logToSyslog(err, line)
 	}
 	if err == nil {
@@ -82,7 +82,7 @@ func (c *call) finish(d *deployment, err error) error {
 	}
 	writeError(c.stderr, err)
 	for _, w := range d.result.Warnings {
-		fmt.Fprintf(c.stderr, "mailu-hook: warning: %s\n", w)
+		fmt.Fprintf(c.stderr, "mailu-hook: warning: %s\n", say.OneLine(w))
 	}
 	return &reportedError{err}
 }
@@ -93,12 +93,13 @@ func (d *deployment) worthALine() bool {
 }
 
 // fail reports an error from before a deploy began: where JSON was asked for,
-// one document comes all the same.
+// one document comes all the same, and certbot's hook leaves its trace.
 func (c *call) fail(err error) error {
-	if c.text("output") == "json" {
-		return c.finish(&deployment{c: c}, err)
+	asHook := c.name == "" && c.env(renewedLineage) != ""
+	if err == nil || reported(err) || c.text("output") != "json" && !asHook {
+		return err
 	}
-	return err
+	return c.finish(&deployment{c: c, asHook: asHook, unattended: asHook}, err)
 }
 
 // line is a success in one line.
@@ -112,9 +113,8 @@ func (d *deployment) line() string {
 		if r.Endpoints == nil {
 			s.WriteString("; the front will load it at its start")
 		} else {
-			fmt.Fprintf(&s, "; %s serves it on %s", d.target.facts.Container, d.ports())
+			fmt.Fprintf(&s, "; %s serves it on %s, %s after the start", d.target.facts.Container, d.ports(), r.Served.Round(time.Millisecond))
 		}
-		fmt.Fprintf(&s, ", %s after the start", r.Served.Round(time.Millisecond))
 	case hook.Unchanged:
 		fmt.Fprintf(&s, "nothing to do: %s (%s) is installed", what, d.validity())
 		if r.Endpoints != nil {
@@ -131,7 +131,7 @@ func (d *deployment) line() string {
 	for _, w := range r.Warnings {
 		s.WriteString("; note: " + w)
 	}
-	return s.String()
+	return say.OneLine(s.String())
 }
 
 func (d *deployment) validity() string {
@@ -203,7 +203,7 @@ func logToSyslog(err error, line string) {
 	if hint := say.HintOf(err); hint != "" {
 		text += "; hint: " + hint
 	}
-	_ = w.Err(text)
+	_ = w.Err(say.OneLine(text))
 }
 
 // progress shows each step on a terminal as it begins.
@@ -223,7 +223,7 @@ var stepTexts = map[hook.Step]string{
 	hook.Validate: "checking key and chain",
 	hook.Stage:    "writing a new generation",
 	hook.Switch:   "switching to it",
-	hook.Test:     "letting nginx and dovecot test their configuration",
+	hook.Test:     "letting nginx test its configuration",
 	hook.Reload:   "reloading nginx and dovecot",
 	hook.Verify:   "asking every port for the new certificate",
 	hook.Settle:   "all served; waiting for the front's own watcher to finish",

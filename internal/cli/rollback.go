@@ -35,11 +35,12 @@ sync does not undo it until the lineage is renewed.`,
 }
 
 func runRollback(ctx context.Context, c *call) error {
-	if len(c.args) > 1 {
-		return usageError("rollback takes one generation, not %d", len(c.args))
-	}
 	d := &deployment{c: c}
+	defer d.close()
 	if d.flag("list") {
+		if len(c.args) > 0 {
+			return usageError("--list shows all generations, and takes none")
+		}
 		return d.list(ctx)
 	}
 	return d.within(ctx, d.rollback)
@@ -50,7 +51,6 @@ func (d *deployment) rollback(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer d.close()
 	gen, err := d.chooseGeneration(store)
 	if err != nil {
 		return err
@@ -113,7 +113,6 @@ func (d *deployment) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer d.close()
 	gens, err := store.Generations()
 	if err != nil {
 		return err

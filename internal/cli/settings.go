@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,7 +62,7 @@ func (c *call) applySettings() error {
 		return wrong
 	}
 	if format := c.text("output"); format != "text" && format != "json" {
-		return usageError("--output: %q is neither text nor json", format)
+		return usageError("%s: %q is neither text nor json", c.origin("output"), format)
 	}
 	return nil
 }
@@ -99,7 +100,8 @@ func knownVariables() []string {
 
 // readVariables reads KEY=value lines, as systemd's EnvironmentFile= and
 // Compose's env_file do: # begins a comment line, one pair of quotes around a
-// value is removed.
+// value is removed. A line of another form is an error; the others are read all
+// the same.
 func readVariables(name string) (map[string]string, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -107,6 +109,7 @@ func readVariables(name string) (map[string]string, error) {
 	}
 	defer f.Close()
 	values := map[string]string{}
+	var wrong error
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -115,11 +118,12 @@ func readVariables(name string) (map[string]string, error) {
 		}
 		key, value, ok := strings.Cut(line, "=")
 		if key = strings.TrimSpace(key); !ok || key == "" || strings.ContainsAny(key, " \t") {
-			return nil, fmt.Errorf("%s:%d: not of the form KEY=value", name, n)
+			wrong = cmp.Or(wrong, fmt.Errorf("%s:%d: not of the form KEY=value", name, n))
+			continue
 		}
 		values[key] = unquote(strings.TrimSpace(value))
 	}
-	return values, lines.Err()
+	return values, cmp.Or(wrong, lines.Err())
 }
 
 func unquote(value string) string {
@@ -132,7 +136,7 @@ func unquote(value string) string {
 func (c *call) openLog() error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.text("log-level"))); err != nil {
-		return usageError("--log-level: %q is none of debug, info, warn, error", c.text("log-level"))
+		return usageError("%s: %q is none of debug, info, warn, error", c.origin("log-level"), c.text("log-level"))
 	}
 	options := &slog.HandlerOptions{Level: level}
 	switch c.text("log-format") {
@@ -141,9 +145,17 @@ func (c *call) openLog() error {
 	case "json":
 		c.log = slog.New(slog.NewJSONHandler(c.stderr, options))
 	default:
-		return usageError("--log-format: %q is neither text nor json", c.text("log-format"))
+		return usageError("%s: %q is neither text nor json", c.origin("log-format"), c.text("log-format"))
 	}
 	return nil
+}
+
+// origin names where the value of a flag came from.
+func (c *call) origin(flag string) string {
+	if c.settings(variable(flag)) == c.text(flag) {
+		return variable(flag)
+	}
+	return "--" + flag
 }
 
 // text is the value of a flag, "" for one that the command does not have.

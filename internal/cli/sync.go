@@ -15,7 +15,7 @@ import (
 func syncCommand() command {
 	return command{
 		name:    "sync",
-		summary: "Finish what a deploy left unfinished, and mend what has changed since",
+		summary: "Finish what a deploy left unfinished, and mend what changed since",
 		about: `certbot calls a hook once, and never again when it failed. So run this from a
 timer. It compares the lineages that were deployed before, the installed pair
 and what each port serves, and does what is needed: a whole deploy, a reload,
@@ -25,7 +25,7 @@ rolled back stays so until the lineage is renewed.`,
 		examples: `  mailu-hook sync
   mailu-hook sync --now --lineage /etc/letsencrypt/live/mail.example.com`,
 		flags: func(fs *pflag.FlagSet) {
-			fs.StringSlice("lineage", nil, "`DIR` of a lineage to consider besides those deployed before; repeatable")
+			fs.StringArray("lineage", nil, "`DIR` of a lineage to consider besides those deployed before; repeatable")
 			fs.Bool("now", false, "try at once, whatever failed before")
 			deployFlags(fs)
 		},
@@ -34,10 +34,8 @@ rolled back stays so until the lineage is renewed.`,
 }
 
 func runSync(ctx context.Context, c *call) error {
-	if len(c.args) > 0 {
-		return usageError("sync takes no argument %q", c.args[0])
-	}
-	d := &deployment{c: c, toSyslog: true}
+	d := &deployment{c: c, unattended: true}
+	defer d.close()
 	return d.within(ctx, d.sync)
 }
 
@@ -46,7 +44,6 @@ func (d *deployment) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer d.close()
 	state, err := store.State()
 	if err != nil {
 		d.note(err.Error())
@@ -56,7 +53,7 @@ func (d *deployment) sync(ctx context.Context) error {
 		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; the next is due at %s", hook.ErrWaiting, p.Attempts, p.Reason, p.Next.Format(time.RFC3339)),
 			"mend the cause, and try at once with: mailu-hook sync --now")
 	}
-	lineages, _ := d.c.fs.GetStringSlice("lineage")
+	lineages, _ := d.c.fs.GetStringArray("lineage")
 	if !store.Used() && len(lineages) == 0 {
 		d.result.Outcome, d.result.Reason = hook.Skipped, "nothing was deployed here yet"
 		return nil
@@ -65,7 +62,10 @@ func (d *deployment) sync(ctx context.Context) error {
 		lineages = append(lineages, seen.Lineage)
 	}
 	wanted, problems := hook.Wanted(ctx, store, state, lineages, d.target.facts.Hostnames)
-	problem := errors.Join(problems...)
+	var problem error
+	if len(problems) > 0 {
+		problem = problems[0] // one fits a line; once it is mended, the next run names the next
+	}
 	if wanted == nil && problem == nil {
 		problem = say.Hint(errors.New("neither a lineage nor a generation holds a certificate for the mail server"), "install one: mailu-hook install --lineage DIR")
 	}

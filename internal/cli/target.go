@@ -59,6 +59,9 @@ func (d *deployment) locate(ctx context.Context) (err error) {
 	}
 	d.target = t
 	d.note(t.note)
+	if t.unasked != nil && d.flag("dry-run") {
+		d.note(t.unasked.Error())
+	}
 	return d.c.override(t)
 }
 
@@ -80,9 +83,9 @@ func (t *target) meet(found *reload.Front) {
 
 // recall is what is known of a front that cannot be asked.
 func (c *call) recall() front.Facts {
-	dir := firstNonEmpty(c.text("certs-dir"), front.DefaultCertsDir)
-	facts := front.ParseEnvironment(func(string) string { return "" })
-	if s, err := hook.OpenStore(dir, facts.CertName, facts.KeyName); err == nil {
+	dir := filepath.Clean(firstNonEmpty(c.text("certs-dir"), front.DefaultCertsDir))
+	var facts front.Facts
+	if s, err := hook.OpenStore(dir, front.DefaultCertName, front.DefaultKeyName); err == nil {
 		state, _ := s.State()
 		s.Close()
 		if state.Front.Hostnames != nil {
@@ -91,9 +94,8 @@ func (c *call) recall() front.Facts {
 			return facts
 		}
 	}
-	if env, err := readVariables(filepath.Join(filepath.Dir(dir), "mailu.env")); err == nil {
-		facts = front.ParseEnvironment(func(name string) string { return env[name] })
-	}
+	env, _ := readVariables(filepath.Join(filepath.Dir(dir), "mailu.env")) // what can be read of it, as Compose is lenient too
+	facts = front.ParseEnvironment(func(name string) string { return env[name] })
 	facts.CertsDir = dir
 	return facts
 }

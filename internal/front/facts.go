@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/idna"
+
 	"mailu-hook/internal/say"
 )
 
@@ -98,7 +100,7 @@ func (f Facts) CheckFlavor() error {
 	case "", "cert", "mail":
 		return nil
 	case "letsencrypt", "mail-letsencrypt":
-		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=%s it gets its own certificates and ignores %s and %s", ErrUnsuitable, f.Flavor, f.CertName, f.KeyName),
+		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=%s it gets its own certificates and ignores %s and %s", ErrUnsuitable, f.Flavor, say.Plain(f.CertName), say.Plain(f.KeyName)),
 			"set TLS_FLAVOR=cert in mailu.env and recreate the front, or remove this hook")
 	case "notls":
 		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=notls it serves no TLS", ErrUnsuitable), "set TLS_FLAVOR=cert in mailu.env and recreate the front")
@@ -138,6 +140,17 @@ func proxied(list string, port int) bool {
 		}
 	}
 	return false
+}
+
+// CanonicalName is a host name as it is compared and sent: trimmed, in lower
+// case, in its A-label form (RFC 5891), without the root's dot. A name that has
+// no such form, as a wildcard, is left as it stands.
+func CanonicalName(name string) string {
+	name = strings.TrimSuffix(strings.ToLower(strings.TrimSpace(name)), ".")
+	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+		return ascii
+	}
+	return name
 }
 
 // SplitNames splits a comma-separated list, trimming each and dropping empty ones.

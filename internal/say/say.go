@@ -37,6 +37,16 @@ func HintOf(err error) string {
 	return ""
 }
 
+// OneLine makes text of any origin fit for a line of a terminal or a log: valid
+// UTF-8 on one line, and nothing that does not print. It is what every message
+// passes through last, because certbot takes a hook's output that is not UTF-8
+// for a failed renewal.
+func OneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}), " ")
+}
+
 const foreignLimit = 400 // bytes of foreign text shown: about five lines of a terminal
 
 // Foreign quotes text from outside the program, made Plain.
@@ -47,9 +57,7 @@ func Foreign(text string) string { return strconv.Quote(Plain(text)) }
 // of PEM, so that neither a terminal nor a log can be misled by it.
 func Plain(text string) string {
 	text, _, cut := strings.Cut(text, "-----BEGIN")
-	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool {
-		return unicode.IsSpace(r) || !unicode.IsPrint(r)
-	}), " ")
+	text = OneLine(text)
 	if len(text) > foreignLimit {
 		end := foreignLimit
 		for !utf8.RuneStart(text[end]) {

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWrongUsageExits2WithAHint(t *testing.T) {
+	w := newWorld(t)
+	empty := w.file("")
+	missing := filepath.Join(t.TempDir(), "missing")
+	for name, c := range map[string]struct {
+		args []string
+		env  map[string]string
+		want string // in the error
+	}{
+		"unknown command":       {args: []string{"instal"}, want: `"instal"`},
+		"bare, by hand":         {args: nil, want: "RENEWED_LINEAGE is not set"},
+		"bare, flags only":      {args: []string{"--dry-run"}, want: "mailu-hook install --lineage DIR"},
+		"relative lineage":      {env: map[string]string{"RENEWED_LINEAGE": "live/x"}, want: "RENEWED_LINEAGE"},
+		"flags before command":  {args: []string{"--dry-run", "install"}, want: "a command comes first: mailu-hook"},
+		"unknown flag":          {args: []string{"install", "--frobnicate"}, want: "--frobnicate"},
+		"unknown shorthand":     {args: []string{"install", "-x"}, want: "-x"},
+		"flag without value":    {args: []string{"install", "--lineage"}, want: "--lineage"},
+		"bad duration":          {args: []string{"install", "--timeout", "soon"}, want: "--timeout"},
+		"no time":               {args: []string{"install", "--lineage", w.lineage, "--timeout", "0s"}, want: "--timeout"},
+		"negative time":         {args: []string{"install", "--lineage", w.lineage, "--timeout=-1s"}, want: "--timeout"},
+		"bad number":            {args: []string{"install", "--keep", "many"}, want: "--keep"},
+		"bad format":            {args: []string{"install", "--output", "xml"}, want: "xml"},
+		"bad log level":         {args: []string{"install", "--log-level", "loud"}, want: "loud"},
+		"bad log format":        {args: []string{"install", "--log-format", "xml"}, want: "xml"},
+		"install of nothing":    {args: []string{"install"}, want: "--lineage DIR"},
+		"install of half":       {args: []string{"install", "--cert", "x"}, want: "--key FILE"},
+		"install of both":       {args: []string{"install", "--lineage", "x", "--cert", "y", "--key", "z"}, want: "either"},
+		"install of a word":     {args: []string{"install", "live/x"}, want: "live/x"},
+		"missing configuration": {args: []string{"install", "--config", missing}, want: missing},
+		"missing roots":         {args: []string{"install", "--lineage", w.lineage, "--roots", missing}, want: missing},
+		"roots without any":     {args: []string{"install", "--lineage", w.lineage, "--roots", empty}, want: empty},
+		"engine without scheme": {args: []string{"install", "--lineage", w.lineage}, env: map[string]string{"DOCKER_HOST": "docker.example.com"}, want: "DOCKER_HOST"},
+		"help of nothing known": {args: []string{"help", "instal"}, want: `"instal"`},
+		"completion of none":    {args: []string{"completion"}, want: "bash, zsh or fish"},
+		"completion of another": {args: []string{"completion", "tcsh"}, want: "bash, zsh or fish"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			world := *w
+			world.t = t
+			world.env = map[string]string{"DOCKER_HOST": w.env["DOCKER_HOST"], "MAILU_HOOK_CONFIG": w.env["MAILU_HOOK_CONFIG"], "MAILU_HOOK_CERTS_DIR": w.certs}
+			for name, value := range c.env {
+				world.env[name] = value
+			}
+			before := world.tree()
+			r := world.run(c.args...)
+			assert.Equal(t, exitUsage, r.status)
+			assert.Empty(t, r.stdout)
+			if !strings.HasPrefix(name, "bare") {
+				assert.Regexp(t, `^mailu-hook: error: `, r.stderr)
+			} else {
+				assert.Regexp(t, `^Usage:\n  mailu-hook \[flags\]\n`, r.stderr)
+			}
+			assert.Contains(t, r.stderr, "\nmailu-hook: hint: ", "stderr: %s", r.stderr)
+			assert.Contains(t, r.stderr, c.want)
+			assert.Equal(t, before, world.tree(), "nothing is written")
+		})
+	}
+}
+
+func TestHelpFitsATerminalAndExplains(t *testing.T) {
+	w := newWorld(t)
+	for _, cmd := range commands() {
+		t.Run(firstNonEmpty(cmd.name, "hook"), func(t *testing.T) {
+			args := []string{"--help"}
+			if cmd.name != "" {
+				args = []string{cmd.name, "--help"}
+			}
+			r := w.run(args...)
+			assert.Equal(t, exitOK, r.status)
+			assert.Empty(t, r.stderr)
+			assert.Equal(t, r, w.run("help", cmd.name), "help COMMAND says the same as COMMAND --help")
+			for line := range strings.Lines(r.stdout) {
+				assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimRight(line, "\n")), 80, line)
+				assert.Equal(t, strings.TrimRight(line, " \n"), strings.TrimRight(line, "\n"), "trailing blanks")
+			}
+			assert.Contains(t, r.stdout, "Usage:\n  mailu-hook")
+			assert.True(t, strings.HasPrefix(r.stdout, cmd.summary+"."), "one sentence first")
+			newFlagSet(cmd).VisitAll(func(f *pflag.Flag) {
+				assert.Contains(t, r.stdout, "--"+f.Name)
+				assert.NotEmpty(t, f.Usage)
+			})
+			if newFlagSet(cmd).Lookup("config") == nil {
+				return
+			}
+			for _, want := range []string{"Exit status:\n  0 ", "\n  8 ", "\nExamples:\n", "MAILU_HOOK_CERTS_DIR", "/etc/mailu-hook.conf", "DOCKER_HOST"} {
+				assert.Contains(t, r.stdout, want)
+			}
+		})
+	}
+}
+
+func TestHelpListsEveryCommandAndHOnItsOwnWorks(t *testing.T) {
+	w := newWorld(t)
+	r := w.run("help")
+	assert.Equal(t, r, w.run("-h"))
+	for _, cmd := range commands()[1:] {
+		assert.Regexp(t, `(?m)^  `+cmd.name+` +`+cmd.summary+`$`, r.stdout)
+	}
+}
+
+func TestVersionIsOneLine(t *testing.T) {
+	r := newWorld(t).run("version")
+	assert.Equal(t, exitOK, r.status)
+	assert.Regexp(t, `^mailu-hook \S+ \(go1\.\S+\)\n$`, r.stdout)
+	assert.Empty(t, r.stderr)
+}
+
+func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	w.env["RENEWED_LINEAGE"] = w.lineage
+	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}, {}, {"--output", "json"}} {
+		var stderr strings.Builder
+		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, full{}, &stderr)
+		require.Equal(t, exitError, status, "%q", args)
+		assert.Contains(t, stderr.String(), "disk full")
+	}
+}

@@ -1,0 +1,191 @@
+package reload
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/docker/docker/pkg/stdcopy"
+	"github.com/stretchr/testify/require"
+)
+
+// engine answers on a real unix socket as a Docker engine of API 1.41 does, for
+// the calls that this package makes.
+type engine struct {
+	containers map[string]string                               // id → the answer to inspect
+	command    func(argv []string, stdin string) (string, int) // run by exec
+
+	mu       sync.Mutex
+	execs    []execution
+	restarts int
+}
+
+type execution struct {
+	argv   []string
+	stdin  string
+	user   string
+	status int
+	input  bool
+}
+
+func (s *engine) ran() (list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.execs {
+		list = append(list, strings.Join(e.argv, " "))
+	}
+	return list
+}
+
+func (s *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if parts[0] == "v1.41" {
+		parts = parts[1:]
+	}
+	w.Header().Set("Api-Version", "1.41")
+	w.Header().Set("Content-Type", "application/json")
+	switch last := parts[len(parts)-1]; {
+	case last == "_ping":
+		_, _ = io.WriteString(w, "OK")
+	case len(parts) == 2 && last == "json":
+		s.list(w, r)
+	case len(parts) == 3 && parts[0] == "containers" && last == "json":
+		answer, ok := s.containers[parts[1]]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			answer = `{"message":"No such container: ` + parts[1] + `"}`
+		}
+		_, _ = io.WriteString(w, answer)
+	case len(parts) == 3 && last == "restart":
+		s.mu.Lock()
+		s.restarts++
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
+	case len(parts) == 3:
+		s.exec(w, r, parts)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// exec is the life of a command: created, started, asked for its exit status.
+func (s *engine) exec(w http.ResponseWriter, r *http.Request, parts []string) {
+	n, _ := strconv.Atoi(parts[1])
+	switch parts[2] {
+	case "exec":
+		var ask struct {
+			Cmd         []string
+			User        string
+			AttachStdin bool
+		}
+		_ = json.NewDecoder(r.Body).Decode(&ask)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.execs = append(s.execs, execution{argv: ask.Cmd, user: ask.User, input: ask.AttachStdin})
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprintf(w, `{"Id":"%d"}`, len(s.execs)-1)
+	case "start":
+		s.start(w, r, n)
+	case "json":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		fmt.Fprintf(w, `{"ID":"%d","ExitCode":%d}`, n, s.execs[n].status)
+	}
+}
+
+// list obeys the filter by labels.
+func (s *engine) list(w http.ResponseWriter, r *http.Request) {
+	var want struct {
+		Label map[string]bool `json:"label"`
+	}
+	_ = json.Unmarshal([]byte(r.URL.Query().Get("filters")), &want)
+	found := []map[string]any{}
+	for id, answer := range s.containers {
+		var info struct {
+			Config struct{ Labels map[string]string }
+		}
+		_ = json.Unmarshal([]byte(answer), &info)
+		matches := true
+		for filter := range want.Label {
+			name, value, _ := strings.Cut(filter, "=")
+			matches = matches && info.Config.Labels[name] == value
+		}
+		if matches && r.URL.Query().Get("all") == "1" {
+			found = append(found, map[string]any{"Id": id, "Labels": info.Config.Labels})
+		}
+	}
+	_ = json.NewEncoder(w).Encode(found)
+}
+
+// start hands the connection over to the command.
+func (s *engine) start(w http.ResponseWriter, r *http.Request, n int) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	conn, rw, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+	s.mu.Lock()
+	e := s.execs[n]
+	s.mu.Unlock()
+	var stdin []byte
+	if e.input {
+		stdin, _ = io.ReadAll(rw)
+	}
+	out, status := s.command(e.argv, string(stdin))
+	s.mu.Lock()
+	s.execs[n].stdin, s.execs[n].status = string(stdin), status
+	s.mu.Unlock()
+	_, _ = io.WriteString(stdcopy.NewStdWriter(conn, stdcopy.Stdout), out)
+}
+
+// socket is a path short enough for a unix socket, whatever the test's name.
+func socket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "engine")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "docker.sock")
+}
+
+// open returns an engine at the unix socket, in API 1.41 unless negotiated.
+func open(t *testing.T, path string) *Engine {
+	t.Helper()
+	e, err := Open(func(name string) string { return map[string]string{"DOCKER_HOST": "unix://" + path}[name] })
+	require.NoError(t, err)
+	t.Cleanup(e.Close)
+	return e
+}
+
+func serveHTTP(t *testing.T, handler http.Handler) *Engine {
+	t.Helper()
+	path := socket(t)
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	server := &http.Server{Handler: handler}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	return open(t, path)
+}
+
+// serveTLS serves to clients that show a certificate, and returns the address.
+func serveTLS(t *testing.T, config *tls.Config, handler http.Handler) string {
+	t.Helper()
+	config.ClientAuth = tls.RequireAnyClientCert
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	require.NoError(t, err)
+	server := &http.Server{Handler: handler}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	return l.Addr().String()
+}

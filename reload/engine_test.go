@@ -1,0 +1,204 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/say"
+)
+
+// ping answers the negotiation and leaves the rest to next.
+func ping(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/_ping") {
+			w.Header().Set("Api-Version", "1.41")
+			return
+		}
+		next(w, r)
+	})
+}
+
+func saying(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// mustBeErrEngine holds what every failure of the engine has in common.
+func mustBeErrEngine(t *testing.T, err error) {
+	t.Helper()
+	require.ErrorIs(t, err, ErrEngine)
+	assert.NotErrorIs(t, err, ErrNone)
+	assert.Contains(t, say.HintOf(err), "DOCKER_HOST")
+	assert.NotContains(t, err.Error(), "\n")
+	assert.NotContains(t, err.Error(), "\x1b")
+	assert.Less(t, len(err.Error()), 700, "foreign text is cut")
+}
+
+func TestEngineThatCannotBeReachedIsErrEngine(t *testing.T) {
+	dead := socket(t)
+	l, err := net.Listen("unix", dead)
+	require.NoError(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for name, path := range map[string]string{"no socket": "/nonexistent/docker.sock", "refused": dead, "a plain file": file} {
+		t.Run(name, func(t *testing.T) {
+			for _, want := range []Selector{{}, {Container: "mailu-front-1"}} {
+				_, err := open(t, path).Find(t.Context(), want)
+				mustBeErrEngine(t, err)
+				assert.Contains(t, err.Error(), path)
+			}
+		})
+	}
+}
+
+func TestEngineThatHangsIsErrEngineWithinTheTime(t *testing.T) {
+	list := answer(t)
+	for name, handler := range map[string]http.HandlerFunc{
+		"at once":   waitForTheClient,
+		"in a list": ping(waitForTheClient).ServeHTTP,
+		"in a body": ping(func(w http.ResponseWriter, r *http.Request) { flush(w, `[{"Id":`); waitForTheClient(w, r) }).ServeHTTP,
+		"in inspect": ping(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/containers/json") {
+				flush(w, `[{"Id":"abc","Labels":{}}]`)
+				return
+			}
+			flush(w, list[:40])
+			waitForTheClient(w, r)
+		}).ServeHTTP,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := serveHTTP(t, handler)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("the time is up"))
+			defer cancel()
+			began := time.Now()
+			_, err := e.Find(ctx, Selector{})
+			mustBeErrEngine(t, err)
+			assert.ErrorContains(t, err, "no answer: the time is up")
+			within(t, 2*time.Second, began, "a hanging engine")
+		})
+	}
+}
+
+func waitForTheClient(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+func flush(w http.ResponseWriter, text string) {
+	_, _ = io.WriteString(w, text)
+	_ = http.NewResponseController(w).Flush()
+}
+
+func TestUselessAnswerIsErrEngine(t *testing.T) {
+	html := "<html>\n<head><title>500</title></head>\n<body>\x1b[31m" + strings.Repeat("<p>oops</p>\n", 200) + "</body></html>"
+	for name, handler := range map[string]http.HandlerFunc{
+		"HTML 500": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(500)
+			_, _ = io.WriteString(w, html)
+		},
+		"message with a PEM":   saying(500, `{"message":"bad -----BEGIN PRIVATE KEY-----MIIsecret"}`),
+		"not JSON":             saying(200, "hello\n\x1b[31m"),
+		"JSON of another kind": saying(200, `{"a":[1,2,3]}`),
+		"nothing":              saying(200, ""),
+		"permission denied":    saying(403, `{"message":"permission denied"}`),
+		"cut off": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = io.WriteString(w, `[{"Id":"`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := serveHTTP(t, ping(handler)).Find(t.Context(), Selector{})
+			mustBeErrEngine(t, err)
+			assert.NotContains(t, err.Error(), "MIIsecret")
+		})
+	}
+}
+
+func TestInspectionWithoutTheContainerIsErrEngine(t *testing.T) {
+	for name, body := range map[string]string{
+		"null": `null`, "empty": `{}`, "no config": `{"Id":"abc","Name":"/x","State":{},"HostConfig":{},"NetworkSettings":{}}`,
+		"no state": `{"Id":"abc","Name":"/x","HostConfig":{},"Config":{},"NetworkSettings":{}}`, "no networks": `{"Id":"abc","Name":"/x","State":{},"HostConfig":{},"Config":{}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := serveHTTP(t, ping(saying(200, body)))
+			assert.NotPanics(t, func() {
+				_, err := e.Find(t.Context(), Selector{Container: "abc"})
+				assert.ErrorIs(t, err, ErrEngine)
+			})
+		})
+	}
+}
+
+func TestSilentPermissionIsSaidInPlainText(t *testing.T) {
+	err := engineError(t.Context(), "listing containers", errors.New("permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock:\n dial unix: connect: permission denied"))
+	mustBeErrEngine(t, err)
+	assert.ErrorContains(t, err, `listing containers: "permission denied while trying to connect`)
+	assert.Contains(t, say.HintOf(err), "may this user use its socket")
+}
+
+func TestFrontThatGoesBetweenListAndInspectIsNotFound(t *testing.T) {
+	_, err := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/containers/json") {
+			_, _ = io.WriteString(w, `[{"Id":"abc","Labels":{}}]`)
+			return
+		}
+		saying(404, `{"message":"No such container: abc"}`)(w, r)
+	})).Find(t.Context(), Selector{})
+	assert.ErrorIs(t, err, ErrNone)
+}
+
+func TestOpenRefusesSettingsThatNameNoEngine(t *testing.T) {
+	for name, c := range map[string]struct{ variable, value, hint string }{
+		"no scheme":       {"DOCKER_HOST", "/var/run/docker.sock", "unix:///path"},
+		"no certificates": {"DOCKER_CERT_PATH", t.TempDir(), "DOCKER_CERT_PATH"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Open(func(name string) string {
+				if name == c.variable {
+					return c.value
+				}
+				return ""
+			})
+			require.Error(t, err)
+			assert.Contains(t, say.HintOf(err), c.hint)
+		})
+	}
+}
+
+func TestEngineBehindTLSIsAskedWithTheClientsCertificate(t *testing.T) {
+	ca, err := testCA()
+	require.NoError(t, err)
+	client, err := ca.Issue(mint.Leaf{})
+	require.NoError(t, err)
+	server, err := ca.Issue(mint.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"ca.pem": ca.RootPEM, "cert.pem": client.Chain, "key.pem": client.KeyPEM} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	addr := serveTLS(t, serverConfig(t, server), &engine{containers: map[string]string{frontID: answer(t, inState("exited"))}})
+	env := map[string]string{"DOCKER_HOST": "tcp://" + addr, "DOCKER_CERT_PATH": dir, "DOCKER_TLS_VERIFY": "1", "DOCKER_API_VERSION": "v1.41"}
+	e, err := Open(func(name string) string { return env[name] })
+	require.NoError(t, err)
+	defer e.Close()
+	f, err := e.Find(t.Context(), Selector{})
+	require.NoError(t, err)
+	assert.Equal(t, "mailu-front-1", f.Container)
+}

@@ -1,0 +1,216 @@
+package reload
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/say"
+)
+
+func nowhere(t *testing.T) *Engine { return open(t, "/nonexistent/docker.sock") }
+
+func TestFrontIsReadFromOneInspection(t *testing.T) {
+	f := newFront(nowhere(t), fixture(t))
+	require.NoError(t, f.suitable())
+	assert.Equal(t, "mailu-front-1", f.Container)
+	assert.Equal(t, frontID, f.ID)
+	assert.Equal(t, "ghcr.io/mailu/nginx:2024.06", f.Image)
+	assert.Equal(t, "mailu", f.Project)
+	assert.Equal(t, "running", f.State)
+	assert.Equal(t, []string{"mail.example.com", "smtp.example.com"}, f.Hostnames)
+	assert.Equal(t, "/mailu/certs", f.CertsDir)
+	assert.Equal(t, "cert.pem", f.CertName)
+	assert.Equal(t, "key.pem", f.KeyName)
+	assert.True(t, f.isMailu())
+	var ports, proxied []int
+	for _, p := range f.Ports {
+		ports = append(ports, p.Number)
+		if p.Proxy {
+			proxied = append(proxied, p.Number)
+		}
+	}
+	assert.Equal(t, []int{25, 443, 465, 993, 995, 4190}, ports)
+	assert.Equal(t, []int{25, 465}, proxied)
+}
+
+func TestNoSecretOfTheEnvironmentIsKept(t *testing.T) {
+	f := newFront(nowhere(t), fixture(t))
+	f.engine = nil // the client knows nothing of containers
+	assert.NotContains(t, fmt.Sprintf("%+v %#v", f, f), secretKey)
+	assert.NotContains(t, strings.Join(stringsIn(reflect.ValueOf(f)), "\n"), secretKey)
+	assert.Contains(t, strings.Join(stringsIn(reflect.ValueOf(f)), "\n"), "smtp.example.com", "the walk must see what is there")
+}
+
+// stringsIn collects every string that can be reached from v.
+func stringsIn(v reflect.Value) (found []string) {
+	switch v.Kind() {
+	case reflect.String:
+		return []string{v.String()}
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			return stringsIn(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			found = append(found, stringsIn(v.Field(i))...)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			found = append(found, stringsIn(v.Index(i))...)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			found = append(append(found, stringsIn(key)...), stringsIn(v.MapIndex(key))...)
+		}
+	}
+	return found
+}
+
+func TestUnsuitableFrontIsRefusedWithReasonAndRemedy(t *testing.T) {
+	for name, c := range map[string]struct {
+		change   change
+		why, how string
+	}{
+		"letsencrypt":         {setEnv("TLS_FLAVOR", "letsencrypt"), "gets its own certificates", "TLS_FLAVOR=cert"},
+		"mail-letsencrypt":    {setEnv("TLS_FLAVOR", "mail-letsencrypt"), "gets its own certificates", "TLS_FLAVOR=cert"},
+		"notls":               {setEnv("TLS_FLAVOR", "notls"), "serves no TLS", "TLS_FLAVOR=cert"},
+		"unknown flavor":      {setEnv("TLS_FLAVOR", "x\x1b\ny"), `TLS_FLAVOR is "x y"`, "TLS_FLAVOR=cert"},
+		"not Mailu":           {setEnv("TLS_FLAVOR", ""), "not Mailu's front", "--container"},
+		"nothing mounted":     {mounting("/mailu/overrides:/overrides"), "nothing is mounted at /certs", "ROOT/certs:/certs"},
+		"certificate file":    {mounting("/mailu/certs/cert.pem:/certs/cert.pem"), "/certs/cert.pem is mounted as a single file", "mount the directory"},
+		"both files":          {mounting("/a:/certs/cert.pem", "/b:/certs/key.pem"), "/certs/cert.pem and /certs/key.pem", "mount the directory"},
+		"file over directory": {mounting("/mailu/certs:/certs", "/b:/certs/key.pem"), "/certs/key.pem is mounted as a single file", "mount the directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := newFront(nowhere(t), fixture(t, c.change)).suitable()
+			require.ErrorIs(t, err, front.ErrUnsuitable)
+			assert.ErrorContains(t, err, c.why)
+			assert.Contains(t, say.HintOf(err), c.how)
+		})
+	}
+}
+
+func TestMountAtCertsIsFoundWhateverItsKind(t *testing.T) {
+	for name, c := range map[string]struct {
+		changes []change
+		want    string
+	}{
+		"named volume":   {[]change{mounting("/var/lib/docker/volumes/mailu_certs/_data:/certs")}, "/var/lib/docker/volumes/mailu_certs/_data"},
+		"trailing slash": {[]change{mounting("/srv/certs:/certs/")}, "/srv/certs"},
+		"other files":    {[]change{mounting("/srv/certs:/certs", "/srv/dh.pem:/certs/dhparam.pem")}, "/srv/certs"},
+		"mail flavor":    {[]change{setEnv("TLS_FLAVOR", "mail")}, "/mailu/certs"},
+		"other names":    {[]change{setEnv("TLS_CERT_FILENAME", "c.pem"), mounting("/srv/certs:/certs", "/x:/certs/cert.pem")}, "/srv/certs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFront(nowhere(t), fixture(t, c.changes...))
+			assert.NoError(t, f.suitable())
+			assert.Equal(t, c.want, f.CertsDir)
+		})
+	}
+}
+
+func TestAddressesAreTheContainersThenThePublishedOnes(t *testing.T) {
+	local := newFront(nowhere(t), fixture(t))
+	assert.Equal(t, []string{"172.20.0.3:993", "192.168.203.4:993", "[fd00:203::4]:993", "192.0.2.7:10993"}, local.addresses(993))
+	assert.Contains(t, local.addresses(443), "127.0.0.1:443", "published at 0.0.0.0 and ::")
+	assert.Contains(t, local.addresses(465), "127.0.0.1:465")
+	assert.Contains(t, local.addresses(995), "[2001:db8::7]:995")
+	assert.Equal(t, []string{"172.20.0.3:80", "192.168.203.4:80", "[fd00:203::4]:80"}, local.addresses(80), "exposed, not published")
+
+	remote, err := Open(func(name string) string {
+		return map[string]string{"DOCKER_HOST": "tcp://docker.example.com:2375"}[name]
+	})
+	require.NoError(t, err)
+	defer remote.Close()
+	assert.Contains(t, newFront(remote, fixture(t)).addresses(465), "docker.example.com:465")
+
+	host := newFront(nowhere(t), fixture(t, func(info *container.InspectResponse) {
+		info.HostConfig.NetworkMode = "host"
+		info.NetworkSettings.Ports = nil
+		info.NetworkSettings.Networks = nil
+	}))
+	assert.Equal(t, []string{"127.0.0.1:993"}, host.addresses(993))
+}
+
+func TestFrontIsChosenAmongContainers(t *testing.T) {
+	foreign := []change{named("shop-front-1"), setLabel(labelProject, "shop"), setEnv("TLS_FLAVOR", "")}
+	second := []change{named("other-front-1"), setLabel(labelProject, "other")}
+	leftover := []change{named("mailu_front_1"), inState("exited")}
+	for name, c := range map[string]struct {
+		others [][]change // besides the front of project mailu
+		want   Selector
+		found  string
+		err    error
+		says   string
+	}{
+		"the only one":              {nil, Selector{}, "mailu-front-1", nil, ""},
+		"another project's service": {[][]change{foreign}, Selector{}, "mailu-front-1", nil, ""},
+		"no mount, no Mailu":        {[][]change{{named("x"), mounting()}}, Selector{}, "mailu-front-1", nil, ""},
+		"one-off of the service":    {[][]change{{named("mailu-front-run-1"), setLabel(labelOneOff, "True")}}, Selector{}, "mailu-front-1", nil, ""},
+		"leftover of the project":   {[][]change{leftover}, Selector{}, "mailu-front-1", nil, ""},
+		"two fronts":                {[][]change{second}, Selector{}, "", ErrAmbiguous, "mailu-front-1 (project mailu), other-front-1 (project other)"},
+		"two fronts, one stopped":   {[][]change{append(second, inState("exited"))}, Selector{}, "", ErrAmbiguous, "other-front-1"},
+		"two of one project":        {[][]change{{named("mailu-front-2")}}, Selector{}, "", ErrAmbiguous, "mailu-front-2"},
+		"two fronts, project":       {[][]change{second}, Selector{Project: "other"}, "other-front-1", nil, ""},
+		"two fronts, container":     {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1", nil, ""},
+		"unknown project":           {nil, Selector{Project: "nope"}, "", ErrNone, ""},
+		"unknown container":         {nil, Selector{Container: "nope"}, "", ErrNone, "nope"},
+		"named, but not Mailu's":    {[][]change{foreign}, Selector{Container: "shop-front-1"}, "", front.ErrUnsuitable, "not Mailu's front"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := &engine{containers: map[string]string{frontID: answer(t)}, command: silent}
+			for _, changes := range c.others {
+				fake.containers[fixture(t, changes...).ID] = answer(t, changes...)
+			}
+			f, err := serveHTTP(t, fake).Find(t.Context(), c.want)
+			if c.err != nil {
+				require.ErrorIs(t, err, c.err)
+				assert.ErrorContains(t, err, c.says)
+				assert.NotEmpty(t, say.HintOf(err))
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, c.found, f.Container)
+		})
+	}
+}
+
+func TestNoContainerAtAllIsErrNone(t *testing.T) {
+	_, err := serveHTTP(t, &engine{}).Find(t.Context(), Selector{})
+	require.ErrorIs(t, err, ErrNone)
+	assert.NotErrorIs(t, err, ErrEngine)
+}
+
+func TestOnlyARunningFrontIsAskedForItsProcesses(t *testing.T) {
+	for _, state := range []string{"exited", "paused", "restarting", "created", "dead"} {
+		fake := &engine{containers: map[string]string{frontID: answer(t, inState(state))}, command: silent}
+		f, err := serveHTTP(t, fake).Find(t.Context(), Selector{})
+		require.NoError(t, err)
+		assert.Equal(t, state, f.State)
+		assert.Empty(t, fake.ran())
+	}
+}
+
+func TestMailu20IsKnownByItsFirstProcess(t *testing.T) {
+	fake := &engine{containers: map[string]string{frontID: answer(t, setEnv("PORTS", "443"), setEnv("PROXY_PROTOCOL", "mail"))}}
+	fake.command = func([]string, string) (string, int) {
+		return "PID PPID COMMAND COMMAND\n1 0 nginx nginx: master process nginx\n7 1 nginx nginx: worker process\n", 0
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	f, err := serveHTTP(t, fake).Find(ctx, Selector{})
+	require.NoError(t, err)
+	assert.Equal(t, front.NginxOnly("mail"), f.Ports)
+}
+
+func silent([]string, string) (string, int) { return "", 0 }

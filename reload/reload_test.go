@@ -1,0 +1,227 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/say"
+)
+
+// daemons is the inside of a front as far as commands see it.
+type daemons struct {
+	mu       sync.Mutex
+	ps       []string          // answers of ps in turn; the last one stays
+	files    map[string]string // what cat finds
+	statuses map[string]int    // of commands that fail, by name
+}
+
+const (
+	psWhole       = "1 0 python3 python3 /start.py\n14 1 dovecot dovecot -c /etc/dovecot/proxy.conf\n23 1 nginx nginx: master process\n24 23 nginx nginx: worker\n"
+	psNoDovecot   = "1 0 python3 python3 /start.py\n23 1 nginx nginx: master process\n"
+	psNginxOnly   = "1 0 nginx nginx: master process\n7 1 nginx nginx: worker\n"
+	psStarting    = "1 0 python3 python3 /start.py\n"
+	psConfiguring = psWhole + "99 8 python3 /usr/bin/python3 /config.py\n"
+	psWatched     = psWhole + "8 1 python3 python3 /certwatcher.py\n"
+)
+
+func (d *daemons) command(argv []string, stdin string) (string, int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if status := d.statuses[argv[0]]; status != 0 {
+		return argv[0] + ": \x1b[31mwent\nwrong", status
+	}
+	last := argv[len(argv)-1]
+	switch argv[0] {
+	case "ps":
+		out := d.ps[0]
+		if len(d.ps) > 1 {
+			d.ps = d.ps[1:]
+		}
+		return "PID PPID COMMAND COMMAND\n" + out, 0
+	case "cat":
+		content, ok := d.files[last]
+		if !ok {
+			return "cat: can't open", 1
+		}
+		return content, 0
+	case "rm":
+		delete(d.files, last)
+	case "tee":
+		d.files[last] = stdin
+		return stdin, 0
+	}
+	return "", 0
+}
+
+func frontOf(t *testing.T, d *daemons) (*Front, *engine) {
+	t.Helper()
+	if d.files == nil {
+		d.files = map[string]string{}
+	}
+	f, fake := execFront(t, d.command)
+	f.ips, f.published = nil, nil // no port can be asked
+	return f, fake
+}
+
+func TestReloadHangsUpEachMaster(t *testing.T) {
+	for name, c := range map[string]struct {
+		ps   []string
+		want []string
+	}{
+		"nginx and dovecot": {[]string{psWhole}, []string{"killall -HUP nginx", "killall -HUP dovecot"}},
+		"Mailu 2.0":         {[]string{psNginxOnly}, []string{"killall -HUP nginx"}},
+		"still starting":    {[]string{psStarting, psStarting, psWhole}, []string{"killall -HUP nginx", "killall -HUP dovecot"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, fake := frontOf(t, &daemons{ps: c.ps})
+			require.NoError(t, f.Reload(t.Context()))
+			assert.Subset(t, fake.ran(), c.want)
+			assert.Len(t, fake.ran(), len(c.ps)+len(c.want))
+			assert.Zero(t, fake.restarts)
+			assert.False(t, f.switched.IsZero())
+		})
+	}
+}
+
+func TestReloadThatFailsNamesTheDaemon(t *testing.T) {
+	f, _ := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"killall": 1}})
+	err := f.Reload(t.Context())
+	var refusal *front.Refusal
+	assert.False(t, errors.As(err, &refusal), "not told is not refused")
+	for _, want := range []string{"reloading nginx in mailu-front-1: exit status 1: \"killall: ", "reloading dovecot"} {
+		assert.ErrorContains(t, err, want)
+	}
+	assert.NotContains(t, err.Error(), "\x1b")
+}
+
+func TestFrontWhoseNginxNeverStartsIsWaitedForWithinTheTime(t *testing.T) {
+	f, fake := frontOf(t, &daemons{ps: []string{psStarting}})
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 250*time.Millisecond, errors.New("the time is up"))
+	defer cancel()
+	assert.ErrorContains(t, f.Reload(ctx), "the time is up")
+	assert.NotContains(t, strings.Join(fake.ran(), "\n"), "killall")
+}
+
+func TestFrontWithoutItsDovecotIsRestarted(t *testing.T) {
+	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot, psStarting, psWhole}})
+	f.pid = 1234567
+	require.NoError(t, f.Reload(t.Context()))
+	assert.Equal(t, 1, fake.restarts)
+	assert.Equal(t, []string{"172.20.0.3", "192.168.203.4", "fd00:203::4"}, f.ips, "addresses may have changed")
+	assert.Zero(t, f.pid)
+	assert.True(t, f.switched.IsZero(), "the watcher has nothing to react to")
+	assert.NotContains(t, strings.Join(fake.ran(), "\n"), "killall")
+}
+
+func TestFrontWhoseMailPortsAnswerIsNotRestarted(t *testing.T) {
+	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot}})
+	f.published = map[int][]string{993: {listen(t, func(conn net.Conn) { handshaking(serverConfig(t, newPair(t)))(conn) })}}
+	require.NoError(t, f.Reload(t.Context()))
+	assert.Zero(t, fake.restarts)
+	assert.Contains(t, fake.ran(), "killall -HUP nginx")
+}
+
+func TestFrontWithoutMailPortsIsNotRestarted(t *testing.T) {
+	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot}})
+	f.Ports = f.Ports[:2] // 25 and 443: nginx's own
+	require.NoError(t, f.Reload(t.Context()))
+	assert.Zero(t, fake.restarts)
+}
+
+func TestVerdictIsARefusalOnlyIfTheCommandRan(t *testing.T) {
+	for status, refused := range map[int]bool{0: false, 1: true, 89: true, 126: false, 127: false} {
+		d := &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": status, "doveconf": status}}
+		f, fake := frontOf(t, d)
+		for command, err := range map[string]error{"nginx": f.Test(t.Context()), "doveconf": f.Explain(t.Context())} {
+			var refusal *front.Refusal
+			require.Equal(t, refused, errors.As(err, &refusal), "%s %d", command, status)
+			if refused {
+				assert.ErrorContains(t, err, `went wrong"`, "the command's own words, quoted and on one line")
+				assert.NotContains(t, err.Error(), "\x1b")
+				assert.Contains(t, say.HintOf(err), "overrides")
+			} else {
+				assert.NoError(t, err)
+			}
+		}
+		assert.Contains(t, fake.ran(), "doveconf -c /etc/dovecot/proxy.conf -h protocols")
+	}
+}
+
+func TestExplainSaysNothingOfADovecotThatDoesNotRun(t *testing.T) {
+	for _, ps := range []string{psNoDovecot, psNginxOnly, "1 0 dovecot dovecot -F\n", "1 0 dovecot dovecot -c\n"} {
+		f, fake := frontOf(t, &daemons{ps: []string{ps}, statuses: map[string]int{"doveconf": 1}})
+		require.NoError(t, f.Explain(t.Context()))
+		assert.Len(t, fake.ran(), 1)
+	}
+}
+
+func TestSettlePutsBothPidFilesBack(t *testing.T) {
+	d := &daemons{ps: []string{psConfiguring, psConfiguring, psWhole}, files: map[string]string{"/run/nginx.pid": ""}}
+	f, fake := frontOf(t, d)
+	began := time.Now()
+	require.NoError(t, f.Settle(t.Context()))
+	assert.Equal(t, map[string]string{"/run/nginx.pid": "23\n", "/run/dovecot/master.pid": "14\n"}, d.files)
+	assert.Contains(t, fake.ran(), "chmod 644 /run/nginx.pid")
+	assert.Contains(t, fake.ran(), "chmod 600 /run/dovecot/master.pid")
+	assert.GreaterOrEqual(t, time.Since(began), quiet, "after the last configuration run it must stay quiet for a while")
+}
+
+func TestSettleLeavesRightPidFilesAlone(t *testing.T) {
+	f, fake := frontOf(t, &daemons{ps: []string{psWatched}, files: map[string]string{"/run/nginx.pid": "23\n", "/run/dovecot/master.pid": "14\n"}})
+	began := time.Now()
+	require.NoError(t, f.Settle(t.Context()))
+	assert.Equal(t, []string{"ps -A -o pid,ppid,comm,args", "cat /run/nginx.pid", "cat /run/dovecot/master.pid"}, fake.ran())
+	within(t, time.Second, began, "settling what was not switched")
+}
+
+func TestSettleOutwaitsTheWatcherAfterASwitch(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		ps    string
+		waits bool
+	}{"watched": {psWatched, true}, "no watcher": {psWhole, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, _ := frontOf(t, &daemons{ps: []string{c.ps}})
+			f.switched = time.Now()
+			require.NoError(t, f.Settle(t.Context()))
+			assert.Equal(t, c.waits, time.Since(f.switched) >= watcherDelay)
+		})
+	}
+}
+
+func TestSettleThatCannotFinishSaysSo(t *testing.T) {
+	f, _ := frontOf(t, &daemons{ps: []string{psConfiguring}})
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errors.New("the time is up"))
+	defer cancel()
+	assert.ErrorContains(t, f.Settle(ctx), "waiting for mailu-front-1 to settle: ")
+
+	f, _ = frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"tee": 1}})
+	assert.ErrorContains(t, f.Settle(t.Context()), "putting /run/nginx.pid back in mailu-front-1: tee: exit status 1")
+}
+
+func TestSettleSkipsADaemonThatDoesNotRun(t *testing.T) {
+	d := &daemons{ps: []string{psNginxOnly}}
+	f, _ := frontOf(t, d)
+	require.NoError(t, f.Settle(t.Context()))
+	assert.Equal(t, map[string]string{"/run/nginx.pid": "1\n"}, d.files)
+}
+
+func TestRunningIsWhatTheEngineSays(t *testing.T) {
+	for state, want := range map[string]bool{"running": true, "exited": false, "paused": false} {
+		fake := &engine{containers: map[string]string{frontID: answer(t, inState(state))}}
+		f := newFront(serveHTTP(t, fake), fixture(t))
+		assert.Equal(t, want, f.Running(t.Context()), state)
+	}
+	assert.False(t, newFront(nowhere(t), fixture(t)).Running(t.Context()))
+}
