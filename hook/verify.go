@@ -60,9 +60,11 @@ func (d *deploy) prove(ctx context.Context, want string) error {
 
 // await asks the ports until done accepts each answer, the time is up, or a
 // daemon says that it will not load what is installed. A daemon that says
-// nothing and does not follow is told once more, each time after twice as long:
-// dovecot has been seen to stop answering after reloads in quick succession (its
-// watcher's and ours), and to recover with the next one.
+// nothing and does not follow is told once more, each time after twice as long.
+// dovecot needs that: the killall of the front's own configuration run can hit a
+// child of its master, which then fails to start ("read failed: Interrupted
+// system call"), and dovecot leaves that service alone for seconds, or until it
+// is reloaded.
 func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) error {
 	for wait := patience; ; wait *= 2 {
 		soon, cancel := context.WithTimeout(ctx, wait)

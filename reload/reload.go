@@ -68,8 +68,7 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 
 // Reload sends HUP to the masters of nginx and dovecot, found in the process
 // table and not by their pid files, which the front deletes (Mailu #3287,
-// #4080). A front that is starting or reconfiguring itself is waited for: dovecot
-// has been seen to hang when it was told to reload while reloading. If dovecot
+// #4080). A front that is starting or reconfiguring itself is waited for. If dovecot
 // should run and does not, as in a front that was started without
 // certificates, the container is restarted: nothing less brings it back.
 //
