@@ -14,6 +14,7 @@
 package hook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,14 +101,15 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	defer func() { d.finish(err) }()
 
 	d.step(Look) // 1
-	before := d.look(ctx)
+	before, stop := d.look(ctx)
+	defer stop()
 
 	d.step(Validate) // 2
 	if err := o.Rules.Check(b); err != nil {
 		return r, err
 	}
 	old, err := s.Installed()
-	if err != nil || d.nothingToDo(ctx, old, <-before) || o.DryRun {
+	if err != nil || d.nothingToDo(ctx, old, before()) || o.DryRun {
 		return r, err
 	}
 
@@ -122,6 +124,10 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	}
 	if err := d.stage(old); err != nil {
 		return r, err
+	}
+
+	if ctx.Err() != nil {
+		return r, fmt.Errorf("stopped before the switch: %w", context.Cause(ctx))
 	}
 
 	d.step(Switch) // 4
@@ -164,24 +170,29 @@ type situation struct {
 	live  Generation
 }
 
-// look starts asking the ports; validation does not wait for them.
-func (d *deploy) look(ctx context.Context) <-chan []front.Endpoint {
-	answers := make(chan []front.Endpoint, 1)
+// look starts asking the ports; validation does not wait for them. answers does;
+// stop ends the questions, if they are not answered yet, and waits for that.
+func (d *deploy) look(ctx context.Context) (answers func() []front.Endpoint, stop func()) {
 	if d.f == nil {
-		answers <- nil
-		return answers
+		return func() []front.Endpoint { return nil }, func() {}
 	}
-	go func() { answers <- d.f.Look(ctx) }()
-	return answers
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	var ports []front.Endpoint
+	go func() {
+		defer close(done)
+		ports = d.f.Look(ctx)
+	}()
+	answers = func() []front.Endpoint { <-done; return ports }
+	return answers, func() { cancel(); <-done }
 }
 
 // nothingToDo settles the outcomes that need no lock.
 func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []front.Endpoint) bool {
 	d.before.ports, d.r.Endpoints = before, before
 	switch {
-	case old.Holds(d.b) && old.inHome && d.f == nil && d.o.Unasked == nil,
-		old.Holds(d.b) && old.inHome && d.f != nil && d.served():
-		d.r.Outcome, d.r.Generation = Unchanged, d.s.Live()
+	case old.Holds(d.b) && old.inHome && d.served():
+		d.r.Outcome = Unchanged
 		if !d.o.DryRun {
 			d.repair(ctx)
 			d.confirm(ctx)
@@ -204,10 +215,16 @@ func (d *deploy) repair(ctx context.Context) {
 	}
 }
 
-// served: every port that speaks TLS shows the leaf already.
+// served: every port that speaks TLS shows the leaf already, or there is no
+// front to show it. While a deploy is pending, a port that is silent may be what
+// it waits for.
 func (d *deploy) served() bool {
+	if d.f == nil {
+		return d.o.Unasked == nil
+	}
+	state, _ := d.s.State()
 	for _, e := range d.before.ports {
-		if e.Answers() && e.Leaf != d.b.Fingerprint() {
+		if e.Leaf != d.b.Fingerprint() && (e.Answers() || state.Pending != nil) {
 			return false
 		}
 	}
@@ -217,7 +234,7 @@ func (d *deploy) served() bool {
 // superseded: what is installed is as good and not older (a "-0001" twin of
 // the lineage, or an old copy of it), and no person insists.
 func (d *deploy) superseded(old Pair) bool {
-	if d.o.ByHand || old.Leaf == nil || old.Holds(d.b) || time.Now().After(old.Leaf.NotAfter) {
+	if d.o.ByHand || old.Leaf == nil || fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
 		return false
 	}
 	if d.b.Leaf().NotBefore.After(old.Leaf.NotBefore) || len(Missing(old.Leaf, d.o.Facts.Hostnames)) > len(Missing(d.b.Leaf(), d.o.Facts.Hostnames)) {
@@ -252,7 +269,6 @@ func (d *deploy) stage(old Pair) (err error) {
 	if d.next == d.prev { // installed, but not served: nothing to go back to
 		d.prev = ""
 	}
-	d.r.Generation = d.next
 	return nil
 }
 
@@ -284,8 +300,12 @@ func (d *deploy) apply(ctx context.Context) error {
 	d.step(Reload) // 6
 	reloadErr := d.f.Reload(ctx)
 	err := d.verify(ctx) // 7
-	if err != nil && errors.Join(testErr, reloadErr) != nil {
-		return errors.Join(testErr, reloadErr) // the front could not be told, so it refused nothing
+	told := cmp.Or(testErr, reloadErr)
+	if err != nil && told != nil {
+		return told // the front could not be told, so it refused nothing
+	}
+	if told != nil {
+		d.warn("served all the same: %v", told)
 	}
 	return err
 }
@@ -309,12 +329,17 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 	if err := d.s.Switch(d.prev); err != nil {
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
 	}
-	d.r.Generation = d.prev
 	reloadErr := d.f.Reload(ctx)
-	if err := d.verifyOld(ctx); err != nil && d.gone(ctx) {
+	err := d.verifyOld(ctx)
+	switch {
+	case err != nil && d.gone(ctx):
 		return fmt.Errorf("%w: %w; then the old pair was put back, but the front stopped running before it could be seen", ErrPending, cause)
-	} else if err != nil {
-		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, errors.Join(err, reloadErr))
+	case err != nil && reloadErr != nil:
+		return fmt.Errorf("%w: %w; then %w, after %w", ErrRollbackFailed, cause, err, reloadErr)
+	case err != nil:
+		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
+	case !front.AnyAnswers(d.r.Endpoints):
+		return fmt.Errorf("%w: %w; then the old pair was put back, but no port shows any certificate", ErrPending, cause)
 	}
 	return fmt.Errorf("%w: %w", ErrRolledBack, cause)
 }

@@ -42,8 +42,8 @@ func (p Pair) Holds(b *Bundle) bool {
 }
 
 // Installed reads the pair that the front would read now. A name that leads
-// nowhere, or out of the certs directory (where the container cannot follow),
-// counts as absent. The error is of the disk, not of the pair.
+// nowhere, or out of the certs directory as this host sees it, counts as absent.
+// The error is of the disk, not of the pair.
 func (s *Store) Installed() (Pair, error) {
 	cert, certErr := readIn(s.root, s.certName)
 	key, keyErr := readIn(s.root, s.keyName)
@@ -195,6 +195,9 @@ func (s *Store) freeName(id string) (Generation, error) {
 // that no server can load. Files that are not ours are kept as a generation
 // even then. The caller holds the lock.
 func (s *Store) Adopt(p Pair) (Generation, error) {
+	if err := s.freeLive(); err != nil {
+		return "", err
+	}
 	if p.inHome {
 		if p.Leaf == nil {
 			return "", nil
@@ -269,9 +272,6 @@ func (s *Store) read(gen Generation) (cert, key []byte, err error) {
 // the names lead to one of the two. When Switch returns nil the change is
 // durable. The caller holds the lock.
 func (s *Store) Switch(gen Generation) error {
-	if err := s.freeLive(); err != nil {
-		return err
-	}
 	if s.Live() != gen {
 		if err := s.link(s.home, string(gen), liveName); err != nil {
 			return err

@@ -44,7 +44,7 @@ func Read(ctx context.Context, src Source) (*Bundle, error) {
 	deadline := time.Now().Add(lineageWait)
 	for {
 		b, err := readOnce(src)
-		if err == nil || src.Lineage == "" || !beingSwitched(err) || time.Now().After(deadline) {
+		if err == nil || !beingSwitched(src, err) || time.Now().After(deadline) {
 			return b, err
 		}
 		select {
@@ -67,8 +67,12 @@ func readOnce(src Source) (*Bundle, error) {
 	return Parse(src, cert, key)
 }
 
-// beingSwitched tells whether err may be gone once certbot has finished.
-func beingSwitched(err error) bool {
+// beingSwitched tells whether err may be gone once certbot has finished. It has
+// nothing to finish in a directory that is not there.
+func beingSwitched(src Source, err error) bool {
+	if _, missing := os.Stat(src.Lineage); src.Lineage == "" || missing != nil {
+		return false
+	}
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMismatch)
 }
 

@@ -27,9 +27,9 @@ func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := s.makeHome(); err != nil {
 		return nil, err
 	}
-	f, err := s.home.OpenFile(lockName, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	f, err := s.openLock()
 	if err != nil {
-		return nil, s.wrap(lockName, err)
+		return nil, s.wrapIn(s.home, lockName, err)
 	}
 	if err := s.flock(ctx, f); err != nil {
 		f.Close()
@@ -42,6 +42,30 @@ func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// openLock opens the lock file, and refuses anything that is put in its place:
+// os.Root follows links that stay inside, O_NOFOLLOW or not.
+func (s *Store) openLock() (*os.File, error) {
+	if info, err := s.home.Lstat(lockName); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("it is in the way: not a regular file but %s", kind(info.Mode()))
+	}
+	f, err := s.home.OpenFile(lockName, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err == nil {
+		var named os.FileInfo
+		if named, err = s.home.Lstat(lockName); err == nil && !os.SameFile(opened, named) {
+			err = errors.New("it was exchanged while it was being opened")
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func (s *Store) flock(ctx context.Context, f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -49,7 +73,7 @@ func (s *Store) flock(ctx context.Context, f *os.File) error {
 			return nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return s.wrap(lockName, fmt.Errorf("locking: %w", err))
+			return s.wrapIn(s.home, lockName, fmt.Errorf("locking: %w", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -71,7 +95,7 @@ func (s *Store) claim(f *os.File) error {
 		err = s.own(s.home, lockName)
 	}
 	if err != nil {
-		return s.wrap(lockName, err)
+		return s.wrapIn(s.home, lockName, err)
 	}
 	return s.sweep()
 }

@@ -46,7 +46,7 @@ type Result struct {
 	Outcome    Outcome
 	Reason     string // of a skip
 	Bundle     *Bundle
-	Generation Generation // that is live now; "" when none was made
+	Generation Generation // that is live at the end; "" before the first
 	Endpoints  []front.Endpoint
 	Warnings   []string
 	Next       time.Time // when sync will try again; zero after success
@@ -101,6 +101,7 @@ func (d *deploy) confirm(ctx context.Context) {
 	defer unlock()
 	d.remember()
 	d.state.Pending = nil
+	d.state.Last = &Last{At: time.Now().UTC(), Outcome: Unchanged, Lineage: d.b.Lineage, Generation: d.s.Live()}
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("not remembered: %v", err)
 	}
@@ -111,7 +112,7 @@ func (d *deploy) confirm(ctx context.Context) {
 func (d *deploy) record(err, cause error) {
 	d.r.Outcome = OutcomeOf(err)
 	now := time.Now().UTC()
-	d.state.Last = &Last{At: now, Outcome: d.r.Outcome, Lineage: d.b.Lineage, Generation: d.r.Generation}
+	d.state.Last = &Last{At: now, Outcome: d.r.Outcome, Lineage: d.b.Lineage, Generation: d.s.Live()}
 	if err == nil {
 		d.state.Pending = nil
 	} else {
@@ -138,6 +139,7 @@ func (d *deploy) record(err, cause error) {
 func (d *deploy) finish(err error) {
 	d.step("")
 	d.r.Total = time.Since(d.began)
+	d.r.Generation = d.s.Live()
 	if err != nil {
 		d.r.Outcome = OutcomeOf(err)
 	}

@@ -46,7 +46,10 @@ func (r Rules) Check(b *Bundle) error {
 		return b.rejectCert("start the front first, or issue an ECDSA P-256 key", "Ed25519 needs the test of a running front, and none is running")
 	}
 	for i, c := range b.Chain {
-		if weak(c.SignatureAlgorithm) && !selfSigned(c) {
+		if _, ok := KeyType(c.PublicKey); i > 0 && !ok && isRSA(c) { // OpenSSL's security level 2: "ca key too small"
+			return b.rejectCert("issue it again from a CA with larger keys", "the key of the CA in certificate %d is too small, or larger than clients accept", i+1)
+		}
+		if weak(c.SignatureAlgorithm) && (i == 0 || !selfSigned(c)) {
 			return b.rejectCert("issue it again from a CA that signs with SHA-256", "certificate %d is signed with %s, which clients refuse", i+1, c.SignatureAlgorithm)
 		}
 	}
@@ -107,6 +110,8 @@ func servesTLS(c *x509.Certificate) bool {
 		slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) ||
 		slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
+
+func isRSA(c *x509.Certificate) bool { return c.PublicKeyAlgorithm == x509.RSA }
 
 func isEd25519(c *x509.Certificate) bool {
 	_, is := c.PublicKey.(ed25519.PublicKey)

@@ -71,8 +71,9 @@ func (st *State) begin(lineage, leaf string, at time.Time) {
 // after five minutes, then twice as long each time, at most an hour.
 func (st *State) fail(reason string, at time.Time) {
 	st.Pending.Reason = reason
-	st.Pending.Next = at.Add(min(firstWait<<min(st.Pending.Attempts, 10), longestWait))
-	st.Pending.Attempts++
+	attempts := min(max(st.Pending.Attempts, 0), 1000) // whatever the file said
+	st.Pending.Next = at.Add(min(firstWait<<min(attempts, 10), longestWait))
+	st.Pending.Attempts = attempts + 1
 }
 
 // State reads what is remembered. Nothing remembered is not an error; a damaged

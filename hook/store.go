@@ -47,7 +47,7 @@ type Store struct {
 // the store.
 func OpenStore(dir, certName, keyName string) (*Store, error) {
 	for _, name := range []string{certName, keyName} {
-		if !front.PlainName(name) {
+		if !front.PlainName(name) || name == homeName {
 			return nil, say.Hint(fmt.Errorf("the front reads %q, which is not a file of %s itself", name, dir),
 				"set TLS_CERT_FILENAME and TLS_KEYPAIR_FILENAME in mailu.env to plain names such as cert.pem and key.pem")
 		}
@@ -155,7 +155,7 @@ func (s *Store) own(in *os.Root, name string) error {
 	if !s.foreign() {
 		return nil
 	}
-	return s.wrap(name, in.Lchown(name, s.uid, s.gid))
+	return s.wrapIn(in, name, in.Lchown(name, s.uid, s.gid))
 }
 
 func (s *Store) foreign() bool {
@@ -166,18 +166,18 @@ func (s *Store) foreign() bool {
 func (s *Store) sync(in *os.Root, name string) error {
 	dir, err := in.Open(name)
 	if err != nil {
-		return s.wrap(name, err)
+		return s.wrapIn(in, name, err)
 	}
 	defer dir.Close()
-	return s.wrap(name, dir.Sync())
+	return s.wrapIn(in, name, dir.Sync())
 }
 
 // write creates the file name, which must not exist, with its content durable
 // and mode from the first byte.
 func (s *Store) write(in *os.Root, name string, data []byte, mode fs.FileMode) error {
-	f, err := in.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	f, err := in.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return s.wrap(name, err)
+		return s.wrapIn(in, name, err)
 	}
 	_, err = f.Write(data)
 	if err == nil && s.foreign() {
@@ -192,7 +192,7 @@ func (s *Store) write(in *os.Root, name string, data []byte, mode fs.FileMode) e
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	return s.wrap(name, err)
+	return s.wrapIn(in, name, err)
 }
 
 // link makes name a link to target, by one rename: whoever reads name meets
@@ -203,7 +203,7 @@ func (s *Store) link(in *os.Root, target, name string) error {
 		tmp = path.Join(homeName, tmp) // leave no litter beside the front's files
 	}
 	if err := in.Symlink(target, tmp); err != nil {
-		return s.wrap(name, err)
+		return s.wrapIn(in, name, err)
 	}
 	err := s.own(in, tmp)
 	if err == nil {
@@ -211,9 +211,17 @@ func (s *Store) link(in *os.Root, target, name string) error {
 	}
 	if err != nil {
 		_ = in.Remove(tmp) // if that fails too, the next run sweeps it
-		return s.wrap(name, err)
+		return s.wrapIn(in, name, err)
 	}
 	return nil
+}
+
+// wrapIn is wrap for a name in one of the store's two directories.
+func (s *Store) wrapIn(in *os.Root, name string, err error) error {
+	if in == s.home {
+		name = path.Join(homeName, name)
+	}
+	return s.wrap(name, err)
 }
 
 func (s *Store) wrap(name string, err error) error {

@@ -45,8 +45,9 @@ func (d *deploy) verify(ctx context.Context) error {
 }
 
 const (
-	patience = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
-	lastWord = 25 * time.Second // for settling and the look after it; the front's part is bounded by itself
+	patience        = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
+	longestPatience = 16 * time.Second // then half a minute has gone by
+	lastWord        = 25 * time.Second // for settling and the look after it; the front's part is bounded by itself
 )
 
 // prove waits for the ports that count, and judges their answers.
@@ -66,7 +67,7 @@ func (d *deploy) prove(ctx context.Context, want string) error {
 // system call"), and dovecot leaves that service alone for seconds, or until it
 // is reloaded.
 func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) error {
-	for wait := patience; ; wait *= 2 {
+	for wait := patience; wait <= longestPatience; wait *= 2 {
 		soon, cancel := context.WithTimeout(ctx, wait)
 		d.r.Endpoints = d.f.Await(soon, done)
 		cancel()
@@ -78,17 +79,18 @@ func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) erro
 			return err
 		}
 		if err := d.f.Reload(ctx); err != nil {
-			return nil // nobody to tell: the answers stand
+			break // nobody to tell
 		}
 	}
+	d.r.Endpoints = d.f.Await(ctx, done)
+	return nil
 }
 
-// verifyOld waits until each port that served TLS before the deploy serves the
-// old pair again, or what it served before.
+// verifyOld waits until each port serves the old pair again, or what it served
+// before, be it nothing.
 func (d *deploy) verifyOld(ctx context.Context) error {
 	good := func(e front.Endpoint) bool {
-		was := d.was(e.Number)
-		return !was.Answers() || e.Leaf == d.prevLeaf || e.Leaf == was.Leaf
+		return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Number).Leaf
 	}
 	_ = d.await(ctx, good) // whatever a daemon says of the old pair, the ports decide
 	if err := d.f.Settle(ctx); err != nil {

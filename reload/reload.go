@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,7 +84,11 @@ func (f *Front) Reload(ctx context.Context) error {
 	nginx, _ := master(procs, "nginx")
 	dovecot, ok := master(procs, "dovecot")
 	if ok {
-		return errors.Join(f.hangUp(ctx, nginx), f.hangUp(ctx, dovecot))
+		nginxErr, dovecotErr := f.hangUp(ctx, nginx), f.hangUp(ctx, dovecot)
+		if nginxErr != nil && dovecotErr != nil {
+			return fmt.Errorf("%w, and %w", nginxErr, dovecotErr)
+		}
+		return cmp.Or(nginxErr, dovecotErr)
 	}
 	if nginx.inside != 1 && !f.restarted && f.lacksDovecot(ctx) {
 		f.restarted = true

@@ -7,7 +7,6 @@ package front
 import (
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,7 +166,7 @@ func SplitNames(list string) []string {
 // PlainName tells whether a file name names an entry of /certs itself, and not
 // one of a directory below or beside it.
 func PlainName(name string) bool {
-	return name != "" && name != "." && name != ".." && path.Base(name) == name && !strings.ContainsRune(name, 0)
+	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
 }
 
 func or(value, fallback string) string {

@@ -57,6 +57,9 @@ func Foreign(text string) string { return strconv.Quote(Plain(text)) }
 // of PEM, so that neither a terminal nor a log can be misled by it.
 func Plain(text string) string {
 	text, _, cut := strings.Cut(text, "-----BEGIN")
+	if end := strings.LastIndex(text, "-----END"); end >= 0 { // of a block whose beginning was lost
+		text, cut = text[end+len("-----END"):], true
+	}
 	text = OneLine(text)
 	if len(text) > foreignLimit {
 		end := foreignLimit

@@ -1,0 +1,89 @@
+package hook
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// startHelper runs this binary in a role of its own and returns the process
+// and what it prints, line by line. It is killed at the end of the test.
+func startHelper(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), helperRole+"="+role)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	stdin, err := cmd.StdinPipe() // a helper that outlives the test sees it end
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		stdin.Close()
+		kill(cmd)
+	})
+	return cmd, bufio.NewScanner(out)
+}
+
+func kill(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait() // says "killed", or that it was waited for already
+}
+
+// nextLine fails the test unless the helper prints another line.
+func nextLine(t *testing.T, out *bufio.Scanner) string {
+	t.Helper()
+	require.True(t, out.Scan(), "the helper ended: %v", out.Err())
+	require.NotContains(t, out.Text(), "error:")
+	return out.Text()
+}
+
+// lockHelper takes the lock of the store in args and keeps it until stdin ends.
+func lockHelper(args []string) error {
+	s, err := OpenStore(args[0], "cert.pem", "key.pem")
+	if err != nil {
+		return err
+	}
+	unlock, err := s.Lock(context.Background())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	fmt.Println("locked")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// deployHelper installs the two lineages in args[1:] in turn, for ever, into
+// the store args[0], and prints each step as it begins.
+func deployHelper(args []string) error {
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	for n := 0; ; n++ {
+		b, err := Read(context.Background(), LineageSource(args[1+n%2]))
+		if err != nil {
+			return err
+		}
+		s, err := OpenStore(args[0], "cert.pem", "key.pem")
+		if err != nil {
+			return err
+		}
+		_, err = Deploy(context.Background(), b, s, nil, Options{
+			Rules:    Rules{AllowUntrusted: true},
+			ByHand:   true,
+			Progress: func(step Step) { fmt.Println(step) },
+		})
+		s.Close()
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package hook
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/say"
+)
+
+func assertPending(t *testing.T, s *scene, r Result, err error) {
+	t.Helper()
+	require.ErrorIs(t, err, ErrPending)
+	assert.Equal(t, IsPending, r.Outcome)
+	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir), "the new pair stays")
+	state := remembered(t, s.dir)
+	assert.Equal(t, IsPending, state.Last.Outcome)
+	require.NotNil(t, state.Pending)
+	assert.Equal(t, s.new.Fingerprint(), state.Pending.Leaf)
+	assert.Equal(t, s.new.Lineage, state.Pending.Lineage)
+	assert.NotEmpty(t, state.Pending.Reason)
+	assert.ErrorContains(t, err, state.Pending.Reason)
+	assert.NotContains(t, err.Error(), "\n", "a line is what a log can hold")
+	assert.False(t, r.Next.IsZero())
+}
+
+func TestAFrontThatCouldNotBeAskedLeavesTheDeployPending(t *testing.T) {
+	s := newScene(t)
+	s.f = nil
+	s.o.Unasked = errors.New("cannot connect to the Docker daemon")
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	require.ErrorIs(t, err, s.o.Unasked)
+	assertSteps(t, r, Look, Validate, Stage, Switch)
+
+	r, err = s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	assert.Equal(t, 2, remembered(t, s.dir).Pending.Attempts)
+}
+
+func TestAFrontThatDiesLeavesTheDeployPending(t *testing.T) {
+	for _, at := range []Step{Test, Reload} {
+		t.Run(string(at), func(t *testing.T) {
+			s := newScene(t)
+			s.f.diesAt = at
+			r, err := s.deploy(t, s.new)
+			assertPending(t, s, r, err)
+		})
+	}
+}
+
+func TestAFrontThatStopsBetweenReloadAndVerifySaysSo(t *testing.T) {
+	s := newScene(t)
+	s.f.diesAt = Verify
+	s.o.Progress = func(step Step) {
+		if step == Verify {
+			s.f.called(step)
+		}
+	}
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	assert.ErrorContains(t, err, "stopped running")
+	assert.Contains(t, say.HintOf(err), "start it")
+}
+
+func TestAFrontThatCannotBeToldButFollowsIsInstalled(t *testing.T) {
+	s := newScene(t)
+	s.f.unreachable = errors.New("exec: permission denied")
+	s.o.Progress = func(step Step) {
+		if step == Verify { // its own watcher reloads it
+			for _, p := range s.f.ports {
+				p.shows = s.f.leaf()
+			}
+		}
+	}
+	r, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, Installed, r.Outcome)
+}
+
+func TestAFrontThatCannotBeToldAndDoesNotFollowIsPending(t *testing.T) {
+	s := newScene(t)
+	s.f.unreachable = errors.New("exec: permission denied")
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	require.ErrorIs(t, err, s.f.unreachable)
+}
+
+func TestARefusalWithNothingToGoBackToIsPending(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, s *scene){
+		"no files": func(t *testing.T, s *scene) {
+			require.NoError(t, os.Remove(filepath.Join(s.dir, "cert.pem")))
+			require.NoError(t, os.Remove(filepath.Join(s.dir, "key.pem")))
+		},
+		"half a pair":     func(t *testing.T, s *scene) { require.NoError(t, os.Remove(filepath.Join(s.dir, "key.pem"))) },
+		"mismatched pair": func(t *testing.T, s *scene) { writeFile(t, filepath.Join(s.dir, "key.pem"), s.new.keyPEM, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			damage(t, s)
+			s.f.refuses = s.new.Fingerprint()
+			r, err := s.deploy(t, s.new)
+			assertPending(t, s, r, err)
+			assert.ErrorContains(t, err, "[emerg]")
+		})
+	}
+}
+
+func TestAPortThatWasSilentBeforeIsWarnedAboutAndNotCounted(t *testing.T) {
+	s := newScene(t)
+	s.port(25).shows, s.port(25).follows = "", keeps("")
+	r, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, Installed, r.Outcome)
+	require.Len(t, r.Warnings, 1)
+	assert.Contains(t, r.Warnings[0], "port 25 (smtp) served no TLS before and serves none now: connection refused")
+}
+
+func TestWhereNoPortAnsweredBeforeAllCount(t *testing.T) {
+	s := newScene(t)
+	for _, p := range s.f.ports {
+		p.shows = ""
+	}
+	s.port(25).follows = keeps("")
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	assert.ErrorContains(t, err, "port 25 (smtp: connection refused)")
+}
+
+// A front that started without certificates has no dovecot; if it could not be
+// brought back, a later run has to, and must not take nginx for the whole.
+func TestAPendingDeployIsNotForgottenWhileAPortItWaitedForIsSilent(t *testing.T) {
+	s := newScene(t)
+	for _, p := range s.f.ports {
+		p.shows = ""
+	}
+	s.port(993).follows = keeps("")
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+
+	s.port(993).follows = nil // a reload would do now
+	_, err = s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, s.all(s.new), s.shown())
+}
+
+func TestServedButNotSettledIsPending(t *testing.T) {
+	s := newScene(t)
+	s.f.unsettled = errors.New("the watcher is still at it")
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	require.ErrorIs(t, err, s.f.unsettled)
+	assert.Equal(t, s.all(s.new), s.shown())
+	assert.Positive(t, r.Served)
+}
+
+func TestPendingIsForgottenOnceALaterRunFindsItServed(t *testing.T) {
+	s := newScene(t)
+	s.f.diesAt = Reload
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+
+	s.f.diesAt, s.f.deadOnce = "", false // restarted, with what is installed
+	require.NoError(t, s.f.Reload(t.Context()))
+	r, err = s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, Unchanged, r.Outcome)
+	assert.Nil(t, remembered(t, s.dir).Pending)
+}

@@ -1,0 +1,160 @@
+package hook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailu-hook/internal/front"
+)
+
+// scripted is a front that loads files. At a reload each of its ports reads
+// the pair from the certs directory, as nginx and dovecot do, and shows its
+// leaf from then on; a pair that no server can load leaves it as it was. In
+// this front nothing changes by itself, so Await waits for the end of its time
+// as soon as a port does not show what it should.
+type scripted struct {
+	dir   string
+	ports []*scriptedPort
+
+	refuses     string // leaf that nginx -t does not accept
+	objects     string // leaf that dovecot says it cannot load, when asked
+	unreachable error  // Test, Reload and Explain end with it; the ports answer all the same
+	diesAt      Step   // at Test or Reload the container stops
+	deadOnce    bool   // it has
+	unsettled   error  // Settle ends with it
+
+	asked atomic.Int32 // Looks under way
+	mu    sync.Mutex
+	calls []Step // what was asked of it: Look, Test, Reload, Settle; and "explain"
+}
+
+// scriptedPort is a port and how it follows a reload.
+type scriptedPort struct {
+	front.Port
+	shows   string                   // leaf; "" when it does not answer
+	follows func(leaf string) string // what a reload with leaf makes it show; nil: leaf
+}
+
+const explain Step = "explain"
+
+var errSilent = errors.New("connection refused")
+
+func (f *scripted) called(what Step) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, what)
+	if what == f.diesAt {
+		f.deadOnce = true
+	}
+}
+
+func (f *scripted) Calls() []Step {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]Step(nil), f.calls...)
+}
+
+// leaf is what a server would load now, "" if it could load nothing.
+func (f *scripted) leaf() string {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(f.dir, "cert.pem"), filepath.Join(f.dir, "key.pem"))
+	if err != nil {
+		return ""
+	}
+	return fingerprint(pair.Leaf)
+}
+
+func (f *scripted) answers() []front.Endpoint {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var endpoints []front.Endpoint
+	for _, p := range f.ports {
+		e := front.Endpoint{Port: p.Port, Leaf: p.shows}
+		if f.deadOnce {
+			e.Leaf = ""
+		}
+		if e.Leaf == "" {
+			e.Err = errSilent
+		}
+		endpoints = append(endpoints, e)
+	}
+	return endpoints
+}
+
+func (f *scripted) Look(context.Context) []front.Endpoint {
+	f.asked.Add(1)
+	defer f.asked.Add(-1)
+	f.called(Look)
+	time.Sleep(time.Millisecond)
+	return f.answers()
+}
+
+func (f *scripted) Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint {
+	endpoints := f.answers()
+	if slices.ContainsFunc(endpoints, func(e front.Endpoint) bool { return !done(e) }) {
+		<-ctx.Done()
+	}
+	return endpoints
+}
+
+func (f *scripted) Test(ctx context.Context) error {
+	f.called(Test)
+	if err := f.reached(ctx); err != nil {
+		return err
+	}
+	if leaf := f.leaf(); leaf == "" || leaf == f.refuses {
+		return &front.Refusal{Err: errors.New(`nginx: "[emerg] cannot load certificate"`)}
+	}
+	return nil
+}
+
+func (f *scripted) Reload(ctx context.Context) error {
+	f.called(Reload)
+	if err := f.reached(ctx); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond)
+	leaf := f.leaf()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.ports {
+		switch {
+		case leaf == "":
+		case p.follows != nil:
+			p.shows = p.follows(leaf)
+		default:
+			p.shows = leaf
+		}
+	}
+	return nil
+}
+
+func (f *scripted) Explain(ctx context.Context) error {
+	f.called(explain)
+	if err := f.reached(ctx); err != nil {
+		return err
+	}
+	if f.leaf() == f.objects {
+		return &front.Refusal{Err: errors.New(`dovecot: "doveconf: Fatal: ssl_key"`)}
+	}
+	return nil
+}
+
+func (f *scripted) Settle(ctx context.Context) error {
+	f.called(Settle)
+	return errors.Join(f.unsettled, ctx.Err())
+}
+
+func (f *scripted) Running(context.Context) bool { return !f.deadOnce }
+
+func (f *scripted) reached(ctx context.Context) error {
+	if f.deadOnce {
+		return errors.New("the container is not running")
+	}
+	return errors.Join(f.unreachable, ctx.Err())
+}

@@ -1,0 +1,101 @@
+package hook
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/front"
+)
+
+// remembered is what state.json in dir says, read without the code under test.
+func remembered(t *testing.T, dir string) State {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, homeName, stateName))
+	require.NoError(t, err)
+	var state State
+	require.NoError(t, json.Unmarshal(data, &state))
+	return state
+}
+
+func TestStateIsReadAsItWasRecorded(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now().UTC()
+	want := State{
+		Version:  stateVersion,
+		Front:    front.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}, CertName: "cert.pem", KeyName: "key.pem"},
+		Lineages: []Seen{{"/le/live/mail", "00ff", now}},
+		Last:     &Last{At: now, Outcome: IsPending, Lineage: "/le/live/mail", Error: "no port answered"},
+		Pending:  &Pending{Since: now, Lineage: "/le/live/mail", Leaf: "00ff", Reason: "no port answered"},
+	}
+	require.NoError(t, lockedStore(t, dir).Record(want))
+	got, err := openStore(t, dir).State()
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+	info, err := os.Stat(filepath.Join(dir, homeName, stateName))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode())
+}
+
+func TestNothingRememberedIsNotAnError(t *testing.T) {
+	dir := t.TempDir()
+	state, err := openStore(t, dir).State()
+	require.NoError(t, err)
+	assert.Equal(t, State{Version: stateVersion}, state)
+	state, err = lockedStore(t, dir).State()
+	require.NoError(t, err)
+	assert.Equal(t, State{Version: stateVersion}, state)
+}
+
+func TestDamagedStateIsSaidAndCostsOnlyTheMemory(t *testing.T) {
+	for name, c := range map[string]struct{ content, fact string }{
+		"empty":       {"", "damaged"},
+		"cut short":   {`{"version": 1, "lineages": [{"lin`, "damaged"},
+		"not JSON":    {"\x00\x00\x00\x00", "damaged"},
+		"other shape": {`{"version": 1, "lineages": "all"}`, "damaged"},
+		"newer":       {`{"version": 99}`, "newer mailu-hook"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, b := t.TempDir(), aged(t, time.Hour)
+			install(t, dir, aged(t, 2*time.Hour))
+			writeFile(t, filepath.Join(dir, homeName, stateName), []byte(c.content), 0o600)
+			state, err := openStore(t, dir).State()
+			assert.ErrorContains(t, err, c.fact)
+			assert.ErrorContains(t, err, filepath.Join(dir, homeName, stateName))
+			assert.Equal(t, State{Version: stateVersion}, state)
+
+			r := install(t, dir, b)
+			require.Len(t, r.Warnings, 1)
+			assert.Contains(t, r.Warnings[0], c.fact)
+			assert.Equal(t, Installed, remembered(t, dir).Last.Outcome)
+		})
+	}
+}
+
+func TestLineagesAreRememberedOnceAndTheLastSeenIsLast(t *testing.T) {
+	var state State
+	now := time.Now()
+	state.see("/le/live/a", "01", now)
+	state.see("/le/live/b", "02", now)
+	state.see("/le/live/a", "03", now)
+	state.see("", "04", now) // two files named one by one
+	assert.Equal(t, []Seen{{"/le/live/b", "02", now}, {"/le/live/a", "03", now}}, state.Lineages)
+}
+
+func TestAttemptsForTheSameLeafAddUpAndWaitLonger(t *testing.T) {
+	var state State
+	start := time.Date(2026, 11, 23, 15, 0, 0, 0, time.UTC)
+	for n, wait := range []time.Duration{5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 40 * time.Minute, time.Hour, time.Hour} {
+		at := start.Add(time.Duration(n) * time.Hour)
+		state.begin("/le/live/a", "01", at)
+		state.fail("no", at)
+		assert.Equal(t, &Pending{Since: start, Lineage: "/le/live/a", Leaf: "01", Reason: "no", Attempts: n + 1, Next: at.Add(wait)}, state.Pending)
+	}
+	state.begin("/le/live/a", "02", start)
+	assert.Zero(t, state.Pending.Attempts, "another leaf starts anew")
+}
