@@ -168,6 +168,7 @@ type deploy struct {
 type situation struct {
 	ports []front.Endpoint
 	live  Generation
+	held  string // State.Held
 }
 
 // look starts asking the ports; validation does not wait for them. answers does;
@@ -273,12 +274,15 @@ func (d *deploy) stage(old Pair) (err error) {
 }
 
 // unswitch returns to the old pair after a switch that the disk did not carry
-// through, and returns the cause.
+// through, and returns the cause, as pending if b is installed all the same.
 func (d *deploy) unswitch(cause error) error {
 	if d.prev != "" && d.s.Live() == d.next {
 		if err := d.s.Switch(d.prev); err != nil {
-			return fmt.Errorf("%w (and switching back: %w)", cause, err)
+			cause = fmt.Errorf("%w (and switching back: %w)", cause, err)
 		}
+	}
+	if now, err := d.s.Installed(); err == nil && now.Holds(d.b) {
+		return fmt.Errorf("%w: %w", ErrPending, cause)
 	}
 	return cause
 }

@@ -84,8 +84,10 @@ func (s *Store) flock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// claim notes who holds the lock, for whoever waits, and tidies up after a
-// predecessor that was killed.
+// claim notes who holds the lock, for whoever waits, and takes over from a
+// predecessor that was killed: what it created or linked in the certs directory
+// may belong to the wrong user and be lost with the power, and what it left
+// unfinished is in the way.
 func (s *Store) claim(f *os.File) error {
 	err := f.Truncate(0)
 	if err == nil {
@@ -96,6 +98,12 @@ func (s *Store) claim(f *os.File) error {
 	}
 	if err != nil {
 		return s.wrapIn(s.home, lockName, err)
+	}
+	if err := s.own(s.home, "."); err != nil {
+		return err
+	}
+	if err := s.sync(s.root, "."); err != nil {
+		return err
 	}
 	return s.sweep()
 }

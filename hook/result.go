@@ -80,6 +80,10 @@ func (d *deploy) remember() {
 	now := time.Now().UTC()
 	state.see(d.b.Lineage, d.b.Fingerprint(), now)
 	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
+	d.before.held = state.Held
+	if d.o.Hold != "" {
+		state.Held = d.o.Hold // now: a run that is killed after the switch is not to be undone
+	}
 	if d.o.Facts.Hostnames != nil {
 		state.Front = d.o.Facts
 	}
@@ -120,8 +124,11 @@ func (d *deploy) record(err, cause error) {
 		d.state.fail(cause.Error(), now)
 		d.r.Next = d.state.Pending.Next
 	}
-	if err == nil && d.next != d.before.live {
+	switch {
+	case err == nil && d.next != d.before.live:
 		d.state.Held = d.o.Hold
+	case d.s.Live() == d.before.live:
+		d.state.Held = d.before.held
 	}
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("not remembered: %v", err)

@@ -90,7 +90,7 @@ func (s *Store) Dir() string { return s.dir }
 func (s *Store) readOwner() error {
 	info, err := s.root.Stat(".")
 	if err != nil {
-		return fmt.Errorf("reading the owner of %s: %w", s.dir, err)
+		return s.wrap(".", fmt.Errorf("reading its owner: %w", err))
 	}
 	owner := info.Sys().(*syscall.Stat_t)
 	s.uid, s.gid = int(owner.Uid), int(owner.Gid)
@@ -107,7 +107,8 @@ func (s *Store) openHome() error {
 	return nil
 }
 
-// makeHome makes sure that .mailu-hook exists and is open.
+// makeHome makes sure that .mailu-hook exists and is open. Whoever gets the lock
+// makes it durable, and gives it to its owner.
 func (s *Store) makeHome() error {
 	if s.home != nil {
 		return nil
@@ -115,13 +116,7 @@ func (s *Store) makeHome() error {
 	if err := s.root.Mkdir(homeName, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return s.wrap(homeName, err)
 	}
-	if err := s.openHome(); err != nil {
-		return err
-	}
-	if err := s.own(s.home, "."); err != nil {
-		return err
-	}
-	return s.sync(s.root, ".")
+	return s.openHome()
 }
 
 // openDir opens the directory name in parent and refuses a link, even one
@@ -257,9 +252,9 @@ func (e *StoreError) Unwrap() error { return e.Err }
 func (e *StoreError) Hint() string {
 	switch {
 	case errors.Is(e.Err, syscall.ENOSPC), errors.Is(e.Err, syscall.EDQUOT):
-		return "the file system is full: make room (a deploy needs about 64 KiB); the pair that was installed is untouched"
+		return "the file system is full: make room; a deploy needs about 64 KiB"
 	case errors.Is(e.Err, syscall.EROFS):
-		return "the file system is mounted read-only; the pair that was installed is untouched"
+		return "the file system is mounted read-only: mount it read-write, and look at dmesg for why"
 	case errors.Is(e.Err, fs.ErrPermission):
 		return "run mailu-hook as root, or as the owner of " + e.Dir
 	}

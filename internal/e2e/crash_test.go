@@ -1,0 +1,539 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/rig"
+)
+
+// bench is a place for deploys that are nothing but disk work: there is no
+// engine to ask, so a run ends with exit status 8 after the switch.
+type bench struct {
+	t   *testing.T
+	ca  *mint.CA
+	dir string
+	env []string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	dir := workDir(t)
+	ca, err := mint.NewCA(mint.CAOptions{})
+	require.NoError(t, err)
+	roots, config := filepath.Join(dir, "roots.pem"), filepath.Join(dir, "mailu-hook.conf")
+	require.NoError(t, os.WriteFile(roots, ca.RootPEM, 0o644))
+	require.NoError(t, os.WriteFile(config, nil, 0o644))
+	return &bench{t: t, ca: ca, dir: dir, env: []string{
+		"MAILU_HOOK_ROOTS=" + roots, "MAILU_HOOK_CONFIG=" + config,
+		"MAILU_HOOK_HOSTNAME=mail.example.com", "DOCKER_HOST=unix:///nonexistent",
+	}}
+}
+
+// workDir is a directory in memory where there is one: the kernel does the same
+// calls, and fsync takes no time.
+func workDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "mailu-hook-e2e")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// scenario is a kind of deploy, and the tree that it begins on.
+type scenario struct {
+	*bench
+	name     string
+	base     string                                  // certs directory to copy for each run
+	old, new *mint.Pair                              // old is nil where nothing was installed
+	env      []string                                // of the run
+	args     []string                                // of the run
+	next     func(certs string) (env, args []string) // a later run that has to finish it
+	kept     int                                     // most generations that may be there in the end
+	mount    string                                  // directory in dir where a disk for the runs is mounted, if one is
+}
+
+// owner is that of the certs directory, so that ownership is among the things
+// that must never be half done.
+const owner = 12345
+
+func (b *bench) issue(hoursAgo int) *mint.Pair {
+	b.t.Helper()
+	pair, err := b.ca.Issue(mint.Leaf{NotBefore: time.Now().Add(-time.Duration(hoursAgo) * time.Hour)})
+	require.NoError(b.t, err)
+	return pair
+}
+
+// scenarioOf builds a scenario by its name.
+func scenarioOf(t *testing.T, name string) *scenario {
+	t.Helper()
+	b := newBench(t)
+	sc := &scenario{bench: b, name: name, base: filepath.Join(b.dir, "base"), new: b.issue(1), kept: 3}
+	require.NoError(t, os.Mkdir(sc.base, 0o755))
+	if os.Geteuid() == 0 {
+		require.NoError(t, os.Chown(sc.base, owner, owner))
+	}
+	live := filepath.Join(b.dir, "letsencrypt", "live", "mail.example.com")
+	asHook := []string{"RENEWED_LINEAGE=" + live}
+	install := func(p *mint.Pair) {
+		_, err := p.WriteLineage(filepath.Join(b.dir, "letsencrypt"), "mail.example.com", 1)
+		require.NoError(t, err)
+		code, out := sc.run(sc.base, asHook)
+		require.Equal(t, 8, code, out)
+	}
+	sync := func(string) (env, args []string) { return nil, []string{"sync", "--now"} }
+	sc.env, sc.next = asHook, sync
+	switch name {
+	case "fresh install":
+		sc.next = sc.syncOnceKnown
+	case "adoption of plain files":
+		sc.old = b.issue(24)
+		require.NoError(t, os.WriteFile(filepath.Join(sc.base, "cert.pem"), sc.old.Chain, 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(sc.base, "key.pem"), sc.old.KeyPEM, 0o600))
+		sc.next = sc.syncOnceKnown
+	case "renewal":
+		sc.old = b.issue(24)
+		install(sc.old)
+	case "rollback":
+		sc.old, sc.new = sc.new, b.issue(24)
+		install(sc.new)
+		first, err := filepath.Glob(filepath.Join(sc.base, ".mailu-hook", "2*Z-*"))
+		require.NoError(t, err)
+		install(sc.old)
+		sc.env, sc.args = nil, []string{"rollback", filepath.Base(first[0])}
+		sc.next = func(string) (env, args []string) { return nil, sc.args }
+	case "pruning":
+		for hours := 26; hours > 23; hours-- {
+			sc.old = b.issue(hours)
+			install(sc.old)
+		}
+		sc.args, sc.kept = []string{"--keep", "1"}, 2 // the way back stays, whatever is to be kept
+		sc.next = func(string) (env, args []string) { return nil, []string{"sync", "--now", "--keep", "1"} }
+	default:
+		t.Fatalf("there is no scenario %q", name)
+	}
+	_, err := sc.new.WriteLineage(filepath.Join(b.dir, "letsencrypt"), "mail.example.com", 1)
+	if name == "rollback" {
+		_, err = sc.old.WriteLineage(filepath.Join(b.dir, "letsencrypt"), "mail.example.com", 1)
+	}
+	require.NoError(t, err)
+	return sc
+}
+
+var scenarios = []string{"fresh install", "adoption of plain files", "renewal", "rollback", "pruning"}
+
+// syncOnceKnown: from the moment that the lineage is remembered, sync finishes
+// what the first hook began. Before that, nothing has happened.
+func (sc *scenario) syncOnceKnown(certs string) (env, args []string) {
+	if _, err := os.Stat(filepath.Join(certs, ".mailu-hook", "state.json")); err == nil {
+		return nil, []string{"sync", "--now"}
+	}
+	return sc.env, sc.args
+}
+
+// fresh is a copy of the scenario's tree for one run.
+func (sc *scenario) fresh() string {
+	sc.t.Helper()
+	dir := filepath.Join(sc.dir, sc.mount, "certs")
+	require.NoError(sc.t, os.RemoveAll(dir))
+	copyTree(sc.t, sc.base, dir)
+	return dir
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "cp", "-a", from, to).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// withDir adds the flag that names the certs directory.
+func withDir(args []string, certs string) []string {
+	return append(append([]string{}, args...), "--certs-dir", certs)
+}
+
+// run runs the binary on a certs directory, without a tracer.
+func (b *bench) run(certs string, env []string, args ...string) (code int, out string) {
+	b.t.Helper()
+	cmd := exec.CommandContext(b.t.Context(), binary, withDir(args, certs)...)
+	cmd.Env = append(append(os.Environ(), b.env...), env...)
+	output, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		require.NoError(b.t, err)
+	}
+	return cmd.ProcessState.ExitCode(), string(output)
+}
+
+// trace runs the scenario's deploy under the tracer.
+func (sc *scenario) trace(certs string, f fault) traced {
+	sc.t.Helper()
+	return trace(sc.t, certs, f, append(append([]string{}, sc.bench.env...), sc.env...), withDir(sc.args, certs)...)
+}
+
+// installed is which pair the two names lead to: "old", "new", or, where there
+// was none before, "none". Anything else is a broken promise, and is described.
+func (sc *scenario) installed(certs string) string {
+	cert, certErr := os.ReadFile(filepath.Join(certs, "cert.pem"))
+	key, keyErr := os.ReadFile(filepath.Join(certs, "key.pem"))
+	return sc.judge(cert, key, certErr, keyErr)
+}
+
+func (sc *scenario) judge(cert, key []byte, certErr, keyErr error) string {
+	switch {
+	case sc.old == nil && (errors.Is(certErr, fs.ErrNotExist) || errors.Is(keyErr, fs.ErrNotExist)):
+		return "none"
+	case certErr != nil || keyErr != nil:
+		return "a name that does not resolve: " + errors.Join(certErr, keyErr).Error()
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		return "a pair that does not load: " + err.Error()
+	}
+	for name, pair := range map[string]*mint.Pair{"old": sc.old, "new": sc.new} {
+		if pair != nil && bytes.Equal(cert, pair.Chain) && bytes.Equal(key, pair.KeyPEM) {
+			return name
+		}
+	}
+	return "a pair of unknown origin"
+}
+
+// exposed lists files with a key, or that are to hold one, that others than
+// the owner may read.
+func exposed(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 && (e.Name() == "key.pem" || bytes.Contains(data, []byte("PRIVATE KEY"))) {
+			list = append(list, path)
+		}
+		return err
+	}))
+	return list
+}
+
+func leftovers(t *testing.T, certs string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(certs, ".mailu-hook", "tmp-*"))
+	require.NoError(t, err)
+	return found
+}
+
+// finishes lets a later run finish, and holds it to having done so.
+func (sc *scenario) finishes(certs, what string) bool {
+	sc.t.Helper()
+	env, args := sc.next(certs)
+	code, out := sc.run(certs, env, args...)
+	ok := assert.Equal(sc.t, 8, code, "%s: then %v: %s", what, args, out)
+	ok = assert.Equal(sc.t, "new", sc.installed(certs), "%s: then %v: %s", what, args, out) && ok
+	return sc.tidy(certs, what) && ok
+}
+
+// tidy: what a run that ended well leaves, and no more.
+func (sc *scenario) tidy(certs, what string) bool {
+	sc.t.Helper()
+	ok := assert.Empty(sc.t, leftovers(sc.t, certs), what)
+	ok = assert.Empty(sc.t, exposed(sc.t, certs), what) && ok
+	for _, name := range []string{"cert.pem", "key.pem"} {
+		target, err := os.Readlink(filepath.Join(certs, name))
+		ok = assert.NoError(sc.t, err, what) && assert.Equal(sc.t, ".mailu-hook/live/"+name, target, what) && ok
+	}
+	entries, err := os.ReadDir(certs)
+	require.NoError(sc.t, err)
+	ok = assert.Len(sc.t, entries, 3, what) && ok
+	gens, err := filepath.Glob(filepath.Join(certs, ".mailu-hook", "2*Z-*"))
+	require.NoError(sc.t, err)
+	ok = assert.LessOrEqual(sc.t, len(gens), sc.kept, what) && ok
+	if os.Geteuid() != 0 {
+		return ok
+	}
+	require.NoError(sc.t, filepath.WalkDir(filepath.Join(certs, ".mailu-hook"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		ok = err == nil && assert.Equal(sc.t, uint32(owner), info.Sys().(*syscall.Stat_t).Uid, "%s: owner of %s", what, path) && ok
+		return err
+	}))
+	return ok
+}
+
+// state describes a tree without what differs from run to run: what a later
+// run meets is the same where it is the same.
+func (sc *scenario) state(certs string) string {
+	sc.t.Helper()
+	home := filepath.Join(certs, ".mailu-hook")
+	gens, err := filepath.Glob(filepath.Join(home, "2*Z-*"))
+	require.NoError(sc.t, err)
+	var numbered []string
+	for i, gen := range gens {
+		numbered = append(numbered, filepath.Base(gen), fmt.Sprint("generation ", i))
+	}
+	rename := strings.NewReplacer(numbered...)
+	var s strings.Builder
+	require.NoError(sc.t, filepath.WalkDir(certs, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		content := ""
+		switch {
+		case e.Type()&fs.ModeSymlink != 0:
+			content, err = os.Readlink(path)
+		case e.Name() == "lock": // holds a pid
+			content = fmt.Sprint(info.Size() > 0)
+		case e.Type().IsRegular():
+			var data []byte
+			data, err = os.ReadFile(path)
+			content = anyTime.ReplaceAllString(string(data), "")
+		}
+		line := fmt.Sprintln(strings.TrimPrefix(path, certs), info.Mode(), info.Sys().(*syscall.Stat_t).Uid, content)
+		s.WriteString(randomTmp.ReplaceAllString(rename.Replace(line), "tmp"))
+		return err
+	}))
+	return s.String()
+}
+
+var anyTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+
+// layout is what a front sees: the bytes, and by which links it comes to them.
+func (sc *scenario) layout(certs, installed string) string {
+	for _, name := range []string{"cert.pem", "key.pem"} {
+		target, _ := os.Readlink(filepath.Join(certs, name))
+		installed += ", " + name + " -> " + target
+	}
+	return installed
+}
+
+// The short version lets a later run finish from each different tree that a
+// kill left, and a front serve what is seen by other links; the long one does
+// so after every kill, and for every scenario.
+func TestKilledAtEveryStepThePairStaysWholeAndALaterRunFinishes(t *testing.T) {
+	for _, name := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sc := scenarioOf(t, name)
+			whole := sc.trace(sc.fresh(), fault{})
+			require.Equal(t, 8, whole.code, whole.out)
+			points, found, states, layouts := 0, map[string]int{}, map[string]bool{}, map[string]string{}
+			for _, after := range []bool{false, true} {
+				for n, s := range whole.steps {
+					if after && !s.changes() {
+						continue // leaves the disk as the kill before it does
+					}
+					certs := sc.fresh()
+					r := sc.kill(certs, whole, n, after)
+					what := fmt.Sprintf("killed at step %d, before %v", n, s)
+					if after {
+						what = fmt.Sprintf("killed at step %d, after %v", n, s)
+					}
+					require.True(t, r.killed, "%s: it was not, but ended with exit status %d: %s", what, r.code, r.out)
+					points++
+					installed := sc.installed(certs)
+					found[installed]++
+					require.Contains(t, sc.allowed(), installed, what)
+					require.Empty(t, exposed(t, certs), what)
+					if layout := sc.layout(certs, installed); layouts[layout] == "" {
+						layouts[layout] = filepath.Join(sc.dir, fmt.Sprint("layout", len(layouts)))
+						copyTree(t, certs, layouts[layout])
+					}
+					if state := sc.state(certs); soak || !states[state] {
+						states[state] = true
+						sc.finishes(certs, what)
+					}
+				}
+			}
+			t.Logf("%d kill points on %d steps left %d different trees; the names then led to %v", points, len(whole.steps), len(states), found)
+			require.Greater(t, points, 100)
+			require.Len(t, found, 2, "the kills met the old state and the new")
+			if name == "fresh install" || name == "adoption of plain files" || soak { // the others have links before and after
+				t.Run("served", func(t *testing.T) { servesEach(t, sc, layouts) })
+			}
+		})
+	}
+}
+
+// kill kills a run at step n of the whole one. Now and then the kernel needs
+// one call more to list a directory; the step is only the same if the way was,
+// so then it is done again.
+func (sc *scenario) kill(certs string, whole traced, n int, after bool) traced {
+	sc.t.Helper()
+	for range 10 {
+		r := sc.trace(certs, fault{match: at(n), after: after})
+		if slices.EqualFunc(whole.steps[:n+1], r.steps, func(a, b step) bool { return a.String() == b.String() }) {
+			return r
+		}
+		sc.fresh()
+	}
+	sc.t.Fatalf("killed at step %d: ten runs took another way", n)
+	panic("unreachable")
+}
+
+// soak asks for the long versions.
+var soak = os.Getenv("MAILU_HOOK_SOAK") != ""
+
+func (sc *scenario) allowed() []string {
+	if sc.old == nil {
+		return []string{"none", "new"}
+	}
+	return []string{"old", "new"}
+}
+
+// servesEach starts a front on each of the trees, and wants nginx and dovecot
+// to show on every port what the two names lead to.
+func servesEach(t *testing.T, sc *scenario, layouts map[string]string) {
+	l := newLab(t)
+	for layout, tree := range layouts {
+		want := map[string]*mint.Pair{"old": sc.old, "new": sc.new}[sc.installed(tree)]
+		if want == nil {
+			continue // nothing was installed, and nothing is
+		}
+		l.putInPlace(tree)
+		l.serves(want)
+		l.execOK("nginx", "-t")
+		t.Logf("served: %s", layout)
+	}
+}
+
+// putInPlace makes the front, running or not yet, start on a copy of tree.
+func (l *lab) putInPlace(tree string) {
+	l.t.Helper()
+	if l.front != nil {
+		require.NoError(l.t, l.front.Stop(l.t.Context()))
+	}
+	require.NoError(l.t, os.RemoveAll(l.certs()))
+	copyTree(l.t, tree, l.certs())
+	if l.front == nil {
+		l.start(rig.FrontOptions{})
+	} else {
+		require.NoError(l.t, l.front.Start(l.t.Context()))
+	}
+	l.waitServing()
+}
+
+// killPoint is a place in a run by what happens there.
+type killPoint struct {
+	name  string
+	call  string // any that changes something, if empty
+	path  string // base name of what is changed
+	nth   int    // of such steps, from 1
+	after bool
+}
+
+func (k killPoint) fault() fault {
+	seen, struck := 0, -1
+	return fault{after: k.after, match: func(n int, s step) bool {
+		if n == struck { // asked again on the way out
+			return true
+		}
+		base := filepath.Base(s.path)
+		if s.to != "" {
+			base = filepath.Base(s.to)
+		}
+		if s.changes() && (k.call == "" || s.call == k.call && base == k.path) {
+			if seen++; seen == k.nth {
+				struck = n
+			}
+		}
+		return n == struck
+	}}
+}
+
+// The short version kills an adoption and renewals, the long one every scenario.
+func TestAfterAKillOneSyncBringsEveryPortToTheNewLeaf(t *testing.T) {
+	switched := killPoint{name: "after the switch", call: "renameat", path: "live", nth: 1, after: true}
+	inRenewal := []killPoint{
+		{name: "at the first change", nth: 1},
+		{name: "before the switch", call: "renameat", path: "live", nth: 1},
+		switched,
+	}
+	t.Run("adoption, then renewals", func(t *testing.T) {
+		l, _ := startServing(t, rig.FrontOptions{})
+		adopted := killPoint{name: "after the adoption", call: "renameat", path: "cert.pem", nth: 1, after: true}
+		for i, point := range append([]killPoint{adopted}, inRenewal...) {
+			pair := l.issue(mint.Leaf{NotBefore: time.Now().Add(time.Duration(i-10) * time.Minute)})
+			l.killed(point, []string{"RENEWED_LINEAGE=" + l.lineage(pair, "mail.example.com")})
+			require.Equal(t, 0, l.sync("--now").code, point.name)
+			l.serves(pair)
+			assert.Empty(t, leftovers(t, l.certs()), point.name)
+		}
+		l.healthyAndReloadable()
+	})
+	if !soak {
+		return
+	}
+	t.Run("fresh install", func(t *testing.T) {
+		l := newLab(t)
+		l.start(rig.FrontOptions{})
+		require.Eventually(t, func() bool { return l.listens(25) }, 30*time.Second, 100*time.Millisecond)
+		pair := l.issue(mint.Leaf{})
+		l.killed(killPoint{call: "renameat", path: "key.pem", nth: 1, after: true}, []string{"RENEWED_LINEAGE=" + l.lineage(pair, "mail.example.com")})
+		require.Equal(t, 0, l.sync("--now").code)
+		l.serves(pair)
+		l.healthyAndReloadable()
+	})
+	for _, point := range inRenewal {
+		t.Run("rollback, "+point.name, func(t *testing.T) {
+			l, _, first, _ := deployed(t)
+			gens, err := filepath.Glob(filepath.Join(l.certs(), ".mailu-hook", "2*Z-*"))
+			require.NoError(t, err)
+			require.Len(t, gens, 3) // adopted, first, second
+			l.killed(point, nil, "rollback")
+			require.Equal(t, 0, l.run(nil, "rollback", filepath.Base(gens[1])).code)
+			l.serves(first)
+		})
+	}
+	t.Run("pruning", func(t *testing.T) {
+		l, _, _, _ := deployed(t)
+		pair := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
+		l.killed(killPoint{call: "unlinkat", path: "key.pem", nth: 1}, []string{"RENEWED_LINEAGE=" + l.lineage(pair, "mail.example.com")}, "--keep", "1")
+		require.Equal(t, 0, l.sync("--now").code)
+		l.serves(pair)
+	})
+}
+
+// killed runs the binary against the front, and kills it at point.
+func (l *lab) killed(point killPoint, env []string, args ...string) {
+	l.t.Helper()
+	r := trace(l.t, l.certs(), point.fault(), append(append([]string{}, l.env...), env...), args...)
+	require.True(l.t, r.killed, "%s: exit status %d: %s", point.name, r.code, r.out)
+	l.t.Logf("killed %s, at %v", point.name, r.steps[len(r.steps)-1])
+}
+
+func TestSyncFinishesARollbackThatWasKilledAfterTheSwitch(t *testing.T) {
+	t.Parallel()
+	sc := scenarioOf(t, "rollback")
+	certs := sc.fresh()
+	r := sc.trace(certs, killPoint{call: "renameat", path: "live", nth: 1, after: true}.fault())
+	require.True(t, r.killed)
+	require.Equal(t, "new", sc.installed(certs))
+	code, out := sc.run(certs, nil, "sync", "--now")
+	require.Equal(t, 8, code, out)
+	assert.Equal(t, "new", sc.installed(certs), "sync undid the rollback")
+}
