@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build setup check test soak demo clean
+.PHONY: help build setup check test soak bench demo clean
 
 # Where git cannot name a commit (no repository, none yet, somebody else's),
 # the go command would refuse to stamp one: build without.
@@ -34,6 +34,9 @@ test: check build ## check, unit tests, end-to-end suite; a skipped test fails
 soak: setup ## the long versions of the end-to-end tests, alone
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_SOAK=1; \
 	go test -json -count=1 -timeout=85m ./internal/e2e/... | go run ./internal/rig/tally
+
+bench: setup ## time to served against the manual's four lines, and what a no-op costs
+	@MAILU_HOOK_E2E=require go test -tags measure ./internal/e2e -run TestMeasure -count=1 -timeout=20m -v | grep -E 'median|ours/|^(ok|FAIL)'
 
 demo: setup build ## show a real renewal, and a failure being caught
 	@go run ./examples/demo

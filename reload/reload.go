@@ -34,7 +34,8 @@ const (
 // than both daemons take to reload, and dovecot keeps serving what it had when
 // it dislikes its configuration. Explain asks it when the ports do not follow.
 func (f *Front) Test(ctx context.Context) error {
-	return f.test(ctx, "nginx", "-t", "-q")
+	f.switched = time.Now()
+	return f.verdict(ctx, "nginx", "-t", "-q")
 }
 
 // Explain asks dovecot, by doveconf and the file that it was started with, why
@@ -50,7 +51,24 @@ func (f *Front) Explain(ctx context.Context) error {
 	if i < 0 || i+1 >= len(dovecot.args) {
 		return nil
 	}
-	return f.test(ctx, "doveconf", "-c", dovecot.args[i+1], "-h", "protocols")
+	return f.verdict(ctx, "doveconf", "-c", dovecot.args[i+1], "-h", "protocols")
+}
+
+// verdict runs a daemon's test, and once more when it objects: the front's own
+// configuration run, which answers a switch within a second or two, writes anew
+// the files that the test reads, and a half of one is no verdict.
+func (f *Front) verdict(ctx context.Context, command ...string) error {
+	err := f.test(ctx, command...)
+	var refusal *front.Refusal
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	rest, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	if _, busy := f.quiesce(rest); busy != nil {
+		return err
+	}
+	return f.test(ctx, command...)
 }
 
 func (f *Front) test(ctx context.Context, command ...string) error {
