@@ -67,7 +67,9 @@ const (
 
 // Parse reads a bundle from the content of its two files. Every error is a
 // *Rejection. Text around the PEM blocks, a byte order mark and CRLF are
-// harmless: what is installed is the blocks alone, written anew.
+// harmless: what is installed is the certificates as they are and the key as
+// PKCS#8, written anew. Go and OpenSSL differ in what they forgive a key's
+// encoding (a public key in it that is another's, a wrong version).
 func Parse(src Source, cert, key []byte) (*Bundle, error) {
 	b := &Bundle{Source: src}
 	if err := b.parseChain(cert); err != nil {
@@ -153,7 +155,11 @@ func (b *Bundle) parseKey(data []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, b.rejectKey("the file is damaged, or its key is of a kind that mail clients cannot use; issue again with --key-type ecdsa or rsa", "the private key cannot be parsed: %v", err)
 	}
-	b.keyPEM = pem.EncodeToMemory(&pem.Block{Type: private.Type, Bytes: private.Bytes})
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, b.rejectKey(remedy, "the private key cannot be encoded: %v", err)
+	}
+	b.keyPEM = pem.EncodeToMemory(&pem.Block{Type: privateKey, Bytes: der})
 	return key.Public(), nil
 }
 

@@ -49,8 +49,8 @@ func (r Rules) Check(b *Bundle) error {
 		if _, ok := KeyType(c.PublicKey); i > 0 && !ok && isRSA(c) { // OpenSSL's security level 2: "ca key too small"
 			return b.rejectCert("issue it again from a CA with larger keys", "the key of the CA in certificate %d is too small, or larger than clients accept", i+1)
 		}
-		if weak(c.SignatureAlgorithm) && (i == 0 || !selfSigned(c)) {
-			return b.rejectCert("issue it again from a CA that signs with SHA-256", "certificate %d is signed with %s, which clients refuse", i+1, c.SignatureAlgorithm)
+		if weak(c.SignatureAlgorithm) {
+			return b.rejectCert("issue it again from a CA that signs with SHA-256; if it is the root, leave it out of the file", "certificate %d is signed with %s, which clients refuse", i+1, c.SignatureAlgorithm)
 		}
 	}
 	if r.AllowUntrusted {
@@ -126,8 +126,7 @@ func weak(a x509.SignatureAlgorithm) bool {
 	return false
 }
 
-// selfSigned tells whether c claims to be its own issuer: a root, whose
-// signature nobody relies on.
+// selfSigned tells whether c names itself as its issuer.
 func selfSigned(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
 func clamp(t, low, high time.Time) time.Time {
