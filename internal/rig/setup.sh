@@ -43,6 +43,8 @@ missing_packages() {
 		strace strace
 		fuser psmisc
 		curl curl
+		systemd-analyze systemd
+		setpriv util-linux
 	LIST
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/rig"
+)
+
+func example(t *testing.T, name string) string {
+	t.Helper()
+	root, err := rig.RepositoryRoot()
+	require.NoError(t, err)
+	data, err := os.ReadFile(filepath.Join(root, name))
+	require.NoError(t, err)
+	return string(data)
+}
+
+func TestSystemdUnitsAreValidAndAsHardenedAsTheReadmeSays(t *testing.T) {
+	rig.Need(t, "systemd-analyze")
+	dir := t.TempDir()
+	const unit = "mailu-hook-sync.service"
+	service := strings.ReplaceAll(example(t, "examples/systemd/"+unit), "/usr/local/bin/mailu-hook", binary)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, unit), []byte(service), 0o644))
+	timer := filepath.Join(dir, "mailu-hook-sync.timer")
+	require.NoError(t, os.WriteFile(timer, []byte(example(t, "examples/systemd/mailu-hook-sync.timer")), 0o644))
+	out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, unit), timer).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Empty(t, string(out))
+
+	out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", filepath.Join(dir, unit)).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	level := regexp.MustCompile(`exposure level for .*: ([\d.]+)`).FindStringSubmatch(string(out))
+	require.NotNil(t, level, "%s", out)
+	assert.Contains(t, example(t, "README.md"), "`systemd-analyze security`: "+level[1]+")")
+}
+
+// The unit itself cannot run where systemd does not; its privileges can.
+func TestSyncNeedsNoPrivilegeThatTheUnitTakesAway(t *testing.T) {
+	rig.Need(t, "setpriv")
+	l, live, _, _ := deployed(t)
+	unit := example(t, "examples/systemd/mailu-hook-sync.service")
+	caps := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.+)$`).FindStringSubmatch(unit)
+	require.NotNil(t, caps)
+	bounding := "-all"
+	for name := range strings.FieldsSeq(caps[1]) {
+		bounding += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
+	}
+	third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
+	require.Equal(t, live, l.lineage(third, "mail.example.com"))
+	cmd := exec.CommandContext(t.Context(), "setpriv", "--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs", binary, "sync")
+	cmd.Env = append(os.Environ(), l.env...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	l.serves(third)
+	l.healthyAndReloadable()
+}
+
+func TestConfigurationExampleHasOnlySettingsThatExist(t *testing.T) {
+	config := regexp.MustCompile(`(?m)^#([A-Z_]+=)`).ReplaceAllString(example(t, "examples/mailu-hook.conf"), "$1")
+	require.Contains(t, config, "\nMAILU_HOOK_HOSTNAME=")
+	file := filepath.Join(t.TempDir(), "mailu-hook.conf")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	cmd := exec.CommandContext(t.Context(), binary, "install", "--config", file, "--cert", "/nonexistent", "--key", "/nonexistent", "--roots", "/etc/ssl/certs/ca-certificates.crt")
+	out, _ := cmd.CombinedOutput()
+	assert.Equal(t, 3, cmd.ProcessState.ExitCode(), "%s", out)
+
+	require.NoError(t, os.WriteFile(file, []byte(config+"MAILU_HOOK_HOSTNAMES=x\n"), 0o600))
+	cmd = exec.CommandContext(t.Context(), binary, "install", "--config", file, "--cert", "/nonexistent", "--key", "/nonexistent")
+	out, _ = cmd.CombinedOutput()
+	assert.Equal(t, 2, cmd.ProcessState.ExitCode(), "%s", out)
+}
+
+func TestCronLineRunsSyncAsRoot(t *testing.T) {
+	var lines []string
+	for line := range strings.Lines(example(t, "examples/cron/mailu-hook")) {
+		if strings.HasPrefix(line, "*") {
+			lines = append(lines, line)
+		}
+	}
+	require.Len(t, lines, 1)
+	fields := strings.Fields(lines[0])
+	assert.Equal(t, []string{"root", "mailu-hook", "sync"}, fields[5:8])
+}
