@@ -15,8 +15,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Generation is one installed pair: a directory of its own under .mailu-hook
@@ -264,68 +262,6 @@ func (s *Store) read(gen Generation) (cert, key []byte, err error) {
 		key, err = readIn(dir, keyFile)
 	}
 	return cert, key, s.wrap(path.Join(homeName, string(gen)), err)
-}
-
-// Switch makes gen live: by the one rename(2) of the live link if the two names
-// are already ours, and then by one for each name that is not yet. A reader of
-// either name meets the old file or the new one at every moment; after a crash
-// the names lead to one of the two. When Switch returns nil the change is
-// durable. The caller holds the lock.
-func (s *Store) Switch(gen Generation) error {
-	if s.Live() != gen {
-		if err := s.link(s.home, string(gen), liveName); err != nil {
-			return err
-		}
-		if err := s.sync(s.home, "."); err != nil {
-			return err
-		}
-	}
-	return s.linkNames()
-}
-
-// freeLive makes way for the live link where a directory stands in its place,
-// as in a tree that was copied with its links followed (rsync -L, cp -rL). What
-// the two names lead to stays readable, because a link that leads to its own
-// name and the directory change places in one step.
-func (s *Store) freeLive() error {
-	if info, err := s.home.Lstat(liveName); err != nil || !info.IsDir() {
-		return nil
-	}
-	gen, err := s.freeName("00000000")
-	if err != nil {
-		return s.wrap(homeName, err)
-	}
-	if err := s.home.Symlink(string(gen), string(gen)); err != nil {
-		return s.wrap(homeName, err)
-	}
-	dir, err := s.home.Open(".")
-	if err != nil {
-		return s.wrap(homeName, err)
-	}
-	defer dir.Close()
-	fd := int(dir.Fd())
-	if err := unix.Renameat2(fd, liveName, fd, string(gen), unix.RENAME_EXCHANGE); err != nil {
-		_ = s.home.Remove(string(gen))
-		return s.wrap(path.Join(homeName, liveName), fmt.Errorf("it is a directory where a link belongs, and cannot be exchanged: %w", err))
-	}
-	return s.wrap(homeName, dir.Sync())
-}
-
-func (s *Store) linkNames() error {
-	changed := false
-	for _, n := range [2]struct{ name, file string }{{s.keyName, keyFile}, {s.certName, certFile}} {
-		if s.isLink(n.name, n.file) {
-			continue
-		}
-		if err := s.link(s.root, linkTarget(n.file), n.name); err != nil {
-			return err
-		}
-		changed = true
-	}
-	if !changed {
-		return nil
-	}
-	return s.sync(s.root, ".")
 }
 
 // Generations returns the complete generations, oldest first.

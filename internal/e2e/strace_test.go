@@ -5,21 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-
-	"mailu-hook/internal/rig"
 )
 
 // step is one system call that touches the watched directory, as the tracer
@@ -318,88 +313,4 @@ func (tr *tracer) join(tid int, fd, name uint64) string {
 		return filepath.Clean(path)
 	}
 	return filepath.Join(tr.fd(tid, fd), path)
-}
-
-func memory(tid int, addr uint64, n int) string {
-	data := make([]byte, n)
-	if n == 0 {
-		return ""
-	}
-	local := []unix.Iovec{{Base: &data[0]}}
-	local[0].SetLen(n)
-	got, _ := unix.ProcessVMReadv(tid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: n}}, 0)
-	return string(data[:max(got, 0)])
-}
-
-// text reads a string that ends with a zero byte, and no page behind it.
-func text(tid int, addr uint64) string {
-	var all []byte
-	for {
-		n := 4096 - int(addr%4096)
-		chunk := memory(tid, addr, n)
-		before, _, ended := strings.Cut(chunk, "\x00")
-		all = append(all, before...)
-		if ended || len(chunk) < n {
-			return string(all)
-		}
-		addr += uint64(n)
-	}
-}
-
-// registers calls edit on the general registers of a stopped thread.
-func registers(tid int, edit func(regs *[64]uint64)) error {
-	var regs [64]uint64
-	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(&regs))}
-	iov.SetLen(int(unsafe.Sizeof(regs)))
-	const generalRegisters = 1 // NT_PRSTATUS
-	if err := ptrace(unix.PTRACE_GETREGSET, tid, generalRegisters, uintptr(unsafe.Pointer(&iov))); err != nil {
-		return err
-	}
-	edit(&regs)
-	return ptrace(unix.PTRACE_SETREGSET, tid, generalRegisters, uintptr(unsafe.Pointer(&iov)))
-}
-
-// skipCall makes the call that a thread is about to begin one that is none.
-func skipCall(tid int) error {
-	if runtime.GOARCH == "arm64" {
-		none := int32(-1)
-		iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(&none))}
-		iov.SetLen(4)
-		const callNumber = 0x404 // NT_ARM_SYSTEM_CALL
-		return ptrace(unix.PTRACE_SETREGSET, tid, callNumber, uintptr(unsafe.Pointer(&iov)))
-	}
-	return registers(tid, func(regs *[64]uint64) { regs[15] = ^uint64(0) }) // orig_rax
-}
-
-func setReturn(tid int, value int64) error {
-	result := map[string]int{"amd64": 10 /* rax */, "arm64": 0 /* x0 */}[runtime.GOARCH]
-	return registers(tid, func(regs *[64]uint64) { regs[result] = uint64(value) })
-}
-
-func TestTheTracerMissesNothingThatStraceSees(t *testing.T) {
-	rig.Need(t, "strace")
-	t.Parallel()
-	for _, name := range scenarios {
-		sc := scenarioOf(t, name)
-		mine := map[string]int{}
-		for _, s := range sc.trace(sc.fresh(), fault{}).steps {
-			mine[s.call]++
-		}
-
-		certs, log := sc.fresh(), filepath.Join(t.TempDir(), "log")
-		cmd := exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-y", "-s", "0", "-o", log, binary}, withDir(sc.args, certs)...)...)
-		cmd.Env = slices.Concat(os.Environ(), sc.bench.env, sc.env)
-		out, _ := cmd.CombinedOutput()
-		require.Equal(t, 8, cmd.ProcessState.ExitCode(), "%s", out)
-		data, err := os.ReadFile(log)
-		require.NoError(t, err)
-		theirs := map[string]int{}
-		for _, call := range regexp.MustCompile(`(?m)^\d+ +(\w+)\(.*[<"]`+regexp.QuoteMeta(certs)+`[/>"]`).FindAllStringSubmatch(string(data), -1) {
-			theirs[call[1]]++
-		}
-		for _, harmless := range []string{"execve", "fcntl", "epoll_ctl"} { // change no file and take no part in one
-			delete(theirs, harmless)
-		}
-		assert.Equal(t, theirs, mine, name)
-	}
 }
