@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
 // Wanted is what the front should serve, as far as this host knows: the newest
 // bundle among the lineages that covers the main one of names, unless it is the
 // one that a person rolled back from, or what is installed if none is newer. If
-// that is damaged, the live generation stands for it. A lineage that does not exist any more is passed over; one that is damaged is
-// among the problems. The bundle is nil when there is neither.
+// that is damaged, the live generation stands for it. A rollback that was begun
+// is carried through. A lineage that does not exist any more is passed over; one
+// that is damaged is among the problems. The bundle is nil when there is none.
 func Wanted(ctx context.Context, s *Store, state State, lineages, names []string) (wanted *Bundle, problems []error) {
 	for _, dir := range lineages {
 		b, err := Read(ctx, LineageSource(dir))
@@ -33,7 +35,23 @@ func Wanted(ctx context.Context, s *Store, state State, lineages, names []string
 	if installed != nil && (wanted == nil || !newer(wanted, installed)) && !wanted.same(installed) {
 		wanted = installed
 	}
+	if state.Pending != nil && wanted != nil && wanted.Fingerprint() == state.Held { // a rollback that did not get to its switch
+		if b := s.generationOf(state.Pending.Leaf); b != nil {
+			wanted = b
+		}
+	}
 	return wanted, problems
+}
+
+// generationOf is the newest generation with that leaf, nil if there is none.
+func (s *Store) generationOf(leaf string) *Bundle {
+	gens, _ := s.Generations()
+	for _, gen := range slices.Backward(gens) {
+		if b, err := s.Bundle(gen); err == nil && b.Fingerprint() == leaf {
+			return b
+		}
+	}
+	return nil
 }
 
 // newer tells whether a was issued after b, or b has expired.

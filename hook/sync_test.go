@@ -56,6 +56,17 @@ func TestWantedIsTheNewestThatCoversTheMainName(t *testing.T) {
 	}
 }
 
+func TestWantedIsTheTargetOfARollbackThatWasKilledBeforeItsSwitch(t *testing.T) {
+	dir, older, newest := t.TempDir(), aged(t, 2*time.Hour), aged(t, time.Hour)
+	install(t, dir, older)
+	install(t, dir, newest)
+	begun := State{Held: newest.Fingerprint(), Pending: &Pending{Leaf: older.Fingerprint()}}
+	b, problems := Wanted(t.Context(), openStore(t, dir), begun, nil, nil)
+	assert.Empty(t, problems)
+	require.NotNil(t, b)
+	assert.Equal(t, older.Fingerprint(), b.Fingerprint())
+}
+
 func TestWantedFromAnEmptyDirectoryIsNothing(t *testing.T) {
 	b, problems := Wanted(t.Context(), openStore(t, t.TempDir()), State{}, nil, nil)
 	assert.Nil(t, b)

@@ -80,6 +80,8 @@ func (d *deployment) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.Rules.AllowUntrusted = o.Rules.AllowUntrusted || wanted.Lineage == "" // it was accepted when it was installed
+	if wanted.Lineage == "" { // installed before, and accepted then
+		o.Rules.AllowUntrusted, o.ByHand, o.Hold = true, true, state.Held
+	}
 	return d.install(ctx, wanted, o)
 }
