@@ -89,7 +89,8 @@ func (d *deployment) open(ctx context.Context) (*hook.Store, error) {
 	if err := d.locate(ctx); err != nil {
 		return nil, err
 	}
-	return d.store, d.openStore()
+	err := d.openStore()
+	return d.store, err
 }
 
 func (d *deployment) openStore() (err error) {
