@@ -57,6 +57,12 @@ const (
 	longestWait = time.Hour
 )
 
+// Waits tells whether it is not yet time to try again. A time further away than
+// any failure sets it is of a clock that was wrong, and does not count.
+func (p *Pending) Waits(now time.Time) bool {
+	return p != nil && now.Before(p.Next) && p.Next.Sub(now) <= longestWait
+}
+
 // begin notes that leaf of lineage is being deployed. Attempts for the same
 // leaf add up.
 func (st *State) begin(lineage, leaf string, at time.Time) {

@@ -99,3 +99,12 @@ func TestAttemptsForTheSameLeafAddUpAndWaitLonger(t *testing.T) {
 	state.begin("/le/live/a", "02", start)
 	assert.Zero(t, state.Pending.Attempts, "another leaf starts anew")
 }
+
+func TestATimeBeyondTheLongestWaitIsNotWaitedFor(t *testing.T) {
+	now := time.Now()
+	var none *Pending
+	assert.False(t, none.Waits(now))
+	assert.True(t, (&Pending{Next: now.Add(longestWait)}).Waits(now))
+	assert.False(t, (&Pending{Next: now}).Waits(now))
+	assert.False(t, (&Pending{Next: now.Add(10 * 365 * 24 * time.Hour)}).Waits(now), "the clock was wrong once")
+}

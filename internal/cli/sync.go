@@ -48,7 +48,7 @@ func (d *deployment) sync(ctx context.Context) error {
 	if err != nil {
 		d.note(err.Error())
 	}
-	if p := state.Pending; p != nil && time.Now().Before(p.Next) && !d.flag("now") {
+	if p := state.Pending; p.Waits(time.Now()) && !d.flag("now") {
 		d.result.Next = p.Next
 		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; the next is due at %s", hook.ErrWaiting, p.Attempts, p.Reason, p.Next.Format(time.RFC3339)),
 			"mend the cause, and try at once with: mailu-hook sync --now")
