@@ -111,8 +111,8 @@ func (d *deploy) confirm(ctx context.Context) {
 	}
 }
 
-// record remembers how it ended, and why if not well, and removes generations that are too old. A
-// failure to do so does not make a good deploy bad.
+// record remembers how it ended, and why if not well, and removes generations
+// that are too old. A failure to do so does not make a good deploy bad.
 func (d *deploy) record(err, cause error) {
 	d.r.Outcome = OutcomeOf(err)
 	now := time.Now().UTC()

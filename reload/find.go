@@ -71,15 +71,12 @@ func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
 	}
 	var found []*Front
 	for _, id := range ids {
-		info, err := e.api.ContainerInspect(ctx, id)
+		info, err := e.inspect(ctx, id)
 		if cerrdefs.IsNotFound(err) {
 			continue // never was there, or is gone since
 		}
 		if err != nil {
 			return nil, engineError(ctx, "inspecting container "+id, err)
-		}
-		if !complete(info) {
-			return nil, engineError(ctx, "inspecting container "+id, errors.New("the answer describes no container"))
 		}
 		if f := newFront(e, info); want.Container != "" || f.isMailu() {
 			found = append(found, f)
@@ -114,9 +111,14 @@ func (e *Engine) candidates(ctx context.Context, project string) ([]string, erro
 	return ids, nil
 }
 
-// complete tells whether an answer has the parts that are read of it.
-func complete(info container.InspectResponse) bool {
-	return info.ContainerJSONBase != nil && info.State != nil && info.HostConfig != nil && info.Config != nil && info.NetworkSettings != nil
+// inspect asks for a container. The answer has all the parts that are read of
+// it; one that lacks a part is an error.
+func (e *Engine) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	info, err := e.api.ContainerInspect(ctx, id)
+	if err == nil && (info.ContainerJSONBase == nil || info.State == nil || info.HostConfig == nil || info.Config == nil || info.NetworkSettings == nil) {
+		err = errors.New("the answer describes no container")
+	}
+	return info, err
 }
 
 func newFront(e *Engine, info container.InspectResponse) *Front {

@@ -87,8 +87,8 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 
 // Reload sends HUP to the masters of nginx and dovecot, found in the process
 // table and not by their pid files, which the front deletes (Mailu #3287,
-// #4080). A front that is starting or reconfiguring itself is waited for. If dovecot
-// should run and does not, as in a front that was started without
+// #4080). A front that is starting or reconfiguring itself is waited for. If
+// dovecot should run and does not, as in a front that was started without
 // certificates, the container is restarted: nothing less brings it back.
 //
 // After nil the daemons have been told; whether they obeyed is what the ports
@@ -153,10 +153,7 @@ func (f *Front) restart(ctx context.Context) error {
 	if err := f.engine.api.ContainerRestart(ctx, f.ID, container.StopOptions{}); err != nil {
 		return engineError(ctx, "restarting "+f.Container, err)
 	}
-	info, err := f.engine.api.ContainerInspect(ctx, f.ID)
-	if err == nil && !complete(info) {
-		err = errors.New("the answer describes no container")
-	}
+	info, err := f.engine.inspect(ctx, f.ID)
 	if err != nil {
 		return engineError(ctx, "inspecting "+f.Container, err)
 	}
@@ -205,6 +202,6 @@ func (f *Front) signal(p process) error {
 func (f *Front) Running(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	info, err := f.engine.api.ContainerInspect(ctx, f.ID)
-	return err == nil && complete(info) && info.State.Running && !info.State.Paused
+	info, err := f.engine.inspect(ctx, f.ID)
+	return err == nil && info.State.Running && !info.State.Paused
 }

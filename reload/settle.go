@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"io/fs"
 	"os"
 	"path"
@@ -120,7 +119,7 @@ func putLocal(pid1 int, file string, content []byte, mode fs.FileMode) error {
 	}
 	tmp := path.Join(path.Dir(name), "mailu-hook."+path.Base(name))
 	_ = root.Remove(tmp) // of a run that was killed
-	w, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
+	w, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
