@@ -90,9 +90,9 @@ const (
 // nil: then there is nobody to ask, and the deploy ends after the switch.
 //
 // After a nil error the Outcome is Installed, Unchanged, Skipped or, in a dry
-// run, WouldInstall. A *Rejection means that nothing was touched; ErrLocked and
-// *StoreError, that the old pair is still installed; ErrRolledBack, that it is
-// installed again and served; ErrPending, that b is installed and a later run
+// run, WouldInstall. A *Rejection means that nothing was touched; disk.ErrLocked
+// and *disk.Error, that the old pair is still installed; ErrRolledBack, that it
+// is installed again and served; ErrPending, that b is installed and a later run
 // has to finish; ErrRollbackFailed, that a person has to. After a crash the
 // names lead to the old pair or to b, and the state tells what was under way.
 func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Result, err error) {

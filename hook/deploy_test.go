@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/front"
 	"mailu-hook/internal/mint"
 )
@@ -337,7 +338,7 @@ func TestLockedMeansThatNothingWasChanged(t *testing.T) {
 	defer unlock()
 	before := snapshot(t, s.dir)
 	r, err := s.deploy(t, s.new)
-	require.ErrorIs(t, err, ErrLocked)
+	require.ErrorIs(t, err, disk.ErrLocked)
 	assert.Equal(t, Failed, r.Outcome)
 	assert.Equal(t, before, snapshot(t, s.dir))
 	assert.NoDirExists(t, s.dir+"/"+homeName+"/live")

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/say"
 )
 
@@ -84,8 +85,8 @@ func asNobody(t *testing.T, do func()) {
 
 func assertDiskError(t *testing.T, err error, cause error, hint string) {
 	t.Helper()
-	var disk *StoreError
-	require.ErrorAs(t, err, &disk)
+	var failed *disk.Error
+	require.ErrorAs(t, err, &failed)
 	assert.ErrorIs(t, err, cause)
 	assert.Contains(t, say.HintOf(err), hint)
 }

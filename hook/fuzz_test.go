@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mint"
 )
 
@@ -96,8 +97,8 @@ func FuzzState(f *testing.F) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, homeName, stateName), content, 0o600))
 		state, err := s.State()
 		if err != nil {
-			var disk *StoreError
-			require.ErrorAs(t, err, &disk)
+			var failed *disk.Error
+			require.ErrorAs(t, err, &failed)
 			assert.True(t, utf8.ValidString(err.Error()), "not UTF-8: %q", err)
 			assert.Equal(t, State{Version: stateVersion}, state, "an error comes with an empty state")
 		}

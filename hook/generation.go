@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -9,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"regexp"
 	"slices"
-	"syscall"
 	"time"
+
+	"mailu-hook/internal/disk"
 )
 
 // Generation is one installed pair: a directory of its own under .mailu-hook
@@ -43,13 +42,13 @@ func (p Pair) Holds(b *Bundle) bool {
 // nowhere, or out of the certs directory as this host sees it, counts as absent.
 // The error is of the disk, not of the pair.
 func (s *Store) Installed() (Pair, error) {
-	cert, certErr := readIn(s.root, s.certName)
-	key, keyErr := readIn(s.root, s.keyName)
-	if certErr != nil && !absent(s.root, s.certName, certErr) {
-		return Pair{}, s.wrap(s.certName, certErr)
+	cert, certErr := s.certs.Read(s.certName)
+	key, keyErr := s.certs.Read(s.keyName)
+	if certErr != nil && !s.absent(s.certName, certErr) {
+		return Pair{}, certErr
 	}
-	if keyErr != nil && !absent(s.root, s.keyName, keyErr) {
-		return Pair{}, s.wrap(s.keyName, keyErr)
+	if keyErr != nil && !s.absent(s.keyName, keyErr) {
+		return Pair{}, keyErr
 	}
 	p := Pair{cert: cert, key: key, found: cert != nil || key != nil}
 	p.inHome = s.isLink(s.certName, certFile) && s.isLink(s.keyName, keyFile)
@@ -74,36 +73,18 @@ func leafOf(cert, key []byte) *x509.Certificate {
 	}
 }
 
-// readIn reads a regular file of sane size inside root. What is not regular is
-// not opened, as opening can have effects of its own (a tape, a fifo's writer).
-func readIn(root *os.Root, name string) ([]byte, error) {
-	info, err := root.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
-	}
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readRegular(f)
-}
-
 // absent tells whether a name that could not be read is one that a rename may
 // replace: there is nothing, or a link that leads nowhere in this directory.
-func absent(root *os.Root, name string, err error) bool {
+func (s *Store) absent(name string, err error) bool {
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
-	info, lerr := root.Lstat(name)
+	info, lerr := s.certs.Lstat(name)
 	return lerr == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 func (s *Store) isLink(name, file string) bool {
-	target, err := s.root.Readlink(name)
+	target, err := s.certs.Readlink(name)
 	return err == nil && target == linkTarget(file)
 }
 
@@ -129,43 +110,21 @@ func (s *Store) Stage(b *Bundle) (Generation, error) {
 }
 
 func (s *Store) stage(cert, key []byte, id string) (Generation, error) {
-	tmp := tmpPrefix + randomSuffix()
-	gen, err := s.fill(tmp, cert, key, id)
-	if err != nil {
-		_ = s.home.RemoveAll(tmp) // if that fails too, the next run sweeps it
-		return "", s.wrap(homeName, err)
-	}
-	return gen, nil
-}
-
-func (s *Store) fill(tmp string, cert, key []byte, id string) (Generation, error) {
-	if err := s.home.Mkdir(tmp, 0o700); err != nil {
-		return "", err
-	}
-	if err := s.own(s.home, tmp); err != nil {
-		return "", err
-	}
-	if cert != nil {
-		if err := s.write(s.home, path.Join(tmp, certFile), cert, 0o644); err != nil {
-			return "", err
-		}
-	}
-	if key != nil {
-		if err := s.write(s.home, path.Join(tmp, keyFile), key, 0o600); err != nil {
-			return "", err
-		}
-	}
-	if err := s.sync(s.home, tmp); err != nil {
-		return "", err
-	}
 	gen, err := s.freeName(id)
 	if err != nil {
 		return "", err
 	}
-	if err := s.home.Rename(tmp, string(gen)); err != nil {
+	var files []disk.File
+	if cert != nil {
+		files = append(files, disk.File{Name: certFile, Data: cert, Mode: 0o644})
+	}
+	if key != nil {
+		files = append(files, disk.File{Name: keyFile, Data: key, Mode: 0o600})
+	}
+	if err := s.home.CreateDir(string(gen), files...); err != nil {
 		return "", err
 	}
-	return gen, s.sync(s.home, ".")
+	return gen, nil
 }
 
 const stamp = "20060102T150405Z"
@@ -251,22 +210,26 @@ func (s *Store) Find(b *Bundle) (Generation, error) {
 	return "", nil
 }
 
-// read reads the files of a generation, and none that a link leads to.
+// read reads the files of a generation, and none that a link leads to. Its error
+// names the generation, which is of no use without either file.
 func (s *Store) read(gen Generation) (cert, key []byte, err error) {
-	dir, err := openDir(s.home, string(gen))
+	dir, err := s.home.OpenDir(string(gen))
 	if err != nil {
-		return nil, nil, s.wrap(path.Join(homeName, string(gen)), err)
+		return nil, nil, err
 	}
 	defer dir.Close()
-	if cert, err = readIn(dir, certFile); err == nil {
-		key, err = readIn(dir, keyFile)
+	if cert, err = dir.Read(certFile); err == nil {
+		key, err = dir.Read(keyFile)
 	}
-	return cert, key, s.wrap(path.Join(homeName, string(gen)), err)
+	return cert, key, dir.Wrap(".", errors.Unwrap(err))
 }
 
 // Generations returns the complete generations, oldest first.
 func (s *Store) Generations() ([]Generation, error) {
-	names, err := s.list()
+	if s.home == nil {
+		return nil, nil
+	}
+	names, err := s.home.Names()
 	var gens []Generation
 	for _, name := range names {
 		if generationName.MatchString(name) {
@@ -292,15 +255,9 @@ func (s *Store) Prune(keep int, spare ...Generation) error {
 		if i >= len(gens)-keep || spared[gen] {
 			continue
 		}
-		tmp := tmpPrefix + randomSuffix()
-		if err := s.home.Rename(string(gen), tmp); err != nil {
-			return s.wrap(path.Join(homeName, string(gen)), err)
-		}
-		if err := s.home.RemoveAll(tmp); err != nil {
-			return s.wrap(path.Join(homeName, tmp), err)
+		if err := s.home.RemoveAll(string(gen)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
-
-func randomSuffix() string { return rand.Text()[:12] }

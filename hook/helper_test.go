@@ -44,22 +44,6 @@ func nextLine(t *testing.T, out *bufio.Scanner) string {
 	return out.Text()
 }
 
-// lockHelper takes the lock of the store in args and keeps it until stdin ends.
-func lockHelper(args []string) error {
-	s, err := OpenStore(args[0], "cert.pem", "key.pem")
-	if err != nil {
-		return err
-	}
-	unlock, err := s.Lock(context.Background())
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	fmt.Println("locked")
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
-}
-
 // deployHelper installs the two lineages in args[1:] in turn, for ever, into
 // the store args[0], and prints each step as it begins.
 func deployHelper(args []string) error {

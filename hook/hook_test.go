@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-var helpers = map[string]func(args []string) error{"lock": lockHelper, "deploy": deployHelper}
+var helpers = map[string]func(args []string) error{"deploy": deployHelper}
 
 var sharedCA = sync.OnceValues(func() (*mint.CA, error) { return mint.NewCA(mint.CAOptions{}) })
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/disk"
 )
 
 // outsideOf is a directory with files of every name that the store uses, as
@@ -92,8 +94,8 @@ func TestNothingOutsideTheCertsDirectoryIsEverTouched(t *testing.T) {
 					assert.Equal(t, b.Fingerprint(), onDisk(t, dir))
 					return
 				}
-				var disk *StoreError
-				require.ErrorAs(t, err, &disk)
+				var failed *disk.Error
+				require.ErrorAs(t, err, &failed)
 				assert.Contains(t, err.Error(), dir)
 			})
 		}

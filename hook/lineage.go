@@ -5,16 +5,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"mailu-hook/internal/disk"
 )
 
 const (
-	maxFile     = 1 << 20         // bytes; a chain of 100 SANs and five certificates takes 20 KiB
 	lineageWait = 2 * time.Second // how long certbot may take to switch its four links
 	lineagePoll = 20 * time.Millisecond
 )
@@ -76,15 +75,8 @@ func beingSwitched(src Source, err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMismatch)
 }
 
-// readFile reads a regular file of sane size. It opens the name once, without
-// blocking on a fifo, and judges what it opened.
 func readFile(name string) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	defer f.Close()
-	data, err := readRegular(f)
+	data, err := disk.ReadFile(name)
 	if err != nil {
 		return nil, unreadable(name, err)
 	}
@@ -104,38 +96,6 @@ func unreadable(name string, err error) error {
 		err = path.Err
 	}
 	return &Rejection{File: name, Fact: "cannot be read: " + err.Error(), Remedy: remedy, cause: err}
-}
-
-// readRegular reads the whole of an open regular file of at most maxFile bytes.
-func readRegular(f *os.File) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("larger than %d bytes", maxFile)
-	}
-	return data, err
-}
-
-func kind(mode fs.FileMode) string {
-	switch {
-	case mode.IsDir():
-		return "a directory"
-	case mode&fs.ModeNamedPipe != 0:
-		return "a fifo"
-	case mode&fs.ModeSocket != 0:
-		return "a socket"
-	case mode&fs.ModeDevice != 0:
-		return "a device"
-	case mode&fs.ModeSymlink != 0:
-		return "a symbolic link"
-	}
-	return "a special file"
 }
 
 // loads tells whether a TLS server could use the pair.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mint"
 )
 
@@ -119,7 +120,7 @@ func TestOnlyRegularFilesOfSaneSizeAreRead(t *testing.T) {
 		"fifo":       {func(t *testing.T, file string) { require.NoError(t, syscall.Mkfifo(file, 0o600)) }, "a fifo", "--cert FILE"},
 		"link loop":  {func(t *testing.T, file string) { require.NoError(t, os.Symlink(file, file)) }, "symbolic links", "--cert FILE"},
 		"device":     {func(t *testing.T, file string) { require.NoError(t, os.Symlink("/dev/zero", file)) }, "a device", "--cert FILE"},
-		"over 1 MiB": {func(t *testing.T, file string) { writeFile(t, file, make([]byte, maxFile+1), 0o600) }, "larger than 1048576 bytes", "--cert FILE"},
+		"over 1 MiB": {func(t *testing.T, file string) { writeFile(t, file, make([]byte, disk.MaxFile+1), 0o600) }, "larger than 1048576 bytes", "--cert FILE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -137,7 +138,7 @@ func TestOnlyRegularFilesOfSaneSizeAreRead(t *testing.T) {
 func TestAFileOfExactlyOneMiBIsRead(t *testing.T) {
 	pair, dir := issue(t, mint.Leaf{}), t.TempDir()
 	src := Source{CertFile: filepath.Join(dir, "c.pem"), KeyFile: filepath.Join(dir, "k.pem")}
-	padded := make([]byte, maxFile)
+	padded := make([]byte, disk.MaxFile)
 	for i := range padded {
 		padded[i] = '\n'
 	}

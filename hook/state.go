@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"time"
 
@@ -89,19 +88,19 @@ func (s *Store) State() (State, error) {
 	if s.home == nil {
 		return empty, nil
 	}
-	data, err := readIn(s.home, stateName)
+	data, err := s.home.Read(stateName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return empty, nil
 	}
 	if err != nil {
-		return empty, s.wrap(path.Join(homeName, stateName), err)
+		return empty, err
 	}
 	var state State
 	if err := json.Unmarshal(data, &state); err != nil {
-		return empty, s.wrap(path.Join(homeName, stateName), fmt.Errorf("damaged: %w", err))
+		return empty, s.home.Wrap(stateName, fmt.Errorf("damaged: %w", err))
 	}
 	if state.Version > stateVersion {
-		return empty, s.wrap(path.Join(homeName, stateName), fmt.Errorf("written by a newer mailu-hook (version %d)", state.Version))
+		return empty, s.home.Wrap(stateName, fmt.Errorf("written by a newer mailu-hook (version %d)", state.Version))
 	}
 	return state, nil
 }
@@ -114,16 +113,7 @@ func (s *Store) Record(state State) error {
 	if err != nil {
 		return fmt.Errorf("encoding the state: %w", err)
 	}
-	tmp := tmpPrefix + randomSuffix()
-	if err := s.write(s.home, tmp, append(data, '\n'), 0o600); err != nil {
-		_ = s.home.Remove(tmp)
-		return err
-	}
-	if err := s.home.Rename(tmp, stateName); err != nil {
-		_ = s.home.Remove(tmp)
-		return s.wrap(path.Join(homeName, stateName), err)
-	}
-	return s.sync(s.home, ".")
+	return s.home.Replace(stateName, append(data, '\n'), 0o600)
 }
 
 // knows tells whether lineage was seen with leaf.

@@ -1,7 +1,7 @@
 package hook
 
 import (
-	"errors"
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -150,7 +150,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	assert.Equal(t, before, snapshot(t, outside))
 }
 
-func TestStoreErrorNamesTheFile(t *testing.T) {
+func TestAnErrorOfTheDiskNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	install(t, dir, aged(t, time.Hour))
 	lock := filepath.Join(dir, homeName, "lock")
@@ -161,18 +161,17 @@ func TestStoreErrorNamesTheFile(t *testing.T) {
 	assert.Contains(t, say.HintOf(err), lock)
 }
 
-func TestStoreErrorHintsAtTheRemedy(t *testing.T) {
-	for cause, hint := range map[error]string{
-		syscall.ENOSPC: "make room",
-		syscall.EDQUOT: "make room",
-		syscall.EROFS:  "read-only",
-		syscall.EACCES: "as root",
-		syscall.EPERM:  "as root",
-		syscall.EIO:    "dmesg",
-	} {
-		err := &StoreError{"/mailu/certs", "cert.pem", &fs.PathError{Op: "openat", Path: "tmp-x", Err: cause}}
-		assert.Contains(t, say.HintOf(err), hint)
-		assert.Equal(t, "/mailu/certs/cert.pem: "+cause.Error(), err.Error())
-		assert.True(t, errors.Is(err, cause))
+func TestTwoDeploysAtOnceBothSucceed(t *testing.T) {
+	dir := t.TempDir()
+	a, b := aged(t, 2*time.Hour), aged(t, time.Hour)
+	stores, rules, results := []*Store{openStore(t, dir), openStore(t, dir)}, trusted(t), make(chan error, 2)
+	for i, bundle := range []*Bundle{a, b} {
+		go func() {
+			_, err := Deploy(context.Background(), bundle, stores[i], nil, Options{Rules: rules})
+			results <- err
+		}()
 	}
+	require.NoError(t, <-results)
+	require.NoError(t, <-results)
+	assert.Equal(t, b.Fingerprint(), onDisk(t, dir), "the newer one, in either order")
 }

@@ -1,10 +1,9 @@
 package hook
 
 import (
-	"fmt"
 	"path"
 
-	"golang.org/x/sys/unix"
+	"mailu-hook/internal/disk"
 )
 
 // Switch makes gen live: by the one rename(2) of the live link if the two names
@@ -14,10 +13,10 @@ import (
 // durable. The caller holds the lock.
 func (s *Store) Switch(gen Generation) error {
 	if s.Live() != gen {
-		if err := s.link(s.home, string(gen), liveName); err != nil {
+		if err := s.home.Link(string(gen), liveName); err != nil {
 			return err
 		}
-		if err := s.sync(s.home, "."); err != nil {
+		if err := s.home.Sync(); err != nil {
 			return err
 		}
 	}
@@ -26,30 +25,16 @@ func (s *Store) Switch(gen Generation) error {
 
 // freeLive makes way for the live link where a directory stands in its place,
 // as in a tree that was copied with its links followed (rsync -L, cp -rL). What
-// the two names lead to stays readable, because a link that leads to its own
-// name and the directory change places in one step.
+// the two names lead to stays readable.
 func (s *Store) freeLive() error {
 	if info, err := s.home.Lstat(liveName); err != nil || !info.IsDir() {
 		return nil
 	}
 	gen, err := s.freeName("00000000")
 	if err != nil {
-		return s.wrap(homeName, err)
+		return err
 	}
-	if err := s.home.Symlink(string(gen), string(gen)); err != nil {
-		return s.wrap(homeName, err)
-	}
-	dir, err := s.home.Open(".")
-	if err != nil {
-		return s.wrap(homeName, err)
-	}
-	defer dir.Close()
-	fd := int(dir.Fd())
-	if err := unix.Renameat2(fd, liveName, fd, string(gen), unix.RENAME_EXCHANGE); err != nil {
-		_ = s.home.Remove(string(gen))
-		return s.wrap(path.Join(homeName, liveName), fmt.Errorf("it is a directory where a link belongs, and cannot be exchanged: %w", err))
-	}
-	return s.wrap(homeName, dir.Sync())
+	return s.home.Displace(liveName, string(gen))
 }
 
 func (s *Store) linkNames() error {
@@ -58,7 +43,7 @@ func (s *Store) linkNames() error {
 		if s.isLink(n.name, n.file) {
 			continue
 		}
-		if err := s.link(s.root, linkTarget(n.file), n.name); err != nil {
+		if err := s.certs.LinkVia(path.Join(homeName, disk.TempName()), linkTarget(n.file), n.name); err != nil {
 			return err
 		}
 		changed = true
@@ -66,5 +51,5 @@ func (s *Store) linkNames() error {
 	if !changed {
 		return nil
 	}
-	return s.sync(s.root, ".")
+	return s.certs.Sync()
 }

@@ -74,7 +74,7 @@ func (s *Store) installedBundle() (*Bundle, error) {
 		b, _ := s.Bundle(s.Live())
 		return b, nil
 	}
-	b, _ := Parse(Source{CertFile: filepath.Join(s.dir, s.certName), KeyFile: filepath.Join(s.dir, s.keyName)}, p.cert, p.key)
+	b, _ := Parse(Source{CertFile: filepath.Join(s.Dir(), s.certName), KeyFile: filepath.Join(s.Dir(), s.keyName)}, p.cert, p.key)
 	return b, nil
 }
 
@@ -87,6 +87,6 @@ func (s *Store) Bundle(gen Generation) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(s.dir, homeName, string(gen))
+	dir := filepath.Join(s.Dir(), homeName, string(gen))
 	return Parse(Source{CertFile: filepath.Join(dir, certFile), KeyFile: filepath.Join(dir, keyFile)}, cert, key)
 }

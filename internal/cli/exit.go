@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/front"
 	"mailu-hook/internal/say"
 	"mailu-hook/reload"
@@ -68,7 +69,7 @@ func exitStatus(err error) int {
 		return exitRollbackFailed
 	case errors.Is(err, hook.ErrRolledBack):
 		return exitRolledBack
-	case errors.Is(err, hook.ErrLocked):
+	case errors.Is(err, disk.ErrLocked):
 		return exitLocked
 	case errors.Is(err, hook.ErrPending), errors.Is(err, hook.ErrWaiting):
 		return exitPending

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/front"
 	"mailu-hook/internal/say"
 	"mailu-hook/reload"
@@ -34,7 +35,7 @@ func TestEachErrorHasItsExitStatus(t *testing.T) {
 		"rolled back, cause": {fmt.Errorf("%w: %w", hook.ErrRolledBack, &front.Refusal{Err: cause}), 4},
 		"rollback failed":    {hook.ErrRollbackFailed, 5},
 		"rollback, engine":   {fmt.Errorf("%w: %w; then %w", hook.ErrRollbackFailed, &front.Refusal{Err: cause}, reload.ErrEngine), 5},
-		"locked":             {hook.ErrLocked, 7},
+		"locked":             {disk.ErrLocked, 7},
 		"pending":            {hook.ErrPending, 8},
 		"pending, engine":    {fmt.Errorf("%w: %w", hook.ErrPending, reload.ErrEngine), 8},
 	} {

@@ -1,0 +1,50 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"syscall"
+)
+
+// Error is a failure to read or write a directory. What is there is as it was
+// before the step that failed.
+type Error struct {
+	Dir, Name string // the path given to Open, and what is concerned below it
+	Err       error
+}
+
+func (e *Error) Error() string {
+	err := e.Err
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return fmt.Sprintf("%s: %v", path.Join(e.Dir, e.Name), err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint is the remedy for the commonest causes.
+func (e *Error) Hint() string {
+	switch {
+	case errors.Is(e.Err, syscall.ENOSPC), errors.Is(e.Err, syscall.EDQUOT):
+		return "the file system is full: make room; a deploy needs about 64 KiB"
+	case errors.Is(e.Err, syscall.EROFS):
+		return "the file system is mounted read-only: mount it read-write, and look at dmesg for why"
+	case errors.Is(e.Err, fs.ErrPermission):
+		return "run mailu-hook as root, or as the owner of " + e.Dir
+	}
+	return "look at " + path.Join(e.Dir, e.Name) + " (and at dmesg, if the disk is failing)"
+}
+
+// Wrap makes err, such as one about the content of the file name, an [*Error]
+// of this directory. One that is an [*Error] already stays as it is, as does nil.
+func (d *Dir) Wrap(name string, err error) error {
+	var known *Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	return &Error{d.base, path.Join(d.name, name), err}
+}

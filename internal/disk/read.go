@@ -1,0 +1,105 @@
+package disk
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// MaxFile is the most that is read of a file, in bytes; a chain of 100 SANs and
+// five certificates takes 20 KiB.
+const MaxFile = 1 << 20
+
+// Read reads the regular file name, which links inside the directory may lead
+// to, of at most MaxFile bytes. What is not regular is not opened, as opening
+// can have effects of its own (a tape, a fifo's writer).
+func (d *Dir) Read(name string) ([]byte, error) {
+	data, err := d.read(name)
+	return data, d.Wrap(name, err)
+}
+
+func (d *Dir) read(name string) ([]byte, error) {
+	info, err := d.root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
+	}
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readRegular(f)
+}
+
+// ReadFile reads a regular file of at most MaxFile bytes anywhere. It opens the
+// path once, without blocking on a fifo, and judges what it opened. Its errors
+// are those of package os.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readRegular(f)
+}
+
+func readRegular(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err == nil && len(data) > MaxFile {
+		err = fmt.Errorf("larger than %d bytes", MaxFile)
+	}
+	return data, err
+}
+
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a fifo"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	}
+	return "a special file"
+}
+
+// Readlink returns what the link name leads to.
+func (d *Dir) Readlink(name string) (string, error) {
+	target, err := d.root.Readlink(name)
+	return target, d.Wrap(name, err)
+}
+
+// Lstat describes what has that name, and does not follow a link.
+func (d *Dir) Lstat(name string) (fs.FileInfo, error) {
+	info, err := d.root.Lstat(name)
+	return info, d.Wrap(name, err)
+}
+
+// Names returns the names in the directory, sorted.
+func (d *Dir) Names() ([]string, error) {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return nil, d.Wrap(".", err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, d.Wrap(".", err)
+}
