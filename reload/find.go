@@ -51,6 +51,7 @@ type Front struct {
 	pid        int              // of PID 1, on the engine's host
 	proxy      string           // PROXY_PROTOCOL as it stands
 	fileMounts []string         // of the pair's files one by one
+	overrides  string           // on the host: what nginx includes; "" if nothing is mounted there
 	ips        []string         // of the container, or of the host if it shares that network
 	published  map[int][]string // by port of the container: host:port
 	restarted  bool             // by us: once is enough to know whether it helps
@@ -136,6 +137,8 @@ func newFront(e *Engine, info container.InspectResponse) *Front {
 		switch path.Clean(m.Destination) {
 		case mountPoint:
 			f.CertsDir = m.Source
+		case overridesPoint:
+			f.overrides = m.Source
 		case path.Join(mountPoint, f.CertName), path.Join(mountPoint, f.KeyName):
 			f.fileMounts = append(f.fileMounts, m.Destination)
 		}

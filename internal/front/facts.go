@@ -82,7 +82,7 @@ func ParseEnvironment(get func(string) string) Facts {
 		if k.byPorts && !slices.Contains(ports, n) || k.byTLS && !slices.Contains(tls, n) {
 			continue
 		}
-		k.Proxy = proxied(get("PROXY_PROTOCOL"), k.Number)
+		k.Proxy = Proxied(get("PROXY_PROTOCOL"), k.Number)
 		f.Ports = append(f.Ports, k.Port)
 	}
 	return f
@@ -116,24 +116,29 @@ func NginxOnly(proxy string) []Port {
 		if k.Number == 4190 {
 			continue
 		}
-		k.Proxy = proxied(proxy, k.Number)
+		k.Proxy = Proxied(proxy, k.Number)
 		ports = append(ports, k.Port)
 	}
 	return ports
 }
 
-// proxied tells whether PROXY_PROTOCOL covers a port; "http" is Mailu 2.0's.
-func proxied(list string, port int) bool {
+// Proxied tells whether PROXY_PROTOCOL, as it stands in list, covers a port;
+// "http" is Mailu 2.0's.
+func Proxied(list string, port int) bool {
 	for item := range strings.SplitSeq(list, ",") {
 		switch item {
-		case strconv.Itoa(port), "all", "all-but-http":
+		case strconv.Itoa(port), "all":
 			return true
+		case "all-but-http":
+			if port != 80 {
+				return true
+			}
 		case "mail":
-			if port != 443 {
+			if port != 443 && port != 80 {
 				return true
 			}
 		case "http":
-			if port == 443 {
+			if port == 443 || port == 80 {
 				return true
 			}
 		}
