@@ -235,7 +235,7 @@ func (d *deploy) served() bool {
 // superseded: what is installed is as good and not older (a "-0001" twin of
 // the lineage, or an old copy of it), and no person insists.
 func (d *deploy) superseded(old Pair) bool {
-	if d.o.ByHand || old.Leaf == nil || fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
+	if d.o.ByHand || old.Leaf == nil || IsPlaceholder(old.Leaf) || fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
 		return false
 	}
 	if d.b.Leaf().NotBefore.After(old.Leaf.NotBefore) || len(Missing(old.Leaf, d.o.Facts.Hostnames)) > len(Missing(d.b.Leaf(), d.o.Facts.Hostnames)) {

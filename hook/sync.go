@@ -54,8 +54,11 @@ func (s *Store) generationOf(leaf string) *Bundle {
 	return nil
 }
 
-// newer tells whether a was issued after b, or b has expired.
+// newer tells whether a was issued after b, or b has expired or is no real one.
 func newer(a, b *Bundle) bool {
+	if IsPlaceholder(a.Leaf()) != IsPlaceholder(b.Leaf()) {
+		return IsPlaceholder(b.Leaf())
+	}
 	return a.Leaf().NotBefore.After(b.Leaf().NotBefore) || time.Now().After(b.Leaf().NotAfter) && a.Leaf().NotAfter.After(b.Leaf().NotAfter)
 }
 

@@ -91,7 +91,8 @@ func (d *deployment) chooseGeneration(store *hook.Store) (hook.Generation, error
 	}
 	live, _ := store.Bundle(store.Live())
 	for _, gen := range slices.Backward(gens) {
-		if b, err := store.Bundle(gen); gen < store.Live() && err == nil && (live == nil || b.Fingerprint() != live.Fingerprint()) {
+		b, err := store.Bundle(gen)
+		if gen < store.Live() && err == nil && !hook.IsPlaceholder(b.Leaf()) && (live == nil || b.Fingerprint() != live.Fingerprint()) {
 			return gen, nil
 		}
 	}

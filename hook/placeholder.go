@@ -1,0 +1,55 @@
+package hook
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+const (
+	placeholderName = "mailu-hook placeholder" // the common name by which one is known
+	placeholderLife = 7 * 24 * time.Hour
+)
+
+// Placeholder makes a self-signed bundle for names that lets a front without a
+// certificate bring TLS up, so that it can answer a challenge for a real one. No
+// client trusts it. It counts as older than every real certificate.
+func Placeholder(names []string) (*Bundle, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a placeholder: %w", err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(now.UnixNano()),
+		Subject:               pkix.Name{CommonName: placeholderName},
+		DNSNames:              names,
+		NotBefore:             now.Add(-skew),
+		NotAfter:              now.Add(placeholderLife),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("making a placeholder: %w", err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("making a placeholder: %w", err)
+	}
+	return Parse(Source{CertFile: placeholderName, KeyFile: placeholderName},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: privateKey, Bytes: keyDER}))
+}
+
+// IsPlaceholder tells whether a leaf is one that Placeholder made.
+func IsPlaceholder(leaf *x509.Certificate) bool {
+	return leaf.Subject.CommonName == placeholderName && selfSigned(leaf)
+}
