@@ -1,0 +1,196 @@
+package acme
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	lego "github.com/go-acme/lego/v4/acme"
+
+	"mailu-hook/internal/say"
+)
+
+// Account is an account at a CA, as the state directory knows it.
+type Account struct {
+	Directory string    `json:"directory"`
+	URL       string    `json:"url"` // "" until the CA has made the account
+	Email     string    `json:"email,omitempty"`
+	Created   time.Time `json:"created,omitzero"`
+	Status    string    `json:"-"` // as the CA says: valid, deactivated, revoked
+}
+
+// Errors of accounts that callers decide on.
+var (
+	ErrNoAccount = errors.New("there is no account at this CA yet")
+	ErrTerms     = errors.New("the CA's terms of service were not agreed to")
+)
+
+// signIn makes sure that the CA knows the account. The key is on disk before the
+// CA hears of it, and the CA answers the same key with the same account (RFC 8555,
+// section 7.3.1); so an account is never lost, whatever ends the run.
+func (c *Client) signIn() error {
+	if err := c.connect(); err != nil {
+		return err
+	}
+	switch {
+	case c.account.URL == "":
+		return c.register()
+	case c.o.Email != "" && c.o.Email != c.account.Email:
+		return c.changeEmail()
+	}
+	return nil
+}
+
+func (c *Client) register() error {
+	meta := c.core.GetDirectory().Meta
+	switch {
+	case meta.TermsOfService != "" && !c.o.AgreeTOS:
+		return say.Hint(local{fmt.Errorf("%w: %s", ErrTerms, say.Plain(meta.TermsOfService))}, "read them, and say once: --agree-tos")
+	case meta.ExternalAccountRequired && c.o.EAB == nil:
+		return say.Hint(local{errors.New("making an account: the CA binds each to one of its own")}, "%s", hints["externalAccountRequired"])
+	}
+	c.account = Account{Directory: c.o.Directory, Email: c.o.Email, Created: time.Now().UTC()}
+	if err := c.state.keepAccount(c.account, c.key); err != nil {
+		return err
+	}
+	c.progress("making an account at %s", c.o.Directory)
+	request := lego.Account{TermsOfServiceAgreed: c.o.AgreeTOS, Contact: contact(c.o.Email)}
+	var made lego.ExtendedAccount
+	var err error
+	if c.o.EAB != nil {
+		made, err = c.core.Accounts.NewEAB(request, c.o.EAB.KeyID, c.o.EAB.HMAC)
+	} else {
+		made, err = c.core.Accounts.New(request)
+	}
+	if err != nil {
+		return c.explain(err, "making an account", "")
+	}
+	if made.Location == "" {
+		return errors.New("making an account: the CA did not name it (no Location)")
+	}
+	c.account.URL = made.Location
+	return c.state.keepAccount(c.account, c.key)
+}
+
+func (c *Client) changeEmail() error {
+	if _, err := c.core.Accounts.Update(c.account.URL, lego.Account{Contact: contact(c.o.Email)}); err != nil {
+		return c.explain(err, "changing the contact of the account", "")
+	}
+	c.account.Email = c.o.Email
+	return c.state.keepAccount(c.account, nil)
+}
+
+func contact(email string) []string {
+	if email == "" {
+		return []string{}
+	}
+	return []string{"mailto:" + email}
+}
+
+// Account returns the account at the CA, and asks the CA for its status. It wraps
+// ErrNoAccount if none was made; with another error the account is as far as it
+// is known here.
+func (c *Client) Account() (Account, error) {
+	account, _, err := c.state.account(c.o.Directory)
+	if err == nil {
+		err = c.connect()
+	}
+	if err != nil {
+		return account, err
+	}
+	there, err := c.core.Accounts.Get(account.URL)
+	if err != nil {
+		return account, c.explain(err, "asking for the account", "")
+	}
+	account.Status = there.Status
+	return account, nil
+}
+
+// Deactivate ends the account at the CA for ever, and forgets it here (RFC 8555,
+// section 7.3.6). After an error nothing is forgotten. Certificates stay valid.
+func (c *Client) Deactivate() (Account, error) {
+	account, _, err := c.state.account(c.o.Directory)
+	if err == nil {
+		err = c.connect()
+	}
+	if err != nil {
+		return account, err
+	}
+	err = c.explain(c.core.Accounts.Deactivate(account.URL), "deactivating the account", "")
+	if err != nil && !isProblem(err, "unauthorized") && !isProblem(err, "accountDoesNotExist") { // it is gone already
+		return account, err
+	}
+	account.Status = "deactivated"
+	return account, c.state.forgetAccount(c.o.Directory)
+}
+
+const (
+	accountsName = "accounts"
+	accountFile  = "account.json"
+	keyFile      = "key.pem"
+)
+
+// account reads what is kept of the account of a directory, and its key. It wraps
+// ErrNoAccount if the CA has not made one; a key that was kept before comes with
+// that error.
+func (s *State) account(directory string) (a Account, key crypto.Signer, err error) {
+	none := say.Hint(fmt.Errorf("%w: %s", ErrNoAccount, directory), "'mailu-hook renew' makes one at first use")
+	dir, err := s.open(accountsName, fileName(directory))
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil, none
+	}
+	if err != nil {
+		return a, nil, err
+	}
+	defer dir.Close()
+	data, err := dir.Read(keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil, none
+	}
+	if err != nil {
+		return a, nil, err
+	}
+	if key, err = decodeKey(data); err != nil {
+		return a, nil, say.Hint(fmt.Errorf("%s/%s: %w", dir.Path(), keyFile, err), "restore it from a backup, or remove the directory for a new account")
+	}
+	if err := readJSON(dir, accountFile, &a); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return a, key, err
+	}
+	if a.URL == "" {
+		return a, key, none
+	}
+	return a, key, nil
+}
+
+// keepAccount writes the account, and before it the key where that is not nil.
+func (s *State) keepAccount(a Account, key crypto.Signer) error {
+	dir, err := s.make(accountsName, fileName(a.Directory))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if key != nil {
+		data, err := encodeKey(key)
+		if err != nil {
+			return err
+		}
+		if err := dir.Replace(keyFile, data, 0o600); err != nil {
+			return err
+		}
+	}
+	return writeJSON(dir, accountFile, a)
+}
+
+func (s *State) forgetAccount(directory string) error {
+	dir, err := s.open(accountsName)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.RemoveAll(fileName(directory)); err != nil {
+		return err
+	}
+	return dir.Sync()
+}

@@ -1,0 +1,157 @@
+package acme
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	lego "github.com/go-acme/lego/v4/acme"
+	"github.com/go-acme/lego/v4/acme/api"
+	"github.com/go-acme/lego/v4/challenge"
+	"github.com/go-acme/lego/v4/challenge/dns01"
+	"github.com/go-acme/lego/v4/providers/dns/acmedns"
+	"github.com/go-acme/lego/v4/providers/dns/cloudflare"
+	"github.com/go-acme/lego/v4/providers/dns/desec"
+	"github.com/go-acme/lego/v4/providers/dns/digitalocean"
+	"github.com/go-acme/lego/v4/providers/dns/exec"
+	"github.com/go-acme/lego/v4/providers/dns/gandiv5"
+	"github.com/go-acme/lego/v4/providers/dns/hetzner"
+	"github.com/go-acme/lego/v4/providers/dns/httpreq"
+	"github.com/go-acme/lego/v4/providers/dns/ionos"
+	"github.com/go-acme/lego/v4/providers/dns/netcup"
+	"github.com/go-acme/lego/v4/providers/dns/ovh"
+	"github.com/go-acme/lego/v4/providers/dns/rfc2136"
+
+	"mailu-hook/internal/say"
+)
+
+// provider is one way to change DNS, and how the variables begin that configure
+// it.
+type provider struct {
+	open     func() (challenge.Provider, error)
+	prefixes []string
+}
+
+// as turns a provider's own constructor into one of any provider.
+func as[P challenge.Provider](open func() (P, error)) func() (challenge.Provider, error) {
+	return func() (challenge.Provider, error) { return open() }
+}
+
+// providers are those that are linked in. Each costs: lego's about 200 together
+// make the program 54 MB larger, these under one.
+var providers = map[string]provider{
+	"acme-dns":     {as(acmedns.NewDNSProvider), []string{"ACME_DNS_"}},
+	"cloudflare":   {as(cloudflare.NewDNSProvider), []string{"CLOUDFLARE_", "CF_"}},
+	"desec":        {as(desec.NewDNSProvider), []string{"DESEC_"}},
+	"digitalocean": {as(digitalocean.NewDNSProvider), []string{"DO_"}},
+	"exec":         {as(exec.NewDNSProvider), []string{"EXEC_"}},
+	"gandiv5":      {as(gandiv5.NewDNSProvider), []string{"GANDIV5_"}},
+	"hetzner":      {as(hetzner.NewDNSProvider), []string{"HETZNER_"}},
+	"httpreq":      {as(httpreq.NewDNSProvider), []string{"HTTPREQ_"}},
+	"ionos":        {as(ionos.NewDNSProvider), []string{"IONOS_"}},
+	"netcup":       {as(netcup.NewDNSProvider), []string{"NETCUP_"}},
+	"ovh":          {as(ovh.NewDNSProvider), []string{"OVH_"}},
+	"rfc2136":      {as(rfc2136.NewDNSProvider), []string{"DNSUPDATE_", "RFC2136_"}},
+}
+
+// DNSProviders are the names of the providers, sorted.
+func DNSProviders() []string { return slices.Sorted(maps.Keys(providers)) }
+
+// IsProviderVariable tells whether a variable configures one of the providers.
+func IsProviderVariable(name string) bool {
+	for _, p := range providers {
+		if slices.ContainsFunc(p.prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// DNSProvider answers dns-01 by a provider of that name, which takes what it
+// needs from the environment of the process: lego documents the variables, and
+// each may end in _FILE and name a file that holds the value.
+//
+// The answer counts as seen once every authoritative server of the zone shows it;
+// with a resolver given, once that one does.
+func DNSProvider(name, resolver string, noCheck bool) (Solver, error) {
+	p, ok := providers[name]
+	if !ok {
+		return nil, say.Hint(fmt.Errorf("there is no DNS provider %s", say.Foreign(name)), "one of %s; exec runs a program of yours", strings.Join(DNSProviders(), ", "))
+	}
+	opened, err := p.open()
+	if err != nil {
+		return nil, say.Hint(fmt.Errorf("preparing the DNS provider %s: %s", name, say.Plain(err.Error())),
+			"it takes variables that begin with %s from the environment or from the configuration file; see https://go-acme.github.io/lego/dns/", strings.Join(p.prefixes, " or "))
+	}
+	var options []dns01.ChallengeOption
+	if resolver != "" {
+		options = append(options, dns01.AddRecursiveNameservers([]string{resolver}),
+			dns01.DisableAuthoritativeNssPropagationRequirement(), dns01.RecursiveNSsPropagationRequirement())
+	}
+	return &dnsSolver{provider: opened, options: options, skip: noCheck}, nil
+}
+
+type dnsSolver struct {
+	provider challenge.Provider
+	options  []dns01.ChallengeOption
+	skip     bool
+	mu       sync.Mutex // some services change a zone by reading it and writing it anew
+}
+
+func (*dnsSolver) kind() challenge.Type { return challenge.DNS01 }
+
+// width is one for providers that say that they cannot hold several answers.
+func (s *dnsSolver) width() int {
+	if _, one := s.provider.(interface{ Sequential() time.Duration }); one {
+		return 1
+	}
+	return width
+}
+
+func (s *dnsSolver) present(_ context.Context, a answerTo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return foreign(s.provider.Present(a.name, a.token, a.keyAuth))
+}
+
+func (s *dnsSolver) cleanUp(_ context.Context, a answerTo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return foreign(s.provider.CleanUp(a.name, a.token, a.keyAuth))
+}
+
+// check waits until the record can be seen, as long as the provider thinks that
+// this may take. lego's wait takes no context; the wrapped check ends it.
+func (s *dnsSolver) check(ctx context.Context, a answerTo) error {
+	if s.skip {
+		return nil
+	}
+	untilDone := dns01.WrapPreCheck(func(_, fqdn, value string, check dns01.PreCheckFunc) (bool, error) {
+		if ctx.Err() != nil {
+			return true, context.Cause(ctx)
+		}
+		return check(fqdn, value)
+	})
+	seen := func(*api.Core, string, lego.Challenge) error { return nil }
+	waiter := dns01.NewChallenge(a.core, seen, s.provider, append(s.options, untilDone)...)
+	err := waiter.Solve(lego.Authorization{
+		Identifier: lego.Identifier{Type: "dns", Value: a.name},
+		Challenges: []lego.Challenge{{Type: string(challenge.DNS01), Token: a.token}},
+	})
+	if err != nil && ctx.Err() == nil {
+		return say.Hint(fmt.Errorf("waiting for the TXT record to be seen: %s", say.Plain(err.Error())),
+			"is the zone the one that the world asks, and is _acme-challenge not delegated elsewhere? The provider's variable …PROPAGATION_TIMEOUT sets how long to wait; --no-self-check goes on unseen")
+	}
+	return err
+}
+
+func foreign(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s", say.Plain(err.Error()))
+}

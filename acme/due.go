@@ -1,0 +1,127 @@
+package acme
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Due says whether a lineage is to be renewed.
+type Due struct {
+	Now    bool
+	Reason string
+	At     time.Time // when it will be, if nothing changes; zero when it is now
+
+	asked bool // by a person or by a changed request, not by the calendar
+}
+
+// Due holds the lineage against what is wanted of it. force is a person's word.
+// It asks nobody: Client.Refresh brings the CA's renewal information up to date.
+func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
+	changed := func(format string, args ...any) Due {
+		return Due{Now: true, Reason: fmt.Sprintf(format, args...), asked: true}
+	}
+	switch {
+	case l.Leaf == nil:
+		return changed("there is no certificate yet")
+	case l.Directory != want.Directory:
+		return changed("it was issued by another CA (%s)", l.Directory)
+	case !want.sameNames(l.Names):
+		return changed("the names have changed (they were %s)", strings.Join(l.Names, ", "))
+	case keyTypeOf(l.Leaf.PublicKey) != want.Key:
+		return changed("the type of its key has changed (it was %s)", keyTypeOf(l.Leaf.PublicKey))
+	case l.Profile != want.Profile:
+		return changed("the profile has changed (it was %q)", l.Profile)
+	case force:
+		return changed("asked for by --force")
+	case now.After(l.Leaf.NotAfter):
+		return Due{Now: true, Reason: "it has expired"}
+	case l.Info.about(l.Leaf):
+		if !now.Before(l.Info.Draw) {
+			return Due{Now: true, Reason: fmt.Sprintf("the CA suggests to renew it between %s and %s", instant(l.Info.Start), instant(l.Info.End))}
+		}
+		return Due{Reason: "the time that was drawn from the CA's suggestion has not come", At: l.Info.Draw}
+	}
+	at := l.Leaf.NotAfter.Add(-reserve(l.lifetime()))
+	if !now.Before(at) {
+		return Due{Now: true, Reason: fmt.Sprintf("%s of its lifetime of %s are left", short(l.Leaf.NotAfter.Sub(now)), short(l.lifetime()))}
+	}
+	return Due{Reason: fmt.Sprintf("%s are left", short(l.Leaf.NotAfter.Sub(now))), At: at}
+}
+
+func (l *Lineage) lifetime() time.Duration { return l.Leaf.NotAfter.Sub(l.Leaf.NotBefore) }
+
+// reserve is how much of a lifetime is left when a certificate is renewed without
+// the CA's advice: a third, half of a short one (as Let's Encrypt recommends for
+// its profiles classic and shortlived).
+func reserve(lifetime time.Duration) time.Duration {
+	if lifetime < 10*day {
+		return lifetime / 2
+	}
+	return lifetime / 3
+}
+
+const (
+	firstWait    = 15 * time.Minute // after a failure; doubled for each further one
+	longestWait  = 12 * time.Hour
+	adviceWait   = 6 * time.Hour      // between issuances that the CA's advice asks for
+	longestLimit = 8 * 24 * time.Hour // of what a CA says; Let's Encrypt's longest is a week
+)
+
+// DefaultInterval is the least time between two issuances of the same request.
+// Let's Encrypt allows five in a week, and gives one back every 34 hours.
+const DefaultInterval = 36 * time.Hour
+
+// Wait tells until when the lineage must not be tried although it is due, and
+// why: zero if it may be tried now. insist is a person's word against the waiting
+// time after failures, and not against the CA's limit.
+func (l *Lineage) Wait(due Due, interval time.Duration, now time.Time, insist bool) (until time.Time, reason string) {
+	if ahead(l.Limited, now, longestLimit) {
+		return l.Limited, "the CA takes no request before: " + l.Failure
+	}
+	if !insist && ahead(l.Next, now, longestWait) {
+		return l.Next, fmt.Sprintf("attempt %d failed: %s", l.Failures, l.Failure)
+	}
+	if l.Leaf == nil || due.asked && !strings.Contains(due.Reason, "--force") {
+		return time.Time{}, ""
+	}
+	if l.Info.about(l.Leaf) && !due.asked {
+		interval = min(interval, adviceWait)
+	}
+	interval = min(interval, l.lifetime()/3)
+	if next := l.Issued.Add(interval); ahead(next, now, interval) {
+		return next, fmt.Sprintf("a certificate was issued at %s, and the least interval is %s", instant(l.Issued), short(interval))
+	}
+	return time.Time{}, ""
+}
+
+// ahead tells whether t is yet to come, but not further away than most, as if the
+// clock had been wrong once.
+func ahead(t, now time.Time, most time.Duration) bool {
+	return now.Before(t) && t.Sub(now) <= most
+}
+
+// fail remembers why no certificate was obtained, and when to try again.
+func (l *Lineage) fail(err error, now time.Time) {
+	l.Failure, l.Limited = err.Error(), time.Time{}
+	var problem *Problem
+	if errors.As(err, &problem) {
+		l.Limited = problem.Until
+	}
+	l.Next = now.Add(min(firstWait<<min(l.Failures, 10), longestWait)).UTC()
+	l.Failures++
+}
+
+func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// short is a duration as people say it.
+func short(d time.Duration) string {
+	switch {
+	case d >= 2*day:
+		return fmt.Sprintf("%d days", d/day)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,139 @@
+package acme
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	lego "github.com/go-acme/lego/v4/acme"
+	"github.com/go-acme/lego/v4/acme/api"
+	"github.com/go-acme/lego/v4/certificate"
+
+	"mailu-hook/internal/say"
+)
+
+// Info is the CA's renewal information on a certificate (RFC 9773), and the time
+// that was drawn from its window once, so that further runs do not draw again.
+type Info struct {
+	Leaf        string    `json:"leaf"` // SHA-256
+	Start       time.Time `json:"start,omitzero"`
+	End         time.Time `json:"end,omitzero"`
+	Draw        time.Time `json:"draw,omitzero"` // zero: the CA gave no usable window
+	Explanation string    `json:"explanation_url,omitempty"`
+	Next        time.Time `json:"next"` // when to ask again
+}
+
+const (
+	infoInterval    = 6 * time.Hour // between questions, where the CA names none
+	leastInterval   = time.Minute
+	longestInterval = day // RFC 9773, section 4.3.2 wants limits of the client's own
+)
+
+// about tells whether there is a usable window for the leaf.
+func (i *Info) about(leaf *x509.Certificate) bool {
+	return i != nil && i.Leaf == fingerprint(leaf) && !i.Draw.IsZero()
+}
+
+// stale tells whether the CA is to be asked.
+func (i *Info) stale(leaf *x509.Certificate, now time.Time) bool {
+	return i == nil || i.Leaf != fingerprint(leaf) || !ahead(i.Next, now, longestInterval)
+}
+
+// Refresh asks the CA for renewal information if it is time to (RFC 9773, section
+// 4.3), and remembers the answer. Without a usable answer the lineage keeps what
+// it had; the error is for the log, as renewal goes on by the lifetime.
+func (c *Client) Refresh(l *Lineage, now time.Time) error {
+	if l.Leaf == nil || l.Directory != c.o.Directory || !l.Info.stale(l.Leaf, now) {
+		return nil
+	}
+	if err := c.connect(); err != nil {
+		return err
+	}
+	window, explanation, wait, err := c.askInfo(l.Leaf)
+	if errors.Is(err, api.ErrNoARI) {
+		err, wait = nil, longestInterval
+	}
+	next := &Info{Leaf: fingerprint(l.Leaf), Explanation: explanation, Next: now.Add(clamp(wait)).UTC()}
+	switch {
+	case err != nil:
+	case window == nil: // the CA offers none
+	default:
+		if err = plausible(*window, l.Leaf); err == nil {
+			next.Start, next.End = window.Start.UTC(), window.End.UTC()
+			next.Draw = draw(*window).UTC()
+		}
+	}
+	if old := l.Info; old.about(l.Leaf) && (err != nil || old.Start.Equal(next.Start) && old.End.Equal(next.End)) {
+		next.Start, next.End, next.Draw = old.Start, old.End, old.Draw
+	}
+	l.Info = next
+	if rerr := l.record(); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+// askInfo returns the window, nil if the CA offers none. lego's own call does not
+// look at the status of the answer.
+func (c *Client) askInfo(leaf *x509.Certificate) (window *lego.Window, explanation string, wait time.Duration, err error) {
+	id, err := certificate.MakeARICertID(leaf)
+	if err != nil {
+		return nil, "", 0, fmt.Errorf("naming the certificate: %w", err)
+	}
+	response, err := c.core.Certificates.GetRenewalInfo(id)
+	if errors.Is(err, api.ErrNoARI) {
+		return nil, "", 0, err
+	}
+	if err != nil {
+		return nil, "", 0, c.explain(err, "asking for renewal information", "")
+	}
+	defer response.Body.Close()
+	wait = retryAfter(response.Header, time.Now())
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, say.Foreign(string(body)))
+	}
+	var info lego.RenewalInfoResponse
+	if err == nil {
+		err = json.Unmarshal(body, &info)
+	}
+	if err != nil {
+		return nil, "", wait, fmt.Errorf("asking for renewal information: %w", err)
+	}
+	return &info.SuggestedWindow, info.ExplanationURL, wait, nil
+}
+
+// plausible refuses windows that cannot be meant: of zero or negative length (RFC
+// 9773, section 4.2), long before the certificate, or not before it expires. A
+// CA that revokes names a window in the past, and so at most an hour or so before
+// the certificate began.
+func plausible(w lego.Window, leaf *x509.Certificate) error {
+	if !w.Start.Before(w.End) || w.Start.Before(leaf.NotBefore.Add(-day)) || w.End.After(leaf.NotAfter) {
+		return fmt.Errorf("the CA suggests to renew a certificate of %s to %s between %s and %s: ignored",
+			instant(leaf.NotBefore), instant(leaf.NotAfter), instant(w.Start), instant(w.End))
+	}
+	return nil
+}
+
+// draw picks a time in the window, each with the same chance, so that the
+// certificates of one day are not all renewed on one day (RFC 9773, section 4.2).
+func draw(w lego.Window) time.Time { return w.Start.Add(rand.N(w.End.Sub(w.Start))) }
+
+func clamp(wait time.Duration) time.Duration {
+	if wait == 0 {
+		return infoInterval
+	}
+	return min(max(wait, leastInterval), longestInterval)
+}
+
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,110 @@
+package acme
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// KeyType names a kind of private key.
+type KeyType string
+
+// The kinds of keys that public CAs certify and mail clients know.
+const (
+	EC256   KeyType = "ec256"
+	EC384   KeyType = "ec384"
+	RSA2048 KeyType = "rsa2048"
+	RSA4096 KeyType = "rsa4096"
+)
+
+// KeyTypes are all of them, the default first.
+var KeyTypes = []KeyType{EC256, EC384, RSA2048, RSA4096}
+
+// newKey makes a private key.
+func newKey(kind KeyType) (crypto.Signer, error) {
+	switch kind {
+	case EC256, "":
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case EC384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case RSA2048:
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case RSA4096:
+		return rsa.GenerateKey(rand.Reader, 4096)
+	}
+	return nil, fmt.Errorf("no such type of key: %q", string(kind))
+}
+
+// keyTypeOf is the type of a public key, "" if it is none of ours.
+func keyTypeOf(public crypto.PublicKey) KeyType {
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256():
+			return EC256
+		case elliptic.P384():
+			return EC384
+		}
+	case *rsa.PublicKey:
+		switch key.N.BitLen() {
+		case 2048:
+			return RSA2048
+		case 4096:
+			return RSA4096
+		}
+	}
+	return ""
+}
+
+const pemKey = "PRIVATE KEY" // PKCS#8 (RFC 7468, section 10)
+
+func encodeKey(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a private key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
+}
+
+func decodeKey(data []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != pemKey {
+		return nil, errors.New("not a private key in PEM")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, errors.New("not a private key in PKCS#8") // the cause may quote it
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("not a key that can sign")
+	}
+	return signer, nil
+}
+
+// newCSR asks for names with key. The common name stays empty: it could hold no
+// name of more than 64 bytes, and no client looks at it (RFC 9525, section 2).
+func newCSR(key crypto.Signer, names []string) ([]byte, error) {
+	request := &x509.CertificateRequest{}
+	for _, name := range names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			request.IPAddresses = append(request.IPAddresses, ip.AsSlice())
+		} else {
+			request.DNSNames = append(request.DNSNames, name)
+		}
+	}
+	return x509.CreateCertificateRequest(rand.Reader, request, key)
+}
+
+// owns tells whether key belongs to the certificate.
+func owns(key crypto.Signer, c *x509.Certificate) bool {
+	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(c.PublicKey)
+}

@@ -1,0 +1,233 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"mailu-hook/internal/disk"
+)
+
+const (
+	liveName    = "live"
+	archiveName = "archive"
+	renewalName = "renewal"
+	recordFile  = "state.json"
+	stamp       = "20060102T150405Z"
+)
+
+// Lineage is a certificate and its predecessors, with what is known of its
+// renewal.
+type Lineage struct {
+	Name string
+	Record
+	Leaf *x509.Certificate // that is live; nil before the first
+
+	state *State
+}
+
+// Record is what is remembered of a lineage, in renewal/NAME/state.json. All but
+// the waiting times can be found again.
+type Record struct {
+	Version   int       `json:"version"`
+	Directory string    `json:"directory"` // of the CA that issued the live one
+	Names     []string  `json:"names"`     // that were asked for
+	Profile   string    `json:"profile,omitempty"`
+	Issued    time.Time `json:"issued,omitzero"` // by this host's clock
+	Info      *Info     `json:"renewal_info,omitempty"`
+
+	Failures int       `json:"failures,omitempty"` // in a row
+	Failure  string    `json:"failure,omitempty"`  // the last
+	Next     time.Time `json:"next,omitzero"`      // before which no try is made unasked
+	Limited  time.Time `json:"limited,omitzero"`   // before which the CA takes none
+}
+
+// Lineage reads what is kept under a name. A lineage that is not there has no
+// leaf; what is damaged is an error.
+func (s *State) Lineage(name string) (*Lineage, error) {
+	l := &Lineage{Name: name, state: s}
+	dir, err := s.open(renewalName, name)
+	if err == nil {
+		defer dir.Close()
+		err = readJSON(dir, recordFile, &l.Record)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if l.Leaf, err = s.liveLeaf(name); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Live is the directory of its four files, to be read as certbot's.
+func (l *Lineage) Live() string { return filepath.Join(l.state.root.Path(), liveName, l.Name) }
+
+func (s *State) liveLeaf(name string) (*x509.Certificate, error) {
+	dir, err := s.openLive(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	data, err := dir.Read("cert.pem")
+	if err != nil {
+		return nil, err
+	}
+	chain, err := parseChain(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s/cert.pem: %w", dir.Path(), err)
+	}
+	return chain[0], nil
+}
+
+// openLive opens the generation that live/NAME leads to.
+func (s *State) openLive(name string) (*disk.Dir, error) {
+	live, err := s.open(liveName)
+	if err != nil {
+		return nil, err
+	}
+	defer live.Close()
+	target, err := live.Readlink(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(archiveName, name, path.Base(target))
+}
+
+// Lock makes this process the only one that changes the state, and waits for that
+// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it.
+func (s *State) Lock(ctx context.Context) (unlock func(), err error) { return s.root.Lock(ctx) }
+
+// record replaces what is remembered.
+func (l *Lineage) record() error {
+	dir, err := l.state.make(renewalName, l.Name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	l.Version = 1
+	return writeJSON(dir, recordFile, l.Record)
+}
+
+// install makes chain and key the live ones. After a crash live/NAME leads to the
+// old generation or to the new one, which is whole.
+func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
+	leaf := chain[0]
+	if l.Leaf != nil && l.Leaf.Equal(leaf) {
+		return nil // a run before this one got as far
+	}
+	archive, err := l.state.make(archiveName, l.Name)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	if err := archive.Sweep(); err != nil {
+		return err
+	}
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return err
+	}
+	gen := time.Now().UTC().Format(stamp) + "-" + fingerprint(leaf)[:8]
+	if err := archive.CreateDir(gen,
+		disk.File{Name: "privkey.pem", Data: keyPEM, Mode: 0o600},
+		disk.File{Name: "cert.pem", Data: encodeChain(chain[:1]), Mode: 0o644},
+		disk.File{Name: "chain.pem", Data: encodeChain(chain[1:]), Mode: 0o644},
+		disk.File{Name: "fullchain.pem", Data: encodeChain(chain), Mode: 0o644},
+	); err != nil {
+		return err
+	}
+	live, err := l.state.make(liveName)
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	if err := live.Link(path.Join("..", archiveName, l.Name, gen), l.Name); err != nil {
+		return err
+	}
+	if err := live.Sync(); err != nil {
+		return err
+	}
+	l.Leaf = leaf
+	return prune(archive, gen)
+}
+
+const keptGenerations = 5
+
+func prune(archive *disk.Dir, live string) error {
+	names, err := archive.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names[:max(0, len(names)-keptGenerations)] {
+		if name == live {
+			continue
+		}
+		if err := archive.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// key is the private key of the live generation.
+func (l *Lineage) key() (crypto.Signer, error) {
+	dir, err := l.state.openLive(l.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	data, err := dir.Read("privkey.pem")
+	if err != nil {
+		return nil, err
+	}
+	return decodeKey(data)
+}
+
+// parseChain parses certificates in PEM, the leaf first.
+func parseChain(data []byte) ([]*x509.Certificate, error) {
+	var chain []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("parsing certificate %d: %w", len(chain)+1, err)
+		}
+		chain = append(chain, c)
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("no certificate in it")
+	}
+	return chain, nil
+}
+
+// encodeChain is the canonical form of a chain.
+func encodeChain(chain []*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range chain {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out
+}
+
+// missing are those of names that the leaf does not hold word for word.
+func missing(leaf *x509.Certificate, names []string) []string {
+	have := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		have = append(have, ip.String())
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(have, name) })
+}

@@ -1,0 +1,224 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-acme/lego/v4/challenge"
+	"github.com/go-acme/lego/v4/challenge/tlsalpn01"
+
+	"mailu-hook/internal/say"
+)
+
+// Method is a way to answer challenges, as users name it.
+type Method string
+
+// The methods.
+const (
+	Front     Method = "front"      // http-01, by the running front
+	Webroot   Method = "webroot"    // http-01, by another web server's files
+	Listening Method = "standalone" // http-01, by a server of our own
+	TLSALPN   Method = "tls-alpn"   // tls-alpn-01, by a server of our own
+	DNS       Method = "dns"        // dns-01
+)
+
+// Tokens is a place where a web server finds files and shows them below
+// /.well-known/acme-challenge/.
+type Tokens interface {
+	Present(ctx context.Context, token, keyAuth string) error
+	CleanUp(ctx context.Context, token string) error
+}
+
+// HTTP answers http-01 by files that a web server shows.
+func HTTP(t Tokens, resolver *net.Resolver, noCheck bool) Solver {
+	return httpSolver{t, newView(resolver, noCheck)}
+}
+
+type httpSolver struct {
+	tokens Tokens
+	view   view
+}
+
+func (httpSolver) kind() challenge.Type { return challenge.HTTP01 }
+func (httpSolver) width() int           { return width }
+
+func (s httpSolver) present(ctx context.Context, a answerTo) error {
+	return s.tokens.Present(ctx, a.token, a.keyAuth)
+}
+func (s httpSolver) check(ctx context.Context, a answerTo) error { return s.view.seesHTTP(ctx, a) }
+func (s httpSolver) cleanUp(ctx context.Context, a answerTo) error {
+	return s.tokens.CleanUp(ctx, a.token)
+}
+
+// Server listens for the CA as long as answers are shown.
+type Server struct {
+	addr string
+
+	mu       sync.Mutex
+	listener net.Listener
+	shown    map[string]string           // by token: what to show
+	certs    map[string]*tls.Certificate // by name
+}
+
+// NewServer listens at addr, host:port, once an answer is to be shown. Close ends
+// it.
+func NewServer(addr string) *Server {
+	return &Server{addr: addr, shown: map[string]string{}, certs: map[string]*tls.Certificate{}}
+}
+
+// Close stops listening.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		s.listener.Close()
+	}
+}
+
+func (s *Server) listen(serve func(net.Listener)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return say.Hint(fmt.Errorf("listening for the CA: %w", err),
+			"another server, perhaps the front, has that port: use --challenge front, or choose another address with --listen and forward the port to it")
+	}
+	s.listener = l
+	go serve(l)
+	return nil
+}
+
+// Present shows what a token is answered by.
+func (s *Server) Present(_ context.Context, token, keyAuth string) error {
+	s.mu.Lock()
+	s.shown[token] = keyAuth
+	s.mu.Unlock()
+	return s.listen(func(l net.Listener) {
+		server := &http.Server{Handler: s, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
+		_ = server.Serve(l) // ends with the listener
+	})
+}
+
+// CleanUp shows it no more.
+func (s *Server) CleanUp(_ context.Context, token string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.shown, token)
+	return nil
+}
+
+// ServeHTTP answers for the tokens that are shown.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	token, ok := strings.CutPrefix(r.URL.Path, challengePath)
+	s.mu.Lock()
+	keyAuth := s.shown[token]
+	s.mu.Unlock()
+	if !ok || keyAuth == "" {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	_, _ = w.Write([]byte(keyAuth))
+}
+
+// ALPN answers tls-alpn-01 (RFC 8737) by a server of our own.
+func ALPN(server *Server, resolver *net.Resolver, noCheck bool) Solver {
+	return alpnSolver{server, newView(resolver, noCheck)}
+}
+
+type alpnSolver struct {
+	server *Server
+	view   view
+}
+
+func (alpnSolver) kind() challenge.Type { return challenge.TLSALPN01 }
+func (alpnSolver) width() int           { return width }
+
+func (s alpnSolver) present(_ context.Context, a answerTo) error {
+	cert, err := tlsalpn01.ChallengeCert(a.name, a.keyAuth)
+	if err != nil {
+		return fmt.Errorf("making the certificate of the challenge: %v", err)
+	}
+	s.server.mu.Lock()
+	s.server.certs[a.name] = cert
+	s.server.mu.Unlock()
+	return s.server.listen(s.server.handshakes)
+}
+
+func (s alpnSolver) cleanUp(_ context.Context, a answerTo) error {
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	delete(s.server.certs, a.name)
+	return nil
+}
+
+// handshakes completes TLS handshakes, and says nothing after them.
+func (s *Server) handshakes(l net.Listener) {
+	config := &tls.Config{NextProtos: []string{tlsalpn01.ACMETLS1Protocol}, GetCertificate: s.certificate}
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		go func() {
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = tls.Server(conn, config).Handshake() // who fails it has seen what there is
+		}()
+	}
+}
+
+func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cert := s.certs[alpnName(hello)]; cert != nil {
+		return cert, nil
+	}
+	return nil, errors.New("no challenge for this name")
+}
+
+// alpnName is the identifier that a CA asks for: an IP address comes as the name
+// of its reverse lookup (RFC 8738, section 6).
+func alpnName(hello *tls.ClientHelloInfo) string {
+	if strings.HasSuffix(hello.ServerName, ".arpa") {
+		host, _, _ := net.SplitHostPort(hello.Conn.LocalAddr().String())
+		return host
+	}
+	return hello.ServerName
+}
+
+// check looks for the certificate of the challenge on port 443 of the name.
+func (s alpnSolver) check(ctx context.Context, a answerTo) error {
+	if s.view.skip {
+		return nil
+	}
+	dialer := &tls.Dialer{NetDialer: s.view.dialer, Config: &tls.Config{
+		InsecureSkipVerify: true, ServerName: a.name, NextProtos: []string{tlsalpn01.ACMETLS1Protocol},
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.name, "443"))
+	if err != nil {
+		return unseen(err)
+	}
+	defer conn.Close()
+	s.server.mu.Lock()
+	want := s.server.certs[a.name].Certificate[0]
+	s.server.mu.Unlock()
+	if got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw; string(got) != string(want) {
+		return say.Hint(errors.New("looking for the answer: port 443 shows another certificate"),
+			"another server has port 443 of the name: does every A and AAAA record lead here?%s", spare)
+	}
+	return nil
+}

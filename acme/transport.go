@@ -1,0 +1,141 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	lego "github.com/go-acme/lego/v4/acme"
+)
+
+const (
+	requestLimit = 30 * time.Second // one try of one request, its body included
+	tries        = 5                // of a request that meets a passing fault
+	firstPause   = 500 * time.Millisecond
+	longestPause = 10 * time.Second
+	maxBody      = 1 << 20 // bytes
+)
+
+// transport carries the requests of lego, which know no context and no second
+// try: each is bound to ctx and to 30 seconds, and sent again after a fault of
+// the network or of the server (5xx) that may pass. It also remembers what each
+// URL last said in Retry-After, of which lego passes on too little.
+//
+// A request whose answer was lost may have been carried out. Its nonce is spent
+// then, the CA answers badNonce, and lego signs anew; so an order can be made
+// twice, which costs nothing, but no certificate (see Client.finalize).
+type transport struct {
+	ctx  context.Context
+	base http.RoundTripper
+
+	mu    sync.Mutex
+	after map[string]time.Time // by URL: not before, as its last answer said
+}
+
+// RoundTrip returns an answer whose body has been read whole.
+func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	for try, pause := 1, firstPause; ; try, pause = try+1, min(2*pause, longestPause) {
+		response, err := t.once(request)
+		if !passing(response, err) || try == tries || t.ctx.Err() != nil {
+			return response, err
+		}
+		wait := pause/2 + rand.N(pause)
+		if response != nil {
+			wait = max(wait, min(retryAfter(response.Header, time.Now()), longestPause))
+		}
+		if request.GetBody != nil {
+			if request.Body, err = request.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+		select {
+		case <-t.ctx.Done():
+			return nil, context.Cause(t.ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (t *transport) once(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeoutCause(t.ctx, requestLimit, errors.New("no answer within "+requestLimit.String()))
+	defer cancel()
+	response, err := t.base.RoundTrip(request.WithContext(ctx))
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+		response.Body.Close()
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, err
+	case len(body) > maxBody:
+		return nil, fmt.Errorf("an answer of more than %d bytes", maxBody)
+	}
+	response.Body = answer{bytes.NewReader(body), body}
+	t.note(request.URL.String(), response.Header)
+	return response, nil
+}
+
+// answer is a body that was read, and can be looked at before it is read again.
+type answer struct {
+	*bytes.Reader
+	whole []byte
+}
+
+func (answer) Close() error { return nil }
+
+// passing tells whether the same request may succeed soon. A CA that counts
+// requests may say so with 503 too, and wants no other soon.
+func passing(response *http.Response, err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var name *net.DNSError
+	if err != nil {
+		return !errors.As(err, &certificate) && !(errors.As(err, &name) && name.IsNotFound)
+	}
+	switch response.StatusCode {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return !bytes.Contains(response.Body.(answer).whole, []byte(lego.RateLimitedErr))
+	}
+	return false
+}
+
+func (t *transport) note(url string, header http.Header) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.after, url)
+	if now := time.Now(); header.Get("Retry-After") != "" {
+		t.after[url] = now.Add(retryAfter(header, now))
+	}
+}
+
+// until is the time before which the last answer of url wants no other request,
+// zero if it did not say.
+func (t *transport) until(url string) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.after[url]
+}
+
+// retryAfter reads Retry-After, in seconds or as a date (RFC 9110, section
+// 10.2.3); 0 if it is absent, past or neither.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	value := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
