@@ -38,6 +38,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		hookCommand(), installCommand(), syncCommand(), rollbackCommand(),
+		renewCommand(), accountCommand(),
 		versionCommand(), helpCommand(), completionCommand(),
 	}
 }
@@ -48,7 +49,8 @@ type call struct {
 	args           []string // after the flags
 	fs             *pflag.FlagSet
 	env            Environ
-	settings       Environ // env, and below it the configuration file
+	settings       Environ           // env, and below it the configuration file
+	file           map[string]string // the configuration file
 	stdout, stderr io.Writer
 	log            *slog.Logger
 }

@@ -5,7 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -38,6 +38,8 @@ type deployment struct {
 	store      *hook.Store
 	result     hook.Result
 	notes      []string
+	began      time.Time // the first step was shown
+	renewal    *renewal  // nil for all commands but renew
 }
 
 // deploy installs the bundle at src where it belongs, and reports.
@@ -49,13 +51,18 @@ func (c *call) deploy(ctx context.Context, src hook.Source, asHook bool) error {
 
 // within runs work in the time that --timeout leaves, and reports its end.
 func (d *deployment) within(ctx context.Context, work func(context.Context) error) error {
-	timeout := d.timeout()
+	return d.c.finish(d, d.c.limited(ctx, "timeout", work))
+}
+
+// limited runs work in the time that a flag leaves.
+func (c *call) limited(ctx context.Context, flag string, work func(context.Context) error) error {
+	timeout, _ := c.fs.GetDuration(flag)
 	if timeout <= 0 {
-		return d.c.finish(d, usageError("--timeout: %s is no time to work in", timeout))
+		return usageError("--%s: %s is no time to work in", flag, timeout)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the time is up (--timeout %s)", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the time is up (--%s %s)", flag, timeout))
 	defer cancel()
-	return d.c.finish(d, work(ctx))
+	return work(ctx)
 }
 
 func (d *deployment) run(ctx context.Context) error {
@@ -84,8 +91,9 @@ func (d *deployment) run(ctx context.Context) error {
 	return d.install(ctx, bundle, o)
 }
 
-// open finds the front and opens its store.
+// open finds the front and opens its store, anew if that was done before.
 func (d *deployment) open(ctx context.Context) (*hook.Store, error) {
+	d.close()
 	if err := d.locate(ctx); err != nil {
 		return nil, err
 	}
@@ -107,11 +115,12 @@ func (d *deployment) close() {
 	if d.engine != nil {
 		d.engine.Close()
 	}
+	d.store, d.engine = nil, nil
 }
 
-// note tells people what there is to know besides the outcome.
+// note tells people, once, what there is to know besides the outcome.
 func (d *deployment) note(text string) {
-	if text != "" {
+	if text != "" && !slices.Contains(d.notes, text) {
 		d.notes = append(d.notes, text)
 	}
 }
@@ -157,7 +166,7 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 
 // options are those of a deploy to the target, as the flags have it.
 func (d *deployment) options() (hook.Options, error) {
-	roots, err := d.roots()
+	roots, err := d.c.pool("roots")
 	return hook.Options{
 		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: d.target.front == nil},
 		ByHand:   !d.unattended,
@@ -177,22 +186,6 @@ func (d *deployment) install(ctx context.Context, bundle *hook.Bundle, o hook.Op
 	}
 	d.result, err = hook.Deploy(ctx, bundle, d.store, f, o)
 	return err
-}
-
-func (d *deployment) roots() (*x509.CertPool, error) {
-	name := d.c.text("roots")
-	if name == "" {
-		return nil, nil
-	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, usageError("--roots: %v", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, usageError("--roots: %s holds no certificate in PEM", name)
-	}
-	return pool, nil
 }
 
 func (d *deployment) flag(name string) bool {

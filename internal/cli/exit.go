@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"mailu-hook/acme"
 	"mailu-hook/hook"
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/front"
@@ -19,6 +20,7 @@ const (
 	exitRejected       = 3
 	exitRolledBack     = 4
 	exitRollbackFailed = 5
+	exitACME           = 6
 	exitLocked         = 7
 	exitPending        = 8
 )
@@ -30,6 +32,7 @@ const exitHelp = `  0  installed and served, or nothing to do, or not Mailu's ce
   3  the certificate was rejected; nothing was touched
   4  the front did not take it; the old pair is back and served
   5  putting the old pair back failed too: a person is needed
+  6  no certificate was obtained by ACME; nothing was changed
   7  another run held the lock until the time was up
   8  installed, but not yet proven to be served
 `
@@ -61,7 +64,7 @@ func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, front.ErrUnsuitable):
+	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, front.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
 		return exitUsage
 	case errors.As(err, &rejection):
 		return exitRejected
@@ -69,6 +72,8 @@ func exitStatus(err error) int {
 		return exitRollbackFailed
 	case errors.Is(err, hook.ErrRolledBack):
 		return exitRolledBack
+	case errors.Is(err, acme.ErrFailed):
+		return exitACME
 	case errors.Is(err, disk.ErrLocked):
 		return exitLocked
 	case errors.Is(err, hook.ErrPending), errors.Is(err, hook.ErrWaiting):

@@ -22,6 +22,7 @@ type document struct {
 	Endpoints  []endpointDoc    `json:"endpoints"`
 	Durations  map[string]int64 `json:"duration_ms"`
 	DryRun     bool             `json:"dry_run"`
+	Renewal    *renewalDoc      `json:"renewal,omitempty"`
 	Reason     string           `json:"reason,omitempty"`
 	Next       time.Time        `json:"next_attempt,omitzero"`
 	Warnings   []string         `json:"warnings,omitempty"`
@@ -126,6 +127,10 @@ func (d *deployment) line() string {
 		}
 		fmt.Fprintf(&s, "passed over %s: %s", what, r.Reason)
 	case hook.WouldInstall:
+		if r.Bundle == nil {
+			fmt.Fprintf(&s, "would renew: %s", r.Reason)
+			break
+		}
 		fmt.Fprintf(&s, "would install %s (%s) into %s", what, d.validity(), d.target.facts.CertsDir)
 	}
 	for _, w := range r.Warnings {
@@ -154,7 +159,7 @@ func (d *deployment) document(err error) document {
 	doc := document{
 		Outcome: d.result.Outcome, Lineage: d.src.Lineage, Generation: d.result.Generation,
 		Reason: d.result.Reason, Next: d.result.Next, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
-		Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
+		Renewal: d.renewal.document(), Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
 	}
 	if err != nil {
 		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
@@ -206,15 +211,21 @@ func logToSyslog(err error, line string) {
 	_ = w.Err(say.OneLine(text))
 }
 
-// progress shows each step on a terminal as it begins.
+// progress shows each step of a deploy as it begins.
 func (d *deployment) progress() func(hook.Step) {
-	began := time.Now()
-	terminal := isTerminal(d.c.stderr)
 	return func(step hook.Step) {
-		d.c.log.Debug("step begins", "step", step, "elapsed", time.Since(began))
-		if terminal && !d.asHook {
-			fmt.Fprintf(d.c.stderr, "%7.3f s  %s\n", time.Since(began).Seconds(), stepTexts[step])
-		}
+		d.c.log.Debug("step begins", "step", step)
+		d.tell(stepTexts[step])
+	}
+}
+
+// tell shows on a terminal what begins now, and how long after the start.
+func (d *deployment) tell(text string) {
+	if d.began.IsZero() {
+		d.began = time.Now()
+	}
+	if isTerminal(d.c.stderr) && !d.asHook {
+		fmt.Fprintf(d.c.stderr, "%7.3f s  %s\n", time.Since(d.began).Seconds(), say.OneLine(text))
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"mailu-hook/acme"
 )
 
 const (
@@ -42,6 +44,7 @@ func (c *call) applySettings() error {
 	if err != nil {
 		return err
 	}
+	c.file = file
 	c.settings = func(name string) string {
 		if value := c.env(name); value != "" {
 			return value
@@ -82,7 +85,7 @@ func (c *call) readConfig() (map[string]string, error) {
 		return nil, usageError("reading the configuration: %v", err)
 	}
 	for key := range file {
-		if !slices.Contains(knownVariables(), key) {
+		if !slices.Contains(knownVariables(), key) && !acme.IsProviderVariable(key) {
 			return nil, usageError("reading the configuration: %s: there is no setting %s", firstNonEmpty(name, defaultConfig), key)
 		}
 	}

@@ -40,6 +40,13 @@ func runSync(ctx context.Context, c *call) error {
 }
 
 func (d *deployment) sync(ctx context.Context) error {
+	lineages, _ := d.c.fs.GetStringArray("lineage")
+	return d.mend(ctx, lineages)
+}
+
+// mend deploys what should be served, of these lineages and of those that were
+// deployed before, if it is not.
+func (d *deployment) mend(ctx context.Context, lineages []string) error {
 	store, err := d.open(ctx)
 	if err != nil {
 		return err
@@ -53,7 +60,6 @@ func (d *deployment) sync(ctx context.Context) error {
 		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; the next is due at %s", hook.ErrWaiting, p.Attempts, p.Reason, p.Next.Format(time.RFC3339)),
 			"mend the cause, and try at once with: mailu-hook sync --now")
 	}
-	lineages, _ := d.c.fs.GetStringArray("lineage")
 	if !store.Used() && len(lineages) == 0 {
 		d.result.Outcome, d.result.Reason = hook.Skipped, "nothing was deployed here yet"
 		return nil
