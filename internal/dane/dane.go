@@ -229,3 +229,29 @@ func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, sent int, now 
 	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now})
 	return err == nil
 }
+
+// ToPublish is the record to add to those that are published, so that chain
+// matches: one of the leaf; or, where all that count are of issuers, of the
+// topmost issuer that is sent, if that is enough.
+func ToPublish(published []Record, chain []*x509.Certificate, names []string, now time.Time) Record {
+	deciding := heeded(published)
+	of := func(usage uint8) bool {
+		return slices.ContainsFunc(deciding, func(r Record) bool { return r.Usage == usage })
+	}
+	if top := chain[len(chain)-1]; of(TA) && !of(EE) && len(chain) > 1 {
+		r := beside(deciding, OfIssuer(top), top)
+		if verdict, _ := Judge([]Record{r}, chain, names, now); verdict == Match {
+			return r
+		}
+	}
+	return beside(deciding, OfLeaf(chain[0]), chain[0])
+}
+
+// beside is r, by a digest that none of the others puts out of force.
+func beside(others []Record, r Record, c *x509.Certificate) Record {
+	if slices.ContainsFunc(others, func(o Record) bool { return o.Usage == r.Usage && o.Selector == r.Selector && o.Matching == SHA512 }) {
+		sum := sha512.Sum512(c.RawSubjectPublicKeyInfo)
+		r.Matching, r.Data = SHA512, sum[:]
+	}
+	return r
+}

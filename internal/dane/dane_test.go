@@ -169,6 +169,16 @@ func TestAnyOfTheNamesWillDoForUsage2(t *testing.T) {
 	assert.Equal(t, Mismatch, verdict)
 }
 
+// Whatever is published, what we tell people to add makes the chain match.
+func TestWhatIsToBePublishedMakesTheChainMatch(t *testing.T) {
+	cases, _ := judgements(t)
+	for name, c := range cases {
+		add := ToPublish(c.records, c.chain, []string{"mail.example.com"}, time.Now())
+		verdict, _ := Judge(append(c.records, add), c.chain, []string{"mail.example.com"}, time.Now())
+		assert.Equal(t, Match, verdict, "%s: %s", name, add)
+	}
+}
+
 func TestAnIssuerThatExpiresFirstEndsUsage2(t *testing.T) {
 	ca, err := mint.NewCA(mint.CAOptions{NotAfter: time.Now().Add(24 * time.Hour)})
 	require.NoError(t, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/internal/dane"
 	"mailu-hook/internal/rig"
 )
 
@@ -94,6 +95,11 @@ func TestRecordsComeWithTheirNameSecurityAndTTL(t *testing.T) {
 			}
 			assert.Equal(t, want.Base, found.Base)
 			assert.Equal(t, want.Secure, found.Secure)
+			owner := dane.Owner(strings.ToLower(want.Base))
+			if name == "shared.example.com" {
+				owner = "_dane.example.com."
+			}
+			assert.Equal(t, owner, found.Owner)
 			assert.True(t, found.TTL <= want.TTL && found.TTL > want.TTL-20*time.Second, "TTL %s", found.TTL)
 		})
 	}

@@ -15,6 +15,7 @@ type TLSA struct {
 	// Base is the host whose records these are: the one asked for, or the one
 	// that its alias leads to (RFC 7671, section 7).
 	Base    string
+	Owner   string        // name of the records themselves, which may be an alias of Base's as well
 	Records []dane.Record // empty: there are none
 	Secure  bool          // validated, and by a resolver that is believed: only then do they count
 	TTL     time.Duration // for which a sender may go on using them
@@ -69,7 +70,7 @@ func (r *Resolver) tlsa(ctx context.Context, host string) (TLSA, error) {
 	if err != nil {
 		return TLSA{}, err
 	}
-	t := TLSA{Base: host, Secure: a.secure, TTL: a.ttl}
+	t := TLSA{Base: host, Owner: a.name + ".", Secure: a.secure, TTL: a.ttl}
 	for _, record := range a.records {
 		if tlsa, ok := record.(*dns.TLSA); ok {
 			data, _ := hex.DecodeString(tlsa.Certificate) // written by the library; what is not hex matches nothing
