@@ -37,7 +37,7 @@ type command struct {
 // name it here.
 func commands() []command {
 	return []command{
-		hookCommand(), installCommand(), syncCommand(), rollbackCommand(),
+		hookCommand(), installCommand(), syncCommand(), rollbackCommand(), tlsaCommand(),
 		versionCommand(), helpCommand(), completionCommand(),
 	}
 }

@@ -22,6 +22,7 @@ type document struct {
 	Endpoints  []endpointDoc    `json:"endpoints"`
 	Durations  map[string]int64 `json:"duration_ms"`
 	DryRun     bool             `json:"dry_run"`
+	DANE       []daneDoc        `json:"dane,omitempty"`
 	Reason     string           `json:"reason,omitempty"`
 	Next       time.Time        `json:"next_attempt,omitzero"`
 	Warnings   []string         `json:"warnings,omitempty"`
@@ -53,7 +54,7 @@ type endpointDoc struct {
 	Error    string `json:"error,omitempty"`
 }
 
-var documentSteps = []hook.Step{hook.Validate, hook.Stage, hook.Switch, hook.Test, hook.Reload, hook.Verify, hook.Settle, hook.Look, hook.Rollback}
+var documentSteps = []hook.Step{hook.Validate, hook.Consult, hook.Stage, hook.Switch, hook.Test, hook.Reload, hook.Verify, hook.Settle, hook.Look, hook.Rollback}
 
 // finish reports how a deploy ended: on stdout, on stderr if it failed, and as
 // a hook to syslog. It returns the error that decides the exit status.
@@ -154,7 +155,7 @@ func (d *deployment) document(err error) document {
 	doc := document{
 		Outcome: d.result.Outcome, Lineage: d.src.Lineage, Generation: d.result.Generation,
 		Reason: d.result.Reason, Next: d.result.Next, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
-		Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
+		DANE: daneDocs(d.dane), Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
 	}
 	if err != nil {
 		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
@@ -221,6 +222,7 @@ func (d *deployment) progress() func(hook.Step) {
 var stepTexts = map[hook.Step]string{
 	hook.Look:     "asking the ports what they serve now",
 	hook.Validate: "checking key and chain",
+	hook.Consult:  "asking the DNS what senders expect (DANE)",
 	hook.Stage:    "writing a new generation",
 	hook.Switch:   "switching to it",
 	hook.Test:     "letting nginx test its configuration",

@@ -82,6 +82,8 @@ func (d *deployment) sync(ctx context.Context) error {
 	}
 	if wanted.Lineage == "" { // installed before, and accepted then
 		o.Rules.AllowUntrusted, o.ByHand, o.Hold = true, true, state.Held
+	} else if wanted, err = d.withRoot(wanted, o.Rules); err != nil {
+		return err
 	}
 	return d.install(ctx, wanted, o)
 }
