@@ -60,6 +60,8 @@ type Options struct {
 	Rules    Rules
 	ByHand   bool          // asked for by a person: also installs what is not newer
 	DryRun   bool          // judge and compare, change nothing
+	Guard    Guard         // may hold the bundle back before anything is changed; nil: nobody does
+	Grace    time.Duration // an installed pair that ends sooner is replaced whatever Guard says
 	Hold     string        // leaf that later syncs are not to install again: the one rolled back from
 	Keep     int           // generations kept for rollback; 0: three
 	Rollback time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
@@ -76,7 +78,7 @@ const (
 // Deploy makes b what the front serves:
 //
 //  1. look: what is installed, and what does each port serve now?
-//  2. validate b, and stop if there is nothing to do;
+//  2. validate b, and stop if there is nothing to do or o.Guard holds b back;
 //  3. stage it as a new generation, after adopting what was installed;
 //  4. switch to it by one rename;
 //  5. test: would the front load it?
@@ -90,9 +92,10 @@ const (
 // nil: then there is nobody to ask, and the deploy ends after the switch.
 //
 // After a nil error the Outcome is Installed, Unchanged, Skipped or, in a dry
-// run, WouldInstall. A *Rejection means that nothing was touched; disk.ErrLocked
-// and *disk.Error, that the old pair is still installed; ErrRolledBack, that it
-// is installed again and served; ErrPending, that b is installed and a later run
+// run, WouldInstall. A *Rejection means that nothing was touched, and one by
+// o.Guard is remembered as what a later run has to finish; disk.ErrLocked and
+// *disk.Error, that the old pair is still installed; ErrRolledBack, that it is
+// installed again and served; ErrPending, that b is installed and a later run
 // has to finish; ErrRollbackFailed, that a person has to. After a crash the
 // names lead to the old pair or to b, and the state tells what was under way.
 func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Result, err error) {
@@ -109,7 +112,10 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, err
 	}
 	old, err := s.Installed()
-	if err != nil || d.nothingToDo(ctx, old, before()) || o.DryRun {
+	if err != nil || d.nothingToDo(ctx, old, before()) {
+		return r, err
+	}
+	if err := d.consult(ctx, old); err != nil || o.DryRun {
 		return r, err
 	}
 

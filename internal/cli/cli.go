@@ -38,7 +38,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		hookCommand(), installCommand(), syncCommand(), rollbackCommand(),
-		renewCommand(), accountCommand(),
+		renewCommand(), accountCommand(), tlsaCommand(),
 		versionCommand(), helpCommand(), completionCommand(),
 	}
 }

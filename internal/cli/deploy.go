@@ -20,6 +20,8 @@ func deployFlags(fs *pflag.FlagSet) {
 	targetFlags(fs)
 	fs.String("roots", "", "`FILE` with the CA certificates to trust instead of the system's")
 	fs.Bool("allow-untrusted", false, "install a chain that leads to no trusted root (staging, own CA)")
+	fs.String("append-root", "", "`FILE` with the root to send too, or auto for the trusted one; for those whose TLSA record is of the root")
+	daneFlags(fs)
 	fs.Int("keep", 3, "`NUMBER` of generations to keep for rollback")
 	fs.Bool("dry-run", false, "check and compare everything, change nothing")
 	settingFlags(fs)
@@ -37,6 +39,7 @@ type deployment struct {
 	engine     *reload.Engine
 	store      *hook.Store
 	result     hook.Result
+	dane       []published // what the DNS said, if it was asked
 	notes      []string
 	began      time.Time // the first step was shown
 	renewal    *renewal  // nil for all commands but renew
@@ -86,6 +89,9 @@ func (d *deployment) run(ctx context.Context) error {
 	}
 	o, err := d.options()
 	if err != nil {
+		return err
+	}
+	if bundle, err = d.withRoot(bundle, o.Rules); err != nil {
 		return err
 	}
 	return d.install(ctx, bundle, o)
@@ -167,10 +173,17 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 // options are those of a deploy to the target, as the flags have it.
 func (d *deployment) options() (hook.Options, error) {
 	roots, err := d.c.pool("roots")
+	if err != nil {
+		return hook.Options{}, err
+	}
+	guard, err := d.guard()
+	grace, _ := d.c.fs.GetDuration("dane-grace")
 	return hook.Options{
 		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: d.target.front == nil},
 		ByHand:   !d.unattended,
 		DryRun:   d.flag("dry-run"),
+		Guard:    guard,
+		Grace:    grace,
 		Keep:     d.keep(),
 		Rollback: d.timeout(),
 		Facts:    d.target.facts,

@@ -29,7 +29,7 @@ const (
 const exitHelp = `  0  installed and served, or nothing to do, or not Mailu's certificate
   1  another error; nothing was changed
   2  wrong usage, or a configuration that leaves a choice open
-  3  the certificate was rejected; nothing was touched
+  3  the certificate was rejected, or held back by DANE; nothing was touched
   4  the front did not take it; the old pair is back and served
   5  putting the old pair back failed too: a person is needed
   6  no certificate was obtained by ACME; nothing was changed

@@ -33,7 +33,6 @@ func challengeFlags(fs *pflag.FlagSet) {
 	fs.String("webroot", "", "`DIR` that another web server shows on port 80 of the names")
 	fs.String("listen", "", "`ADDR` for standalone and tls-alpn (default: :80 and :443)")
 	fs.String("dns-provider", "", "`NAME` of who changes the DNS: "+strings.Join(acme.DNSProviders(), ", "))
-	fs.String("resolver", "", "`ADDR` of the DNS server to ask in place of the system's")
 	fs.Bool("no-self-check", false, "let the CA look without having looked before")
 }
 
@@ -254,7 +253,7 @@ func (r *renewal) placeholder(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.Rules.AllowUntrusted = true
+	o.Rules.AllowUntrusted, o.Guard = true, nil
 	return r.c.limited(ctx, "timeout", func(ctx context.Context) error {
 		err := r.install(ctx, bundle, o)
 		if err != nil {

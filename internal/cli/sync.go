@@ -88,6 +88,8 @@ func (d *deployment) mend(ctx context.Context, lineages []string) error {
 	}
 	if wanted.Lineage == "" { // installed before, and accepted then
 		o.Rules.AllowUntrusted, o.ByHand, o.Hold = true, true, state.Held
+	} else if wanted, err = d.withRoot(wanted, o.Rules); err != nil {
+		return err
 	}
 	return d.install(ctx, wanted, o)
 }

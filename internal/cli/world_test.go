@@ -57,6 +57,7 @@ func newWorldOf(t *testing.T, ca *mint.CA, leaf mint.Leaf) *world {
 		"MAILU_HOOK_CONFIG":    w.file(""),
 		"MAILU_HOOK_CERTS_DIR": w.certs,
 		"MAILU_HOOK_ROOTS":     roots,
+		"MAILU_HOOK_DANE":      "off",
 	}
 	return w
 }

@@ -75,7 +75,7 @@ func newLab(t *testing.T) *lab {
 	require.NoError(t, os.MkdirAll(l.certs(), 0o755))
 	config := filepath.Join(l.root, "mailu-hook.conf")
 	require.NoError(t, os.WriteFile(config, nil, 0o600))
-	l.env = []string{"MAILU_HOOK_ROOTS=" + l.roots, "MAILU_HOOK_CONFIG=" + config}
+	l.env = []string{"MAILU_HOOK_ROOTS=" + l.roots, "MAILU_HOOK_CONFIG=" + config, "MAILU_HOOK_DANE=off"}
 	return l
 }
 
@@ -152,6 +152,7 @@ type document struct {
 		OK     bool
 	}
 	Durations map[string]int64 `json:"duration_ms"`
+	DANE      []struct{ Host, State string }
 	Warnings  []string
 	Error     string
 	Hint      string

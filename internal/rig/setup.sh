@@ -24,6 +24,7 @@ die() {
 	for line; do printf 'setup: hint: %s\n' "$line" >&2; done
 	exit 1
 }
+PATH+=:/usr/sbin # where Debian keeps knotd and unbound, whoever looks
 have() { command -v "$1" >/dev/null 2>&1; }
 
 needs_stand_in() { [[ -z ${FRONT_IMAGE:-} || -z ${FRONT_IMAGE_OLD:-} ]]; }
@@ -45,6 +46,9 @@ missing_packages() {
 		curl curl
 		systemd-analyze systemd
 		setpriv util-linux
+		knotd knot
+		kdig knot-dnsutils
+		unbound unbound
 	LIST
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
@@ -81,7 +85,26 @@ apt_install() {
 	if [[ " $* " == *' docker.io '* ]] && apt-cache show docker-cli >/dev/null 2>&1; then
 		set -- "$@" docker-cli
 	fi
-	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+	without_services env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+# without_services runs a command that installs packages, and keeps knot and
+# unbound from being started by theirs, now (invoke-rc.d takes an answer of 101
+# for a no) and at the next boot: the tests run servers of their own, and port 53
+# and the resolver of this machine are none of their business.
+without_services() {
+	local policy=/usr/sbin/policy-rc.d status=0 service made=
+	if [[ ! -e $policy ]]; then
+		printf '#!/bin/sh\ncase $1 in knot*|unbound*) exit 101;; esac\n' >$policy
+		chmod +x $policy
+		made=$policy
+	fi
+	"$@" || status=$?
+	for service in knot unbound; do
+		[[ " $* " != *" $service "* ]] || systemctl disable -q $service 2>/dev/null || true
+	done
+	[[ -z $made ]] || rm -f "$made"
+	return $status
 }
 
 start_engine() {
