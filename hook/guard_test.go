@@ -201,6 +201,15 @@ func TestARollbackIsNotHeldBack(t *testing.T) {
 	assert.Equal(t, []string{g.new.Fingerprint()}, g.asked)
 }
 
+func TestARollbackThatIsHeldBackLeavesNoTraceForSync(t *testing.T) {
+	g := newGuarded(t)
+	g.o.Hold = g.old.Fingerprint()
+	g.says("no record matches", "", 0)
+	r, err := g.deploy(t, g.new)
+	g.assertHeld(t, r, err, "no record matches")
+	assert.Empty(t, remembered(t, g.dir).Held)
+}
+
 func TestDoubtLetsABundlePassUnlessItIsHeldBackAlready(t *testing.T) {
 	g := newGuarded(t)
 	g.says("no record matches", "", 0)
