@@ -17,7 +17,7 @@ import (
 // directory judges the two names that the front reads.
 func (j *judgement) directory(f *Front) {
 	d := &f.Directory
-	if f.managesItself() || d.Path == "" {
+	if !f.readsDirectory() || d.Path == "" {
 		return
 	}
 	if d.Err != nil {
@@ -67,15 +67,22 @@ type sighting struct {
 	ports     []int
 }
 
-func (s sighting) where(d *Directory) string {
-	var places []string
-	if s.installed {
-		places = append(places, "the installed certificate")
+// where names the certificate in a sentence that goes on.
+func (s sighting) where(f *Front) string {
+	ports := "every port shows"
+	switch {
+	case len(s.ports) == 1:
+		ports = portList(s.ports) + " shows"
+	case len(s.ports) < len(f.Endpoints):
+		ports = portList(s.ports) + " show"
 	}
-	if len(s.ports) > 0 {
-		places = append(places, "the one on "+portList(s.ports))
+	switch {
+	case len(s.ports) == 0:
+		return "the installed certificate"
+	case s.installed:
+		return "the installed certificate, which " + ports + ","
 	}
-	return list(places)
+	return "the certificate that " + ports
 }
 
 // sightings groups what is installed and what the ports show by chain.
@@ -88,7 +95,7 @@ func (f *Front) sightings() []sighting {
 		}
 		return &seen[i]
 	}
-	if f.Directory.Chain != nil && !f.managesItself() {
+	if f.Directory.Chain != nil && f.readsDirectory() {
 		at(f.Directory.Chain).installed = true
 	}
 	for _, e := range f.Endpoints {
@@ -107,7 +114,7 @@ func (j *judgement) certificates(f *Front) {
 		j.find(Unknown, HostnamesUnknown, "name them: --hostname, or MAILU_HOOK_HOSTNAME in /etc/mailu-hook.conf", "no hostname of the mail server is known, so the names in its certificate cannot be checked")
 	}
 	for _, s := range seen {
-		where := s.where(&f.Directory)
+		where := s.where(f)
 		j.validity(s.chain[0], where)
 		j.names(f, s.chain[0], where)
 		j.chain(s, where)
@@ -187,7 +194,7 @@ func (j *judgement) chain(s sighting, where string) {
 	case !complete && len(s.chain) == 1:
 		j.find(Critical, ChainIncomplete, remedy, "%s stands alone: its issuer %s is not sent with it, so that most mail clients and servers refuse it", where, ends)
 	case j.look.Roots != nil:
-		j.find(Critical, ChainUntrusted, "issue one from a public CA; a CA of your own is named with --roots FILE", "the chain of %s ends at %s, which is no root of this system", where, ends)
+		j.find(Critical, ChainUntrusted, "issue one from a public CA; a CA of your own is named with --roots FILE", "%s is trusted by nobody: its chain ends at %s, which is no root of this system", where, ends)
 	}
 }
 

@@ -189,7 +189,7 @@ func (f *Front) Shows(e front.Endpoint) Relation {
 	switch {
 	case served == nil:
 		return None
-	case installed == nil:
+	case installed == nil || !f.readsDirectory():
 		return Uncompared
 	case served.Equal(installed):
 		return Same

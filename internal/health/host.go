@@ -2,6 +2,7 @@ package health
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/say"
@@ -98,7 +99,7 @@ func (j *judgement) unsuitable(f *Front) {
 	switch {
 	case f.Flavor == "":
 		j.find(Critical, NotMailu, remedy, "%v", f.Unsuitable)
-	case f.managesItself():
+	case strings.HasSuffix(f.Flavor, "letsencrypt"):
 		j.find(Warning, TLSFlavor, remedy, "%v", f.Unsuitable)
 	case f.CheckFlavor() != nil:
 		j.find(Critical, TLSFlavor, remedy, "%v", f.Unsuitable)
@@ -107,11 +108,8 @@ func (j *judgement) unsuitable(f *Front) {
 	}
 }
 
-// managesItself: the front gets its own certificates, and does not read the
-// certs directory's two names.
-func (f *Front) managesItself() bool {
-	return f.Flavor == "letsencrypt" || f.Flavor == "mail-letsencrypt"
-}
+// readsDirectory: what is in the certs directory is what the front serves.
+func (f *Front) readsDirectory() bool { return f.Unsuitable == nil }
 
 // inside judges the daemons and their pid files.
 func (j *judgement) inside(f *Front) {

@@ -11,7 +11,7 @@ import (
 
 // memory judges what the last deploy left behind.
 func (j *judgement) memory(f *Front) {
-	if f.managesItself() || f.Directory.Err != nil {
+	if !f.readsDirectory() || f.Directory.Err != nil {
 		return
 	}
 	if f.MemoryErr != nil {
@@ -43,7 +43,7 @@ func attempts(p *hook.Pending) string {
 
 // lineages judges where the next certificate will come from.
 func (j *judgement) lineages(f *Front) {
-	if f.managesItself() {
+	if !f.readsDirectory() {
 		return
 	}
 	for _, l := range f.Lineages {

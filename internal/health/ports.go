@@ -26,34 +26,50 @@ func (j *judgement) ports(f *Front) {
 		}
 	}
 	switch {
+	case f.tlsOff():
+		j.tlsOff(f)
 	case len(answering) == 0:
 		j.noneAnswers(f)
 	case len(silent) > 0:
 		j.someSilent(f, silent, answering)
 	}
-	if len(answering) > 0 && !f.managesItself() && !j.found(PairMismatch) {
+	if len(answering) > 0 && f.readsDirectory() && !j.found(PairMismatch) && !j.found(FrontTLSOff) {
 		j.compare(f, answering)
 	}
 }
 
-// noneAnswers tells a front with TLS off from one that is out of reach. With a
-// certificate file missing, Mailu's config.py leaves nginx without port 443 and
-// without STARTTLS on 25.
-func (j *judgement) noneAnswers(f *Front) {
-	off, closed := false, true
+// tlsOff tells whether nginx has been configured without TLS: Mailu's config.py
+// does that when it finds a certificate file missing. Then 443 is closed, and 25
+// does without STARTTLS; dovecot may have what it loaded before.
+func (f *Front) tlsOff() bool {
+	off := false
 	for _, e := range f.Endpoints {
-		off = off || f.Daemon(e.Number) == "nginx" && errors.Is(e.Err, front.ErrWithout)
-		closed = closed && errors.Is(e.Err, front.ErrClosed)
+		switch e.Number {
+		case 25:
+			off = errors.Is(e.Err, front.ErrWithout)
+		case 443:
+			if !errors.Is(e.Err, front.ErrClosed) {
+				return false
+			}
+		}
 	}
+	return off
+}
+
+func (j *judgement) tlsOff(f *Front) {
+	remedy := "install a certificate: mailu-hook install --lineage DIR"
+	if f.Directory.Cert.Loads() && f.Directory.Key.Loads() {
+		remedy = "mailu-hook sync --now; if 443 stays closed, docker restart " + f.Container
+	}
+	j.find(Critical, FrontTLSOff, remedy,
+		"TLS is off in %s: 443 is closed and 25 offers no STARTTLS, because a certificate file was missing when the front configured itself", f.name())
+}
+
+// noneAnswers tells a front whose ports are closed from one that is out of reach.
+func (j *judgement) noneAnswers(f *Front) {
+	closed := !slices.ContainsFunc(f.Endpoints, func(e front.Endpoint) bool { return !errors.Is(e.Err, front.ErrClosed) })
 	first := f.Endpoints[0]
 	switch {
-	case off:
-		remedy := "install a certificate: mailu-hook install --lineage DIR"
-		if f.Directory.Cert.Loads() && f.Directory.Key.Loads() {
-			remedy = "mailu-hook sync --now; if 443 stays closed, docker restart " + f.Container
-		}
-		j.find(Critical, FrontTLSOff, remedy,
-			"TLS is off in %s: 443 is closed and 25 offers no STARTTLS, because a certificate file was missing when the front configured itself", f.name())
 	case j.found(NginxDown):
 	case closed && f.Runs():
 		j.find(Critical, PortSilent, "docker logs "+f.Container+" tells why; a front that has just started needs some seconds", "no port of %s is open", f.name())
