@@ -135,7 +135,7 @@ func (s *status) lineages(memory hook.State) []health.Lineage {
 	for _, dir := range dirs {
 		l := survey.Lineage(dir)
 		l.Last = memory.Last != nil && memory.Last.Lineage == dir
-		survey.Host{}.Certbot(&l)
+		survey.Certbot(&l)
 		all = append(all, l)
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Severity is how bad a finding is, in the terms and numbers of monitoring
@@ -136,6 +137,8 @@ func Judge(l Look, o Options) []Finding {
 		j.memory(f)
 		j.lineages(f)
 	}
+	// Only now: what follows from an ignored finding is not to be found instead.
+	j.findings = slices.DeleteFunc(j.findings, func(f Finding) bool { return slices.Contains(o.Ignore, f.Code) })
 	slices.SortStableFunc(j.findings, func(a, b Finding) int { return cmp.Compare(b.Severity.rank(), a.Severity.rank()) })
 	return j.findings
 }
@@ -159,9 +162,11 @@ type judgement struct {
 }
 
 func (j *judgement) find(s Severity, code Code, remedy, format string, args ...any) {
-	if !slices.Contains(j.o.Ignore, code) {
-		j.findings = append(j.findings, Finding{s, code, j.at, fmt.Sprintf(format, args...), remedy})
+	text := fmt.Sprintf(format, args...)
+	if len(j.look.Fronts) > 1 && !strings.Contains(text, j.at) {
+		text = j.at + ": " + text
 	}
+	j.findings = append(j.findings, Finding{s, code, j.at, text, remedy})
 }
 
 // found tells whether a finding of that code was made about the front.

@@ -134,6 +134,8 @@ const (
 	NeedCertbot Peer = "certbot" // the command
 	NeedPebble  Peer = "pebble"  // the ACME server and its DNS
 	NeedOpenSSL Peer = "openssl" // the command, for Leaf
+
+	NeedPrometheus Peer = "prometheus" // promtool and node_exporter
 )
 
 // TB is the part of testing.TB that Need uses.
@@ -173,6 +175,11 @@ func missing(ctx context.Context, peer Peer) error {
 		_, err = tool("pebble")
 		if err == nil {
 			_, err = tool("pebble-challtestsrv")
+		}
+	case NeedPrometheus:
+		_, err = tool("promtool")
+		if err == nil {
+			_, err = tool("prometheus-node-exporter")
 		}
 	default:
 		_, err = exec.LookPath(string(peer))

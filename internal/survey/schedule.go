@@ -88,7 +88,7 @@ func (h Host) certbotFailure() string {
 
 // Certbot completes a lineage by what certbot has noted about it: that it is
 // certbot's, and whether its renewal calls mailu-hook.
-func (h Host) Certbot(l *health.Lineage) {
+func Certbot(l *health.Lineage) {
 	config := filepath.Dir(filepath.Dir(l.Path)) // of CONFIG/live/NAME
 	renewal := filepath.Join(config, "renewal", filepath.Base(l.Path)+".conf")
 	if _, err := os.Stat(renewal); err != nil {
