@@ -1,10 +1,10 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -104,6 +104,9 @@ func (s *status) readOptions() (err error) {
 			return usageError("%s: %v", s.c.origin(t.flag), err)
 		}
 	}
+	if name := s.c.text("textfile"); name != "" && filepath.Ext(name) != ".prom" {
+		return usageError("%s: node_exporter reads no file but *.prom, and this is %s", s.c.origin("textfile"), say.Foreign(name))
+	}
 	ignored, _ := s.c.fs.GetStringSlice("ignore")
 	for _, code := range ignored {
 		if !slices.Contains(health.Codes, health.Code(code)) {
@@ -124,34 +127,26 @@ func (s *status) readOptions() (err error) {
 func failStatus(c *call, err error) error {
 	s := &status{c: c, began: time.Now(), look: health.Look{At: time.Now()}}
 	s.findings = []health.Finding{{Severity: health.Unknown, Code: health.LookFailed, Text: err.Error(), Remedy: say.HintOf(err)}}
-	if c.text("output") == "text" || c.text("output") == "" {
-		writeError(c.stderr, err)
-		_ = s.writeTextfile() // the error is what there is to tell
-		return &reportedError{verdict{health.Unknown}}
+	writeError(c.stderr, err)
+	if slices.Contains(c.formats[1:], c.text("output")) {
+		return s.report()
 	}
-	return s.report()
+	_ = s.writeTextfile() // the error is what there is to tell
+	return &reportedError{verdict{health.Unknown}}
 }
 
 // report prints what was found in the form that was asked for, and returns the
 // verdict as an error.
 func (s *status) report() error {
-	var out string
-	switch s.c.text("output") {
-	case "json":
-		out = s.json()
-	case "prometheus":
-		out = s.prometheus()
-	case "nagios":
-		out = s.nagios()
-	default:
-		out = s.text()
+	if err := s.writeTextfile(); err != nil {
+		s.findings = health.WorstFirst(append(s.findings, health.Finding{Severity: health.Unknown, Code: health.TextfileFailed, Text: err.Error(), Remedy: say.HintOf(err)}))
 	}
-	err := s.writeTextfile()
-	if _, werr := fmt.Fprint(s.c.stdout, out); werr != nil {
-		err = cmp.Or(err, fmt.Errorf("writing the result: %w", werr))
+	form := map[string]func() string{"json": s.json, "prometheus": s.prometheus, "nagios": s.nagios}[s.c.text("output")]
+	if form == nil {
+		form = s.text
 	}
-	if err != nil {
-		writeError(s.c.stderr, err)
+	if _, err := fmt.Fprint(s.c.stdout, form()); err != nil {
+		writeError(s.c.stderr, fmt.Errorf("writing the result: %w", err))
 		return &reportedError{verdict{health.Unknown}}
 	}
 	if worst := health.Worst(s.findings); worst != health.OK {

@@ -56,8 +56,8 @@ type frontLookDoc struct {
 	Lineages  []lineageDoc      `json:"lineages"`
 	Installed *certificateDoc   `json:"installed"`
 	Endpoints []endpointLookDoc `json:"endpoints"`
-	Last      *hook.Last        `json:"last_deploy"`
-	Pending   *hook.Pending     `json:"pending"`
+	Last      *lastDoc          `json:"last_deploy"`
+	Pending   *pendingDoc       `json:"pending"`
 	Held      string            `json:"held"`
 	Renewal   *renewalDoc       `json:"next_renewal"`
 }
@@ -90,6 +90,23 @@ type endpointLookDoc struct {
 	Shows    health.Relation `json:"shows"`
 	Leaf     *certificateDoc `json:"leaf"`
 	Error    string          `json:"error"`
+}
+
+type lastDoc struct {
+	At         time.Time       `json:"at"`
+	Outcome    hook.Outcome    `json:"outcome"`
+	Lineage    string          `json:"lineage"`
+	Generation hook.Generation `json:"generation"`
+	Error      string          `json:"error"`
+}
+
+type pendingDoc struct {
+	Since    time.Time `json:"since"`
+	Lineage  string    `json:"lineage"`
+	Leaf     string    `json:"leaf"`
+	Reason   string    `json:"reason"`
+	Attempts int       `json:"attempts"`
+	Next     time.Time `json:"next_attempt"` // the year 1: at once
 }
 
 type renewalDoc struct {
@@ -127,10 +144,16 @@ func (s *status) json() string {
 func (s *status) frontDoc(f *health.Front) frontLookDoc {
 	doc := frontLookDoc{
 		Container: f.Container, Project: f.Project, Image: f.Image, State: f.State, Health: f.Health, Flavor: f.Flavor,
-		Hostnames: append([]string{}, f.Hostnames...), CertsDir: f.CertsDir,
+		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
 		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{},
-		Installed: s.certificateDoc(f, f.Directory.Chain), Last: f.Memory.Last, Pending: f.Memory.Pending, Held: f.Memory.Held,
+		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.Held,
+	}
+	if last := f.Memory.Last; last != nil {
+		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}
+	}
+	if p := f.Memory.Pending; p != nil {
+		doc.Pending = &pendingDoc{p.Since, p.Lineage, p.Leaf, p.Reason, p.Attempts, p.Next}
 	}
 	if f.Inside != nil {
 		doc.Watching = &f.Inside.Watching
@@ -161,10 +184,10 @@ func (s *status) certificateDoc(f *health.Front, chain []*x509.Certificate) *cer
 	}
 	key, _ := hook.KeyType(leaf.PublicKey)
 	return &certificateDoc{
-		leafDoc:      leafDoc{health.Sum(leaf), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), leaf.DNSNames, say.Plain(leaf.Issuer.String()), key},
+		leafDoc:      leafDoc{health.Sum(leaf), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key},
 		FractionLeft: max(0, health.FractionLeft(leaf, s.look.At)),
 		SecondsLeft:  int64(leaf.NotAfter.Sub(s.look.At) / time.Second),
-		Missing:      append([]string{}, hook.Missing(leaf, f.Hostnames)...),
+		Missing:      plain(hook.Missing(leaf, f.Hostnames)),
 		Chain:        chainWord(s.look, chain),
 	}
 }
@@ -174,4 +197,14 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// plain is a list of names of foreign origin, empty and not null if there are
+// none.
+func plain(names []string) []string {
+	list := []string{}
+	for _, name := range names {
+		list = append(list, say.Plain(name))
+	}
+	return list
 }

@@ -149,11 +149,8 @@ func (s *status) frontMetrics(m *metrics, f *health.Front) {
 // only, so that it never meets the file under its first name.
 func (s *status) writeTextfile() error {
 	name := s.c.text("textfile")
-	if name == "" {
+	if filepath.Ext(name) != ".prom" { // also none at all
 		return nil
-	}
-	if filepath.Ext(name) != ".prom" {
-		return usageError("--textfile: node_exporter reads no file but *.prom, and this is %s", say.Foreign(name))
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".mailu-hook-*")
 	if err != nil {

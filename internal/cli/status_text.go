@@ -61,13 +61,14 @@ func (sc *screen) say(severity health.Severity, text, remedy string) {
 	}
 	fmt.Fprintf(sc, "%s%s\n", lead, strings.Join(lines, "\n"+strings.Repeat(" ", indent)))
 	if remedy != "" {
-		lines = wrap("do: "+remedy, sc.width-indent-4)
-		fmt.Fprintf(sc, "%*s%s\n", indent, "", strings.Join(lines, "\n"+strings.Repeat(" ", indent+4)))
+		lines = wrap(remedy, sc.width-indent-4)
+		fmt.Fprintf(sc, "%*sdo: %s\n", indent, "", strings.Join(lines, "\n"+strings.Repeat(" ", indent+4)))
 	}
 }
 
-// wrap breaks text at blanks into lines of at most width, and of 20 at least.
-// What comes from elsewhere is made harmless on the way.
+// wrap breaks text at blanks, and only there, as paths and commands are to be
+// copied, into lines of at most width, and of 20 at least. What comes from
+// elsewhere is made harmless on the way.
 func wrap(text string, width int) []string {
 	width = max(width, 20)
 	var lines []string

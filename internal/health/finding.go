@@ -100,8 +100,10 @@ const (
 	SyncTimerIdle       Code = "sync_timer_idle"
 
 	// LookFailed: there was no look, as the command line or the configuration
-	// is wrong. Nobody can ignore that.
-	LookFailed Code = "look_failed"
+	// is wrong. TextfileFailed: the metrics that others read are old ones.
+	// Nobody can ignore these two.
+	LookFailed     Code = "look_failed"
+	TextfileFailed Code = "textfile_failed"
 )
 
 // Codes are those that Judge gives.
@@ -139,8 +141,13 @@ func Judge(l Look, o Options) []Finding {
 	}
 	// Only now: what follows from an ignored finding is not to be found instead.
 	j.findings = slices.DeleteFunc(j.findings, func(f Finding) bool { return slices.Contains(o.Ignore, f.Code) })
-	slices.SortStableFunc(j.findings, func(a, b Finding) int { return cmp.Compare(b.Severity.rank(), a.Severity.rank()) })
-	return j.findings
+	return WorstFirst(j.findings)
+}
+
+// WorstFirst sorts findings, and leaves those as bad as each other in their order.
+func WorstFirst(findings []Finding) []Finding {
+	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(b.Severity.rank(), a.Severity.rank()) })
+	return findings
 }
 
 // Worst is the severity of the worst of findings, OK of none.
