@@ -107,11 +107,11 @@ func (s *scene) everywhere(chain []*x509.Certificate) {
 }
 
 var (
-	dovecot = []int{465, 993, 995, 4190}
-	nginx   = []int{25, 443}
-	closed  = fmt.Errorf("%w at 172.18.0.4:443", front.ErrClosed)
-	plain   = fmt.Errorf("speaking smtp: %w", front.ErrWithout)
-	hangs   = errors.New("no answer within 3s")
+	dovecot   = []int{465, 993, 995, 4190}
+	nginx     = []int{25, 443}
+	errClosed = fmt.Errorf("%w at 172.18.0.4:443", front.ErrClosed)
+	errPlain  = fmt.Errorf("speaking smtp: %w", front.ErrWithout)
+	errHangs  = errors.New("no answer within 3s")
 )
 
 func TestHealthyHostGivesNoFinding(t *testing.T) {
@@ -144,17 +144,17 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		},
 			Warning, "mounted as a single file"},
 		InsideUnseen: {func(s *scene) { s.f.Inside, s.f.InsideErr = nil, errors.New("ps: no") }, Unknown, "what runs in mailu-front-1 cannot be seen: ps: no"},
-		NginxDown:    {func(s *scene) { s.f.Inside.Daemons[0].Runs = false; s.refuse(closed) }, Critical, "nginx does not run in mailu-front-1"},
+		NginxDown:    {func(s *scene) { s.f.Inside.Daemons[0].Runs = false; s.refuse(errClosed) }, Critical, "nginx does not run in mailu-front-1"},
 		DovecotDown: {func(s *scene) {
 			s.f.Inside.Daemons[1] = Daemon{Name: "dovecot", Pid: "unseen"}
-			s.refuse(closed, dovecot...)
+			s.refuse(errClosed, dovecot...)
 		},
 			Critical, "dovecot does not run in mailu-front-1, so ports 465, 993, 995 and 4190 are closed"},
 		PidFileLost: {func(s *scene) { s.f.Inside.Daemons[0].Pid = "lost" }, Warning, "/run/nginx.pid in mailu-front-1: lost or wrong"},
-		FrontTLSOff: {func(s *scene) { s.refuse(closed, 443); s.refuse(plain, 25) }, Critical, "TLS is off in mailu-front-1"},
-		PortSilent:  {func(s *scene) { s.refuse(hangs, 993) }, Critical, "port 993 of mailu-front-1: no TLS: 993 (imaps): no answer within 3s"},
-		PortsUnseen: {func(s *scene) { s.refuse(hangs) }, Unknown, "none of the ports of mailu-front-1 could be asked: 25 (smtp): no answer within 3s"},
-		PairMismatch: {func(s *scene) { s.serve(s.older(), nginx...); s.refuse(plain, dovecot...) },
+		FrontTLSOff: {func(s *scene) { s.refuse(errClosed, 443); s.refuse(errPlain, 25) }, Critical, "TLS is off in mailu-front-1"},
+		PortSilent:  {func(s *scene) { s.refuse(errHangs, 993) }, Critical, "port 993 of mailu-front-1: no TLS: 993 (imaps): no answer within 3s"},
+		PortsUnseen: {func(s *scene) { s.refuse(errHangs) }, Unknown, "none of the ports of mailu-front-1 could be asked: 25 (smtp): no answer within 3s"},
+		PairMismatch: {func(s *scene) { s.serve(s.older(), nginx...); s.refuse(errPlain, dovecot...) },
 			Critical, "cert.pem and key.pem in /mailu/certs seem not to belong together"},
 		OutOfStep: {func(s *scene) { s.serve(s.older(), dovecot...) },
 			Warning, "mailu-front-1 is out of step: nginx shows the installed certificate (25 and 443), dovecot shows an older one (465, 993, 995 and 4190)"},
@@ -280,7 +280,7 @@ func TestUnseenIsWorseThanAWarningAndBetterThanCritical(t *testing.T) {
 	findings := Judge(s.Look, thresholds)
 	assert.Equal(t, []Code{StateUnseen, FrontUnhealthy}, []Code{findings[0].Code, findings[1].Code})
 	assert.Equal(t, Unknown, Worst(findings))
-	s.refuse(hangs, 993)
+	s.refuse(errHangs, 993)
 	findings = Judge(s.Look, thresholds)
 	assert.Equal(t, PortSilent, findings[0].Code, "the worst first")
 	assert.Equal(t, Critical, Worst(findings))
