@@ -26,12 +26,14 @@ func (s *status) lookAround(ctx context.Context, timeout time.Duration) error {
 	limited, cancel := context.WithTimeoutCause(ctx, min(findLimit, timeout*2/5), errors.New("the time is up"))
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { s.look.Engine = engineClock(limited, engine) })
 	wg.Go(func() { s.look.Schedule = survey.Host{}.Schedule() })
 	found, err := engine.Survey(limited, reload.Selector{Container: s.c.text("container"), Project: s.c.text("project")})
 	if err != nil {
 		s.look.NoFront, s.look.EngineDown = err, errors.Is(err, reload.ErrEngine)
 		found = []*reload.Front{s.remembered()}
+	}
+	if !s.look.EngineDown { // and not before: the Docker client negotiates its version with the first answer
+		wg.Go(func() { s.look.Engine = engineClock(ctx, engine) })
 	}
 	if len(found) == 1 { // settings are of one front
 		t := &target{facts: found[0].Facts}
@@ -64,7 +66,11 @@ func (s *status) remembered() *reload.Front {
 	return reload.Remote(facts, append(hosts, "127.0.0.1")...)
 }
 
+const clockLimit = 3 * time.Second // as long as the ports may take
+
 func engineClock(ctx context.Context, e *reload.Engine) health.Clock {
+	ctx, cancel := context.WithTimeout(ctx, clockLimit)
+	defer cancel()
 	before := time.Now()
 	at, err := e.Clock(ctx)
 	if err != nil {
