@@ -60,6 +60,7 @@ type frontLookDoc struct {
 	Pending   *pendingDoc       `json:"pending"`
 	Held      string            `json:"held"`
 	Renewal   *renewalDoc       `json:"next_renewal"`
+	DANE      []daneDoc         `json:"dane"`
 }
 
 type daemonDoc struct {
@@ -112,7 +113,14 @@ type pendingDoc struct {
 type renewalDoc struct {
 	From    time.Time `json:"from"`
 	By      string    `json:"by"`
+	Timer   string    `json:"timer"`
 	Lineage string    `json:"lineage"`
+}
+
+type daneDoc struct {
+	Host    string             `json:"host"`
+	Verdict health.DANEVerdict `json:"verdict"`
+	Reason  string             `json:"reason"`
 }
 
 type scheduleDoc struct {
@@ -146,7 +154,7 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 		Container: f.Container, Project: f.Project, Image: f.Image, State: f.State, Health: f.Health, Flavor: f.Flavor,
 		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
-		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{},
+		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []daneDoc{},
 		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.Held,
 	}
 	if last := f.Memory.Last; last != nil {
@@ -167,8 +175,11 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 	for _, e := range f.Endpoints {
 		doc.Endpoints = append(doc.Endpoints, s.endpointDoc(f, e))
 	}
+	for _, d := range f.DANE {
+		doc.DANE = append(doc.DANE, daneDoc(d))
+	}
 	if r, ok := f.Renewal(s.look.Schedule); ok {
-		doc.Renewal = &renewalDoc{r.From.UTC(), r.By, r.Lineage}
+		doc.Renewal = &renewalDoc{r.From.UTC(), r.By, r.Timer, r.Lineage}
 	}
 	return doc
 }

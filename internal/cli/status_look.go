@@ -27,10 +27,11 @@ func (s *status) lookAround(ctx context.Context, timeout time.Duration) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.look.Schedule = survey.Host{}.Schedule() })
+	var asked []string
 	found, err := engine.Survey(limited, reload.Selector{Container: s.c.text("container"), Project: s.c.text("project")})
 	if err != nil {
 		s.look.NoFront, s.look.EngineDown = err, errors.Is(err, reload.ErrEngine)
-		found = []*reload.Front{s.remembered()}
+		found, asked = s.remembered()
 	}
 	if !s.look.EngineDown { // and not before: the Docker client negotiates its version with the first answer
 		wg.Go(func() { s.look.Engine = engineClock(ctx, engine) })
@@ -45,25 +46,28 @@ func (s *status) lookAround(ctx context.Context, timeout time.Duration) error {
 	}
 	s.look.Fronts = make([]health.Front, len(found))
 	for i, f := range found {
-		wg.Go(func() { s.look.Fronts[i] = s.lookAt(ctx, f) })
+		wg.Go(func() {
+			s.look.Fronts[i] = s.lookAt(ctx, f)
+			s.look.Fronts[i].Asked = asked
+		})
 	}
 	wg.Wait()
 	s.look.At = time.Now()
 	return nil
 }
 
-// remembered is a front that no engine tells of: its ports are asked where the
-// world finds them.
-func (s *status) remembered() *reload.Front {
+// remembered is a front that no engine tells of, and where the world finds its
+// ports.
+func (s *status) remembered() (one []*reload.Front, hosts []string) {
 	facts := s.c.recall()
 	if names, _ := s.c.fs.GetStringSlice("hostname"); len(names) > 0 {
 		facts.Hostnames = names
 	}
-	var hosts []string
 	for _, name := range facts.Hostnames[:min(1, len(facts.Hostnames))] {
 		hosts = append(hosts, front.CanonicalName(name))
 	}
-	return reload.Remote(facts, append(hosts, "127.0.0.1")...)
+	hosts = append(hosts, "127.0.0.1")
+	return []*reload.Front{reload.Remote(facts, hosts...)}, hosts
 }
 
 const clockLimit = 3 * time.Second // as long as the ports may take

@@ -49,6 +49,7 @@ func looked(t *testing.T) *status {
 			Cert: health.File{Name: "cert.pem", Kind: health.Ours}, Key: health.File{Name: "key.pem", Kind: health.Ours}},
 		Memory: hook.State{Last: &hook.Last{At: at.Add(-25 * time.Hour), Outcome: hook.Installed, Lineage: "/etc/letsencrypt/live/mail.example.com"},
 			Pending: &hook.Pending{Since: at.Add(-time.Hour), Next: at.Add(time.Hour), Reason: "dovecot objects"}},
+		DANE:     []health.DANE{{Host: "mail.example.com", Verdict: health.DANEMatch}},
 		Lineages: []health.Lineage{{Path: "/etc/letsencrypt/live/mail.example.com", Chain: newer, Last: true, Certbot: true, Hooked: true}},
 	}
 	for _, p := range facts.Ports {
@@ -107,6 +108,7 @@ lineage      /etc/letsencrypt/live/mail.example.com
 last deploy  2026-11-23 05:30 UTC, installed
 pending      since 2026-11-24 05:30 UTC, next attempt at 2026-11-24 07:30 UTC
 next         certbot renews from 2027-01-22 on (certbot.timer)
+DANE         mail.example.com: match
 `, drawn(looked(t), 80, false))
 }
 

@@ -104,7 +104,10 @@ func (s *status) drawFront(sc *screen, f *health.Front) {
 
 // condition is how the container is, in one line.
 func condition(f *health.Front) string {
-	if f.State == "" {
+	switch {
+	case f.State == "" && f.Endpoints != nil:
+		return "not found; ports asked at " + strings.Join(f.Asked, " and ")
+	case f.State == "":
 		return "not found"
 	}
 	parts := []string{f.State}
@@ -154,7 +157,10 @@ func (s *status) details(f *health.Front) (lines [][2]string) {
 		add("held back", "%.8s, which a person rolled back from", f.Memory.Held)
 	}
 	if r, ok := f.Renewal(s.look.Schedule); ok {
-		add("next", "certbot renews from %s on (%s)", date(r.From), r.By)
+		add("next", "%s renews from %s on (%s)", r.By, date(r.From), r.Timer)
+	}
+	for _, d := range f.DANE {
+		add("DANE", "%s: %s", d.Host, d.Verdict)
 	}
 	return lines
 }

@@ -27,7 +27,7 @@ func chainWord(l health.Look, chain []*x509.Certificate) string {
 	switch {
 	case l.Roots == nil:
 		return "unknown"
-	case health.Trusted(chain, l.Roots):
+	case health.Trusted(chain, l.Roots, l.At):
 		return "complete"
 	case len(chain) == 1 && !complete:
 		return "leaf_only"

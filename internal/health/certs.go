@@ -21,7 +21,11 @@ func (j *judgement) directory(f *Front) {
 		return
 	}
 	if d.Err != nil {
-		j.find(Unknown, CertsDirUnseen, "run mailu-hook as root; --certs-dir names the directory", "the certs directory cannot be looked at: %v", d.Err)
+		remedy := "run mailu-hook as root"
+		if errors.Is(d.Err, fs.ErrNotExist) {
+			remedy = "name the directory that the front mounts at /certs: --certs-dir DIR"
+		}
+		j.find(Unknown, CertsDirUnseen, remedy, "the certs directory cannot be looked at: %v", d.Err)
 		return
 	}
 	for _, file := range []File{d.Cert, d.Key} {
@@ -190,7 +194,7 @@ func (j *judgement) chain(s sighting, where string) {
 	complete, ends := Complete(s.chain)
 	const remedy = "install certbot's fullchain.pem, not its cert.pem: mailu-hook install --lineage DIR"
 	switch {
-	case j.look.Roots != nil && Trusted(s.chain, j.look.Roots):
+	case j.look.Roots != nil && Trusted(s.chain, j.look.Roots, j.look.At):
 	case !complete && len(s.chain) == 1:
 		j.find(Critical, ChainIncomplete, remedy, "%s stands alone: its issuer %s is not sent with it, so that most mail clients and servers refuse it", where, ends)
 	case j.look.Roots != nil:
@@ -205,19 +209,18 @@ func Complete(chain []*x509.Certificate) (complete bool, end string) {
 	return bytes.Equal(last.RawIssuer, last.RawSubject), say.Foreign(last.Issuer.String())
 }
 
-// Trusted tells whether what is sent leads to one of roots. Time is not its
-// business: validity is judged apart.
-func Trusted(chain []*x509.Certificate, roots *x509.CertPool) bool {
+// Trusted tells whether what is sent leads to one of roots. Whether the leaf is
+// valid now is judged apart; for one that is not, the last moment counts.
+func Trusted(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
 	leaf := chain[0]
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	at := time.Now()
-	if at.Before(leaf.NotBefore) || at.After(leaf.NotAfter) {
-		at = leaf.NotAfter.Add(-time.Second)
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		now = leaf.NotAfter
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now})
 	return err == nil
 }
 

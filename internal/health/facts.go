@@ -44,13 +44,15 @@ type Front struct {
 	Health     string // Docker's; "" without a health check
 	Unsuitable error  // why a deploy could not work on it
 	Inside     *Inside
-	InsideErr  error  // why Inside is nil though the front runs
-	Asked      string // where the ports were asked, if not at the container itself
+	InsideErr  error    // why Inside is nil though the front runs
+	Asked      []string // where the ports were asked, if not at the container itself
 	Endpoints  []front.Endpoint
 	Directory  Directory
 	Memory     hook.State
 	MemoryErr  error
 	Lineages   []Lineage
+	DANE       []DANE   // by hostname; nil when nobody looked
+	Planned    *Renewal // of a lineage that mailu-hook renews by itself; nil when it has none
 }
 
 // Inside is what the processes and pid files of a running front tell.

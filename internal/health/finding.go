@@ -91,6 +91,9 @@ const (
 	LineageUnseen  Code = "lineage_unseen"
 	LineageDamaged Code = "lineage_damaged"
 
+	TLSAMismatch Code = "tlsa_mismatch"
+	TLSAUnseen   Code = "tlsa_unseen"
+
 	ClockSkew           Code = "clock_skew"
 	CertbotTimerMissing Code = "certbot_timer_missing"
 	CertbotTimerIdle    Code = "certbot_timer_idle"
@@ -113,7 +116,7 @@ var Codes = []Code{
 	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen,
 	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced,
 	StateUnseen, StateDamaged, DeployPending, DeployFailed, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,
-	ClockSkew, CertbotTimerMissing, CertbotTimerIdle, CertbotFailing, CertbotHookMissing, SyncTimerMissing, SyncTimerIdle,
+	TLSAMismatch, TLSAUnseen, ClockSkew, CertbotTimerMissing, CertbotTimerIdle, CertbotFailing, CertbotHookMissing, SyncTimerMissing, SyncTimerIdle,
 }
 
 // Options of a judgement. The zero value finds a certificate only once it has
@@ -136,6 +139,7 @@ func Judge(l Look, o Options) []Finding {
 		j.directory(f)
 		j.ports(f)
 		j.certificates(f)
+		j.dane(f)
 		j.memory(f)
 		j.lineages(f)
 	}

@@ -195,7 +195,12 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		}, Warning, "the lineage /live/mail, where the installed certificate came from, does not exist any more"},
 		LineageUnseen:  {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: fs.ErrPermission} }, Unknown, "the lineage cannot be read"},
 		LineageDamaged: {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: errors.New("no PEM")} }, Warning, "the lineage /live/mail holds no certificate: no PEM"},
-		ClockSkew:      {func(s *scene) { s.Engine.Ahead = -2 * time.Minute }, Warning, "the clock of the Docker engine and the one of this host differ by 2m0s"},
+		TLSAMismatch: {func(s *scene) {
+			s.f.DANE = []DANE{{"mail.example.com", DANEMatch, ""}, {"imap.example.com", DANEInsecure, ""}, {"mx.example.com", DANEMismatch, "3 1 1 of an old key"}}
+		}, Critical, "no TLSA record of mx.example.com matches what port 25 shows, so that mail servers with DANE do not deliver: 3 1 1 of an old key"},
+		TLSAUnseen: {func(s *scene) { s.f.DANE = []DANE{{"mx.example.com", DANEUnchecked, "SERVFAIL"}} },
+			Unknown, "the TLSA records of mx.example.com could not be checked: SERVFAIL"},
+		ClockSkew: {func(s *scene) { s.Engine.Ahead = -2 * time.Minute }, Warning, "the clock of the Docker engine and the one of this host differ by 2m0s"},
 		CertbotTimerMissing: {func(s *scene) { s.Schedule.Certbot = Timer{} },
 			Warning, "nothing on this host runs certbot renew from time to time: no certificate is renewed"},
 		CertbotTimerIdle: {func(s *scene) { s.Schedule.Certbot.Last = s.now.Add(-4 * day24) }, Warning, "certbot.timer should run certbot renew, and has not since "},
@@ -356,6 +361,10 @@ func TestRenewalIsExpectedWhenCertbotDoesIt(t *testing.T) {
 	s := newScene(t)
 	_, ok := s.f.Renewal(Schedule{})
 	assert.False(t, ok, "nobody runs certbot")
+	s.f.Planned = &Renewal{From: s.now, By: "mailu-hook renew"}
+	r, ok := s.f.Renewal(Schedule{})
+	assert.True(t, ok)
+	assert.Equal(t, *s.f.Planned, r)
 }
 
 func TestThresholdsAreDaysOrFractions(t *testing.T) {
