@@ -45,7 +45,8 @@ var (
 // Front is a Mailu front container as it was when Find asked.
 type Front struct {
 	front.Facts
-	State string // of Docker: running, paused, restarting, exited, created, dead, …
+	State  string // of Docker: running, paused, restarting, exited, created, dead, …
+	Health string // of Docker: healthy, unhealthy, starting; "" without a health check
 
 	engine     *Engine
 	pid        int              // of PID 1, on the engine's host
@@ -63,6 +64,23 @@ type Front struct {
 // /certs. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrAmbiguous or
 // front.ErrUnsuitable.
 func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
+	found, err := e.fronts(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	f, err := choose(found, want)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Suitable(); err != nil {
+		return nil, err
+	}
+	f.recognise(ctx)
+	return f, nil
+}
+
+// fronts returns all containers that are what want asks for.
+func (e *Engine) fronts(ctx context.Context, want Selector) ([]*Front, error) {
 	ids := []string{want.Container}
 	if want.Container == "" {
 		var err error
@@ -83,15 +101,7 @@ func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
 			found = append(found, f)
 		}
 	}
-	f, err := choose(found, want)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.suitable(); err != nil {
-		return nil, err
-	}
-	f.recognise(ctx)
-	return f, nil
+	return found, nil
 }
 
 func (e *Engine) candidates(ctx context.Context, project string) ([]string, error) {
@@ -143,6 +153,9 @@ func newFront(e *Engine, info container.InspectResponse) *Front {
 			f.fileMounts = append(f.fileMounts, m.Destination)
 		}
 	}
+	if h := info.State.Health; h != nil && h.Status != container.NoHealthcheck {
+		f.Health = h.Status
+	}
 	f.findAddrs(info)
 	return f
 }
@@ -178,8 +191,9 @@ func choose(found []*Front, want Selector) (*Front, error) {
 		"choose with --project NAME or --container NAME, in the hook's command or in /etc/mailu-hook.conf (MAILU_HOOK_PROJECT=…)")
 }
 
-// suitable refuses a front on which a deploy could not work.
-func (f *Front) suitable() error {
+// Suitable returns a front.ErrUnsuitable for a front on which a deploy could not
+// work.
+func (f *Front) Suitable() error {
 	refuse := func(remedy, format string, args ...any) error {
 		return say.Hint(fmt.Errorf("%w: %s: %s", front.ErrUnsuitable, f.Container, fmt.Sprintf(format, args...)), "%s", remedy)
 	}

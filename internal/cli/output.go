@@ -97,6 +97,9 @@ func (d *deployment) worthALine() bool {
 // fail reports an error from before a deploy began: where JSON was asked for,
 // one document comes all the same, and certbot's hook leaves its trace.
 func (c *call) fail(err error) error {
+	if err != nil && !reported(err) && c.failed != nil {
+		return c.failed(c, err)
+	}
 	asHook := c.name == "" && c.env(renewedLineage) != ""
 	if err == nil || reported(err) || c.text("output") != "json" && !asHook {
 		return err
