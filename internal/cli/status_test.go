@@ -245,6 +245,21 @@ func TestPerfdataAndMetricsTellOfEachCertificate(t *testing.T) {
 	assert.NotContains(t, metrics, `port_not_after_timestamp_seconds{container="mailu-front-1",port="4190"`, "it shows none")
 }
 
+func TestSettingsOfOneFrontAreNotThoseOfSeveral(t *testing.T) {
+	w := newWorld(t) // MAILU_HOOK_CERTS_DIR is set
+	other := container{"other-front-1", "other", "exited", t.TempDir(), map[string]string{"TLS_FLAVOR": "cert", "HOSTNAMES": "mail.example.org"}}
+	w.engine(w.stopped(), other)
+	doc := w.run("status", "--output", "json").document(t)
+	fronts := doc["fronts"].([]any)
+	require.Len(t, fronts, 2)
+	for i, want := range []string{w.certs, other.certs} {
+		assert.Equal(t, want, fronts[i].(map[string]any)["certs_dir"])
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(w.certs, "cert.pem"), w.pair.Chain, 0o600))
+	assert.Contains(t, w.run("status", "--output", "nagios").stdout, " | mailu-front-1_installed=", "labels are told apart")
+	assert.Equal(t, 3, w.run("status", "--container", "other-front-1").status, "the directory that was set is not the one it mounts")
+}
+
 func TestMistakeOfTheCallerIsUnknownAndNotCritical(t *testing.T) {
 	w := newWorld(t)
 	for _, args := range [][]string{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -127,6 +128,30 @@ func TestStatusWithoutAnEngineSaysWhatItCouldNotSee(t *testing.T) {
 		assert.True(t, doc.says("engine_unseen", "the Docker engine cannot be asked"), name)
 		assert.True(t, doc.says("ports_unseen", "none of the ports of "+l.front.Name+" could be asked"), "%s: its ports are not published here; %v", name, doc.codes())
 	}
+}
+
+func TestStatusEndsInTimeWhenTheResolverHangs(t *testing.T) {
+	require.Zero(t, os.Geteuid(), "needs root to mount")
+	l := newLab(t)
+	const silent = "127.66.0.53" // a nameserver that takes questions and answers none
+	server, err := net.ListenPacket("udp", silent+":53")
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Close() })
+	resolv := filepath.Join(l.root, "resolv.conf")
+	require.NoError(t, os.WriteFile(resolv, []byte("nameserver "+silent+"\n"), 0o644))
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private",
+		"sh", "-c", `mount --bind "$1" "$(readlink -f /etc/resolv.conf)" && shift && exec "$@"`, "sh", resolv, binary, "status", "--output", "json", "--timeout", "2s")
+	cmd.Env = append(append(os.Environ(), l.env...), "DOCKER_HOST=unix:///nonexistent", "MAILU_HOOK_HOSTNAME=mail.example.com", "MAILU_HOOK_CERTS_DIR="+l.certs())
+	began := time.Now()
+	out, _ := cmd.Output()
+	assert.Less(t, time.Since(began), 2500*time.Millisecond)
+	var doc statusDocument
+	require.NoError(t, json.Unmarshal(out, &doc), "%s", out)
+	assert.Contains(t, doc.codes(), "unknown ports_unseen")
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(time.Second)))
+	n, _, err := server.ReadFrom(make([]byte, 512))
+	require.NoError(t, err, "it was asked")
+	assert.NotZero(t, n)
 }
 
 func TestStatusEndsInTimeWhateverAPortDoes(t *testing.T) {

@@ -141,7 +141,7 @@ func (j *judgement) inside(f *Front) {
 		switch {
 		case !d.Runs && d.Name == "nginx":
 			j.find(Critical, NginxDown, "docker logs "+f.Container+" tells why; docker restart "+f.Container, "nginx does not run in %s", f.Container)
-		case !d.Runs && !f.Inside.NginxOnly && len(f.portsOf("dovecot")) > 0:
+		case !d.Runs && len(f.portsOf("dovecot")) > 0:
 			j.find(Critical, DovecotDown, "docker restart "+f.Container+" (first install a certificate, if there is none)",
 				"dovecot does not run in %s, so ports %s are closed: a front that starts without a usable certificate never starts it", f.Container, numbers(f.portsOf("dovecot")))
 		case d.Pid == "lost" || d.Pid == "wrong":

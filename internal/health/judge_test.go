@@ -12,106 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/say"
-)
-
-const day24 = 24 * time.Hour
-
-var thresholds = Options{Warn: DefaultWarn, Crit: DefaultCrit}
-
-// scene is a look at a healthy host, to be spoilt by tests.
-type scene struct {
-	t   *testing.T
-	ca  *mint.CA
-	now time.Time
-	Look
-	f *Front
-}
-
-func newScene(t *testing.T) *scene {
-	t.Helper()
-	ca, err := mint.NewCA(mint.CAOptions{NotBefore: time.Now().Add(-400 * day24)})
-	require.NoError(t, err)
-	s := &scene{t: t, ca: ca, now: time.Now()}
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.Root)
-	facts := front.ParseEnvironment(func(name string) string {
-		return map[string]string{"HOSTNAMES": "mail.example.com,imap.example.com", "TLS_FLAVOR": "cert"}[name]
-	})
-	facts.Container, facts.Project, facts.CertsDir = "mailu-front-1", "mailu", "/mailu/certs"
-	chain := s.issue(mint.Leaf{})
-	s.Look = Look{
-		At: s.now, Roots: roots, Engine: Clock{Seen: true},
-		Schedule: Schedule{Certbot: Timer{By: "certbot.timer", Last: s.now}, Sync: Timer{By: "mailu-hook-sync.timer", Last: s.now}},
-		Fronts: []Front{{
-			Facts: facts, State: "running", Health: "healthy",
-			Inside: &Inside{Watching: true, Daemons: []Daemon{{"nginx", "/run/nginx.pid", "intact", true}, {"dovecot", "/run/dovecot/master.pid", "intact", true}}},
-			Directory: Directory{
-				Path: "/mailu/certs", Used: true, Chain: chain,
-				Cert: File{Name: "cert.pem", Kind: Ours}, Key: File{Name: "key.pem", Kind: Ours},
-			},
-			Memory:   hook.State{Last: &hook.Last{At: s.now, Outcome: hook.Installed, Lineage: "/live/mail"}},
-			Lineages: []Lineage{{Path: "/live/mail", Chain: chain, Last: true, Certbot: true, Hooked: true}},
-		}},
-	}
-	s.f = &s.Fronts[0]
-	s.serve(chain)
-	return s
-}
-
-// issue makes a chain for both names; its leaf began an hour ago, if not told.
-func (s *scene) issue(leaf mint.Leaf) []*x509.Certificate {
-	s.t.Helper()
-	if leaf.Names == nil {
-		leaf.Names = []string{"mail.example.com", "imap.example.com"}
-	}
-	pair, err := s.ca.Issue(leaf)
-	require.NoError(s.t, err)
-	return []*x509.Certificate{pair.Cert, s.ca.Issuer}
-}
-
-// serve makes the ports show the chain, by default all of them.
-func (s *scene) serve(chain []*x509.Certificate, ports ...int) {
-	s.answer(ports, func(e *front.Endpoint) { e.Chain, e.Leaf, e.Err = chain, Sum(chain[0]), nil })
-}
-
-func (s *scene) refuse(err error, ports ...int) {
-	s.answer(ports, func(e *front.Endpoint) { e.Chain, e.Leaf, e.Err = nil, "", err })
-}
-
-func (s *scene) answer(ports []int, change func(*front.Endpoint)) {
-	if s.f.Endpoints == nil {
-		for _, p := range s.f.Ports {
-			s.f.Endpoints = append(s.f.Endpoints, front.Endpoint{Port: p})
-		}
-	}
-	for i := range s.f.Endpoints {
-		for _, p := range ports {
-			if s.f.Endpoints[i].Number == p {
-				change(&s.f.Endpoints[i])
-			}
-		}
-		if ports == nil {
-			change(&s.f.Endpoints[i])
-		}
-	}
-}
-
-// everywhere installs and serves a chain.
-func (s *scene) everywhere(chain []*x509.Certificate) {
-	s.f.Directory.Chain = chain
-	s.f.Lineages[0].Chain = chain
-	s.serve(chain)
-}
-
-var (
-	dovecot   = []int{465, 993, 995, 4190}
-	nginx     = []int{25, 443}
-	errClosed = fmt.Errorf("%w at 172.18.0.4:443", front.ErrClosed)
-	errPlain  = fmt.Errorf("speaking smtp: %w", front.ErrWithout)
-	errHangs  = errors.New("no answer within 3s")
 )
 
 func TestHealthyHostGivesNoFinding(t *testing.T) {
@@ -224,26 +126,17 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 	}
 }
 
-// stop makes the front one that does not run, and was not asked.
-func (s *scene) stop(state string) {
-	s.f.State, s.f.Inside, s.f.Endpoints = state, nil, nil
-}
-
-// older is what was installed before.
-func (s *scene) older() []*x509.Certificate {
-	return s.issue(mint.Leaf{NotBefore: s.now.Add(-30 * day24)})
-}
-
 func TestFlavorCountsByWhatIsServed(t *testing.T) {
 	for flavor, want := range map[string]Severity{"letsencrypt": Warning, "mail-letsencrypt": Warning, "notls": Critical, "certs": Critical} {
 		s := newScene(t)
 		s.f.Flavor = flavor
 		s.f.Unsuitable = s.f.CheckFlavor()
-		s.f.Directory.Cert.Kind, s.f.Directory.Chain = Missing, nil // it does not read that
+		s.f.Directory.Cert.Kind, s.f.Directory.Chain = Missing, s.older() // it does not read that
 		findings := Judge(s.Look, thresholds)
 		require.Len(t, findings, 1, "%s: %+v", flavor, findings)
 		assert.Equal(t, TLSFlavor, findings[0].Code)
 		assert.Equal(t, want, findings[0].Severity, flavor)
+		assert.Equal(t, Uncompared, s.f.Shows(s.f.Endpoints[0]), "with what it does not read")
 	}
 }
 
@@ -322,6 +215,35 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")
 }
 
+func TestCertificatesOfOtherSitesAreNeitherOlderNorNewerOnes(t *testing.T) {
+	s := newScene(t)
+	web := func(age time.Duration) []*x509.Certificate {
+		return s.issue(mint.Leaf{Names: []string{"www.example.com"}, NotBefore: s.now.Add(-age)})
+	}
+	s.f.Lineages = append(s.f.Lineages, Lineage{Path: "/live/www", Chain: web(time.Minute)})
+	assert.Empty(t, Judge(s.Look, thresholds), "a lineage that was named by mistake is not to be deployed")
+	s.serve(web(30*day24), 443)
+	assert.Equal(t, Other, s.f.Shows(s.f.Endpoints[1]))
+	s.serve(s.older(), 443)
+	assert.Equal(t, Older, s.f.Shows(s.f.Endpoints[1]))
+}
+
+func TestClosedPortsOfAFrontThatNobodySawAreNoProof(t *testing.T) {
+	s := newScene(t)
+	s.f.State, s.f.Inside, s.EngineDown, s.NoFront = "", nil, true, errors.New("no engine")
+	s.refuse(errClosed)
+	assert.ElementsMatch(t, []Code{EngineUnseen, PortsUnseen}, codesOf(Judge(s.Look, thresholds)))
+	s = newScene(t)
+	s.refuse(errClosed)
+	assert.Equal(t, []Code{PortSilent}, codesOf(Judge(s.Look, thresholds)), "one that runs has closed them")
+}
+
+func TestMailu20MissesNoDovecot(t *testing.T) {
+	s := newScene(t)
+	s.f.Inside.NginxOnly, s.f.Inside.Daemons[1] = true, Daemon{Name: "dovecot", Pid: "unseen"}
+	assert.Empty(t, Judge(s.Look, thresholds))
+}
+
 func TestHookIsMissedOnlyWhereNoTimerDoesItsWork(t *testing.T) {
 	s := newScene(t)
 	s.f.Lineages[0].Hooked = false
@@ -340,57 +262,4 @@ func TestClockThatWasSetBackIsNoticedByTheLastDeploy(t *testing.T) {
 	s := newScene(t)
 	s.f.Memory.Last.At = s.now.Add(time.Hour)
 	assert.Equal(t, []Code{ClockSkew}, codesOf(Judge(s.Look, thresholds)))
-}
-
-func codesOf(findings []Finding) (codes []Code) {
-	for _, f := range findings {
-		codes = append(codes, f.Code)
-	}
-	return codes
-}
-
-func TestRenewalIsExpectedWhenCertbotDoesIt(t *testing.T) {
-	for life, left := range map[time.Duration]time.Duration{90 * day24: 30 * day24, 45 * day24: 15 * day24, 6 * day24: 3 * day24} {
-		s := newScene(t)
-		leaf := mint.Leaf{NotBefore: s.now.Truncate(time.Second), NotAfter: s.now.Truncate(time.Second).Add(life)}
-		s.f.Lineages[0].Chain = s.issue(leaf)
-		r, ok := s.f.Renewal(s.Schedule)
-		require.True(t, ok)
-		assert.Equal(t, leaf.NotAfter.Add(-left).UTC(), r.From.UTC(), "%s", life)
-	}
-	s := newScene(t)
-	_, ok := s.f.Renewal(Schedule{})
-	assert.False(t, ok, "nobody runs certbot")
-	s.f.Planned = &Renewal{From: s.now, By: "mailu-hook renew"}
-	r, ok := s.f.Renewal(Schedule{})
-	assert.True(t, ok)
-	assert.Equal(t, *s.f.Planned, r)
-}
-
-func TestThresholdsAreDaysOrFractions(t *testing.T) {
-	for text, want := range map[string]Threshold{
-		"20": {Left: 20 * day24}, "20d": {Left: 20 * day24}, "1.5d": {Left: 36 * time.Hour}, "1": {Left: day24}, "0.5d": {Left: 12 * time.Hour},
-		"25%": {Fraction: 0.25}, "0.25": {Fraction: 0.25}, "12.5%": {Fraction: 0.125}, "0": {}, "100%": {Fraction: 1}, "1e9d": {Left: 36500 * day24},
-	} {
-		got, err := ParseThreshold(text)
-		require.NoError(t, err, text)
-		assert.Equal(t, want, got, text)
-		again, err := ParseThreshold(got.String())
-		require.NoError(t, err)
-		assert.Equal(t, got, again, "%s is written %s", text, got)
-	}
-	for _, text := range []string{"", "soon", "-1", "20h", "101%", "5%d", "NaN", "d", "%"} {
-		_, err := ParseThreshold(text)
-		assert.Error(t, err, text)
-	}
-}
-
-func TestTimeLeftIsRoundedDown(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		59*day24 + 23*time.Hour: "59 days", 49 * time.Hour: "2 days", 47 * time.Hour: "47 h", 90 * time.Minute: "90 min", -5 * day24: "-5 days", -time.Minute: "-1 min",
-	} {
-		assert.Equal(t, want, Left(d))
-	}
-	assert.Equal(t, "66 %", Percent(0.669))
-	assert.Equal(t, "0 %", Percent(-3))
 }

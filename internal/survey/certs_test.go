@@ -57,6 +57,7 @@ func TestNameIsWhatTheContainerWouldMeet(t *testing.T) {
 		"nothing":                            {"", health.Missing},
 		"a link to a file beside it":         {"own.pem", health.Link},
 		"a link through the container's own": {"/certs/own.pem", health.Link},
+		"the same, written carelessly":       {"/certs//./own.pem", health.Link},
 		"a link to a link":                   {"second", health.Link},
 		"a link to nothing":                  {"gone/cert.pem", health.Dangling},
 		"a link of ours to nothing":          {".mailu-hook/live/gone.pem", health.Dangling},
