@@ -120,6 +120,7 @@ type nextDoc struct {
 type scheduleDoc struct {
 	Certbot string `json:"certbot"`
 	Sync    string `json:"sync"`
+	Renew   string `json:"renew"`
 }
 
 func (s *status) json() string {
@@ -128,7 +129,7 @@ func (s *status) json() string {
 		Status: worst.String(), Summary: s.summary(), At: s.look.At.UTC(), Complete: s.complete(), Durations: map[string]int64{"total": time.Since(s.began).Milliseconds()},
 		Thresholds: thresholdsDoc{s.options.Warn.String(), s.options.Crit.String()},
 		Findings:   []findingDoc{}, Fronts: []frontLookDoc{}, Exit: int(worst),
-		Schedule: scheduleDoc{s.look.Schedule.Certbot.By, s.look.Schedule.Sync.By},
+		Schedule: scheduleDoc{s.look.Schedule.Certbot.By, s.look.Schedule.Sync.By, s.look.Schedule.Renew.By},
 	}
 	for _, f := range s.findings {
 		doc.Findings = append(doc.Findings, findingDoc{f.Severity.String(), f.Code, f.Front, f.Text, f.Remedy})

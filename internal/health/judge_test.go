@@ -109,6 +109,12 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		CertbotFailing:   {func(s *scene) { s.Schedule.CertbotFailed = "1 renew failure(s)" }, Warning, `certbot's last run failed: "1 renew failure(s)"`},
 		SyncTimerMissing: {func(s *scene) { s.Schedule.Sync = Timer{} }, Warning, "nothing on this host runs mailu-hook sync from time to time"},
 		SyncTimerIdle:    {func(s *scene) { s.Schedule.Sync.Last = s.now.Add(-4 * day24) }, Warning, "mailu-hook-sync.timer should run mailu-hook sync, and has not since "},
+		RenewTimerMissing: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew = Timer{} }, Warning,
+			"nothing on this host runs mailu-hook renew from time to time: no certificate is renewed"},
+		RenewTimerIdle: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew.Last = s.now.Add(-4 * day24) }, Warning,
+			"mailu-hook-renew.timer should run mailu-hook renew, and has not since "},
+		RenewFailing: {func(s *scene) { s.f.Planned = &Renewal{Failures: 3, Failure: "rateLimited"} }, Warning,
+			"mailu-hook renew has failed 3 times in a row: rateLimited"},
 	} {
 		t.Run(string(code), func(t *testing.T) {
 			s := newScene(t)

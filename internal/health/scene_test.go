@@ -41,7 +41,8 @@ func newScene(t *testing.T) *scene {
 	chain := s.issue(mint.Leaf{})
 	s.Look = Look{
 		At: s.now, Roots: roots, Engine: Clock{Seen: true},
-		Schedule: Schedule{Certbot: Timer{By: "certbot.timer", Last: s.now}, Sync: Timer{By: "mailu-hook-sync.timer", Last: s.now}},
+		Schedule: Schedule{Certbot: Timer{By: "certbot.timer", Last: s.now}, Sync: Timer{By: "mailu-hook-sync.timer", Last: s.now},
+			Renew: Timer{By: "mailu-hook-renew.timer", Last: s.now}},
 		Fronts: []Front{{
 			Facts: facts, State: "running", Health: "healthy",
 			Inside: &Inside{Watching: true, Daemons: []Daemon{{"nginx", "/run/nginx.pid", "intact", true}, {"dovecot", "/run/dovecot/master.pid", "intact", true}}},

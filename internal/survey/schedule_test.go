@@ -55,6 +55,19 @@ func TestTimersAreFoundWhereTheyAreArranged(t *testing.T) {
 	}
 }
 
+func TestRenewIsToldFromCertbotThatCallsUs(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		renew string
+	}{
+		"certbot calls us": {map[string]string{"/etc/crontab": "@daily root certbot renew --deploy-hook mailu-hook\n"}, ""},
+		"our example":      {map[string]string{"/etc/cron.d/mailu-hook-renew": "37 4,16 * * * root mailu-hook renew >/dev/null\n"}, "/etc/cron.d/mailu-hook-renew"},
+		"our timer":        {map[string]string{systemd: "", wants + "mailu-hook-renew.timer": ""}, "mailu-hook-renew.timer"},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, c.renew, hostWith(t, c.files).Schedule().Renew.By) })
+	}
+}
+
 func TestTimerThatFiredIsKnownByItsStamp(t *testing.T) {
 	h := hostWith(t, map[string]string{systemd: "", wants + "certbot.timer": "", "/var/lib/systemd/timers/stamp-certbot.timer": ""})
 	at := time.Now().Add(-100 * time.Hour).Truncate(time.Second)
