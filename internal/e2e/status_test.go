@@ -219,7 +219,9 @@ func TestStatusNamesAFrontThatStartedWithoutCertificates(t *testing.T) {
 
 	l.writePlain(l.issue(mint.Leaf{}), "cert.pem", "key.pem")
 	require.NoError(t, l.front.WaitServing(t.Context(), 25, 443))
-	assert.Equal(t, []string{"critical dovecot_down", "warning pid_file_lost", "warning not_adopted"}, l.status(nil).codes())
+	require.Eventually(t, func() bool { // once config.py, which deletes nginx's pid file, has ended
+		return slices.Equal([]string{"critical dovecot_down", "warning pid_file_lost", "warning not_adopted"}, l.status(nil).codes())
+	}, 20*time.Second, 200*time.Millisecond)
 }
 
 func TestStatusNamesDaemonsThatAreOutOfStep(t *testing.T) {
