@@ -176,7 +176,7 @@ func (d *deployment) document(err error) document {
 		leaf := b.Leaf()
 		key, _ := hook.KeyType(leaf.PublicKey)
 		want = b.Fingerprint()
-		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), leaf.DNSNames, say.Plain(leaf.Issuer.String()), key}
+		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key}
 	}
 	if d.target != nil {
 		f := d.target.facts

@@ -52,18 +52,28 @@ func TestREADMEShowsTheScreenThatThereReallyIs(t *testing.T) {
 	data, err := os.ReadFile(state)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(state, []byte(strings.ReplaceAll(string(data), filepath.Join(l.root, "letsencrypt"), "/etc/letsencrypt")), 0o600))
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh", cron, filepath.Join(l.root, "letsencrypt"), binary, "status")
-	cmd.Env = append(os.Environ(), l.env...)
-	out, _ := cmd.Output()
-	assert.Equal(t, 1, cmd.ProcessState.ExitCode())
-	screen := strings.ReplaceAll(string(out), project, "mailu")
-	t.Logf("\n%s", screen)
+	look := func(argv ...string) string {
+		cmd := exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", mounts, "sh", cron, filepath.Join(l.root, "letsencrypt")}, argv...)...)
+		cmd.Env = append(os.Environ(), append(l.env, "NO_COLOR=1")...)
+		out, _ := cmd.Output()
+		assert.Equal(t, 1, cmd.ProcessState.ExitCode())
+		screen := strings.ReplaceAll(strings.ReplaceAll(string(out), "\r", ""), project, "mailu")
+		t.Logf("\n%s", screen)
+		return timeless(screen)
+	}
+	assert.Equal(t, look(binary, "status"), shownIn(t, "    $ mailu-hook status\n"))
+	wide := "stty columns 120; exec " + binary + " status" // on a terminal of that width
+	assert.Equal(t, look("script", "--quiet", "--return", "--command", wide, "/dev/null"), shownIn(t, "    $ mailu-hook status    # at 120 columns\n"))
+}
 
-	_, shown, found := strings.Cut(example(t, "README.md"), "    $ mailu-hook status\n")
+// shownIn is the screen that the README shows after a command.
+func shownIn(t *testing.T, command string) string {
+	t.Helper()
+	_, shown, found := strings.Cut(example(t, "README.md"), command)
 	require.True(t, found)
-	shown, _, _ = strings.Cut(shown, "\n\n**")
-	shown = strings.ReplaceAll("\n"+shown, "\n    ", "\n")[1:] + "\n"
-	assert.Equal(t, timeless(screen), timeless(shown))
+	end := regexp.MustCompile(`\n\n\S`).FindStringIndex(shown)
+	require.NotNil(t, end)
+	return timeless(strings.ReplaceAll("\n"+shown[:end[0]], "\n    ", "\n")[1:] + "\n")
 }
 
 // timeless takes out of a screen what differs from day to day.
