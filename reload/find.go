@@ -14,7 +14,6 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 
 	"mailu-hook/internal/front"
 	"mailu-hook/internal/say"
@@ -102,24 +101,6 @@ func (e *Engine) fronts(ctx context.Context, want Selector) ([]*Front, error) {
 		}
 	}
 	return found, nil
-}
-
-func (e *Engine) candidates(ctx context.Context, project string) ([]string, error) {
-	args := filters.NewArgs(filters.Arg("label", labelService+"=front"))
-	if project != "" {
-		args.Add("label", labelProject+"="+project)
-	}
-	list, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
-	if err != nil {
-		return nil, engineError(ctx, "listing containers", err)
-	}
-	var ids []string
-	for _, c := range list {
-		if c.Labels[labelOneOff] != "True" { // docker compose run
-			ids = append(ids, c.ID)
-		}
-	}
-	return ids, nil
 }
 
 // inspect asks for a container. The answer has all the parts that are read of
