@@ -122,7 +122,7 @@ func (c *Client) prove(o *order, s Solver) error {
 		}
 	})
 	if c.ctx.Err() != nil {
-		return fmt.Errorf("proving the names: %w", c.cause())
+		return c.stopped("proving the names")
 	}
 	if len(failed) > 0 {
 		return failed
