@@ -180,7 +180,7 @@ func (c *Client) proveOne(url string, a lego.Authorization, s Solver) (err error
 		}
 	}()
 	if err := s.present(c.ctx, answer); err != nil {
-		return fmt.Errorf("%s: showing the answer: %w", name, err)
+		return local{fmt.Errorf("%s: showing the answer: %w", name, err)}
 	}
 	if err := s.check(c.ctx, answer); err != nil {
 		return local{fmt.Errorf("%s: %w", name, err)}
