@@ -226,6 +226,12 @@ func (ca *CA) Roots(ctx context.Context) (string, error) {
 	return path, nil
 }
 
+// Issued tells how many certificates the CA has issued since it was started.
+func (ca *CA) Issued() (int, error) {
+	log, err := os.ReadFile(ca.pebble.log)
+	return bytes.Count(log, []byte("Issued certificate serial ")), err
+}
+
 // SetA makes a name resolve to an IPv4 address, and to no other, for Pebble.
 func (ca *CA) SetA(ctx context.Context, name, ip string) error {
 	if err := ca.ChangeDNS(ctx, "clear-a", map[string]any{"host": name + "."}); err != nil {
