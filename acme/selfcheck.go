@@ -119,7 +119,9 @@ func fetch(ctx context.Context, client *http.Client, url, want string) error {
 func unseen(err error) error {
 	var name *net.DNSError
 	if errors.As(err, &name) {
-		return say.Hint(fmt.Errorf("looking for the answer: %s", say.Plain(err.Error())),
+		// The server that it names is the system's, whichever was asked.
+		failed := &net.DNSError{Err: say.Plain(name.Err), Name: say.Plain(name.Name), IsNotFound: name.IsNotFound}
+		return say.Hint(fmt.Errorf("looking for the answer: %w", failed),
 			"the name cannot be looked up: does it have an A or AAAA record? --resolver ADDR asks another server%s", spare)
 	}
 	return say.Hint(fmt.Errorf("looking for the answer: %s", say.Plain(err.Error())),
