@@ -50,6 +50,7 @@ type Request struct {
 
 	PreferredChain string // common name of the issuer at its top; "" takes the CA's first
 	ReuseKey       bool   // certify the key of the lineage once more, if it is of that type
+	PreparedKey    bool   // certify the key that PrepareKey made
 	Subset         bool   // go on without names that cannot be proved, but never without the main one
 }
 

@@ -43,6 +43,7 @@ type Record struct {
 	Profile   string    `json:"profile,omitempty"`
 	Issued    time.Time `json:"issued,omitzero"` // by this host's clock
 	Info      *Info     `json:"renewal_info,omitempty"`
+	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key is published
 
 	Failures int       `json:"failures,omitempty"` // in a row
 	Failure  string    `json:"failure,omitempty"`  // the last

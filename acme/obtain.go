@@ -191,9 +191,17 @@ func (c *Client) newOrder(want Request, names []string, l *Lineage) (lego.Extend
 	return made, err
 }
 
-// nextKey is the key to be certified next: the live one if it is to be used
-// again and fits, else a new one.
+// nextKey is the key to be certified next: the prepared one or the live one if
+// that is wanted and fits, else a new one.
 func (l *Lineage) nextKey(want Request) (crypto.Signer, error) {
+	if want.PreparedKey {
+		dir, err := l.state.open(renewalName, l.Name)
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		return readKey(dir, nextFile)
+	}
 	if want.ReuseKey && l.Leaf != nil && keyTypeOf(l.Leaf.PublicKey) == want.Key {
 		return l.key()
 	}
@@ -263,7 +271,11 @@ func (o *order) forget() error {
 		return err
 	}
 	defer dir.Close()
-	return removeAll(dir, orderFile, keyFile)
+	if err := removeAll(dir, orderFile, keyFile); err != nil {
+		return err
+	}
+	_, _, err = o.lineage.PreparedKey() // which removes it if it is live now
+	return err
 }
 
 // forgetIfInvalid forgets an order that the CA has given up.

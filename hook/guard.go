@@ -15,11 +15,11 @@ type Guard func(ctx context.Context, b *Bundle) Ruling
 
 // Ruling is what a Guard says of a bundle.
 type Ruling struct {
-	// Held is why the bundle must not be served yet, nil if nothing is known
-	// to stand against it.
+	// Held is why the bundle must not be served yet, and what to do about it;
+	// nil if nothing is known to stand against it.
 	Held *Rejection
-	// Doubt is why that could not be found out. It lets a bundle pass, but not
-	// one that is held back already.
+	// Doubt is why that could not be found out. It lets a bundle pass with a
+	// warning, but not one that is held back already.
 	Doubt *Rejection
 	// TTL is for how long others may go on by what the Guard was told.
 	TTL      time.Duration
@@ -49,6 +49,9 @@ func (d *deploy) consult(ctx context.Context, old Pair) error {
 	state, _ := d.s.State() // one that is damaged holds nothing back
 	held, guarded := ruling.weigh(d.b, state.Guarded, time.Now())
 	switch {
+	case held == nil && ruling.Doubt != nil:
+		d.warn("%s", ruling.Doubt.Fact)
+		return nil
 	case held == nil:
 		return nil
 	case old.Leaf == nil || IsPlaceholder(old.Leaf):
@@ -57,7 +60,13 @@ func (d *deploy) consult(ctx context.Context, old Pair) error {
 	case time.Until(old.Leaf.NotAfter) < d.o.Grace:
 		d.warn("installed all the same, as the certificate before it ends at %s: %s; %s", old.Leaf.NotAfter.UTC().Format(time.RFC3339), held.Fact, held.Remedy)
 		return nil
-	case !d.o.DryRun:
+	}
+	then := "; 'mailu-hook sync' installs it as soon as nothing stands against it"
+	if d.b.Lineage == "" { // nothing that sync would find again
+		then = "; then do this once more"
+	}
+	held = &Rejection{File: d.b.CertFile, Fact: "held back: " + held.Fact, Remedy: held.Remedy + then, Leaf: d.b.Leaf()}
+	if !d.o.DryRun {
 		d.hold(ctx, held, guarded)
 	}
 	return held
@@ -85,9 +94,11 @@ func (r Ruling) weigh(b *Bundle, before *Guarded, now time.Time) (*Rejection, *G
 		g.Clear = now.UTC()
 	}
 	if until := g.until(); now.Before(until) {
-		return b.reject(b.CertFile, fmt.Sprintf("from %s on, 'mailu-hook sync' installs it, or this command once more", until.Format(time.RFC3339)),
-			fmt.Sprintf("held back a little longer: what stood against it is gone since %s, but others may remember it until %s",
-				g.Clear.Format(time.RFC3339), until.Format(time.RFC3339))), &g
+		return &Rejection{
+			Fact: fmt.Sprintf("what stood against it is gone since %s, but others may remember it until %s",
+				g.Clear.Format(time.RFC3339), until.Format(time.RFC3339)),
+			Remedy: "wait until then",
+		}, &g
 	}
 	return nil, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/say"
 )
 
 // guarded is a scene whose guard rules as it is told, and counts.
@@ -44,7 +45,9 @@ func (g *guarded) assertHeld(t *testing.T, r Result, err error, fact string) {
 	var rejection *Rejection
 	require.ErrorAs(t, err, &rejection)
 	assert.Contains(t, rejection.Fact, fact)
-	assert.NotEmpty(t, rejection.Hint())
+	assert.Regexp(t, `^(publish it|try again|wait until then); 'mailu-hook sync' installs it as soon as nothing stands against it$`, rejection.Hint())
+	assert.Regexp(t, `^held back: `, rejection.Fact)
+	assert.Equal(t, g.new.CertFile, rejection.File)
 	assert.Equal(t, Rejected, r.Outcome)
 	assert.Equal(t, g.old.Fingerprint(), onDisk(t, g.dir))
 	assert.Equal(t, g.all(g.old), g.shown())
@@ -135,6 +138,10 @@ func TestADeployByHandIsHeldBackToo(t *testing.T) {
 	g.says("no record matches", "", 0)
 	r, err := g.deploy(t, g.new)
 	g.assertHeld(t, r, err, "no record matches")
+
+	g.new.Lineage = ""
+	_, err = g.deploy(t, g.new)
+	assert.Equal(t, "publish it; then do this once more", say.HintOf(err), "sync would not find it")
 }
 
 func TestADryRunTellsWhatIsHeldBackAndRemembersNothing(t *testing.T) {
@@ -194,6 +201,15 @@ func TestARollbackIsNotHeldBack(t *testing.T) {
 	assert.Equal(t, []string{g.new.Fingerprint()}, g.asked)
 }
 
+func TestARollbackThatIsHeldBackLeavesNoTraceForSync(t *testing.T) {
+	g := newGuarded(t)
+	g.o.Hold = g.old.Fingerprint()
+	g.says("no record matches", "", 0)
+	r, err := g.deploy(t, g.new)
+	g.assertHeld(t, r, err, "no record matches")
+	assert.Empty(t, remembered(t, g.dir).Held)
+}
+
 func TestDoubtLetsABundlePassUnlessItIsHeldBackAlready(t *testing.T) {
 	g := newGuarded(t)
 	g.says("no record matches", "", 0)
@@ -205,11 +221,10 @@ func TestDoubtLetsABundlePassUnlessItIsHeldBackAlready(t *testing.T) {
 
 	other := newGuarded(t)
 	other.says("", "the resolver does not answer", 0)
-	other.ruling.Warnings = []string{"could not check"}
 	r, err = other.deploy(t, other.new)
 	require.NoError(t, err)
 	assert.Equal(t, Installed, r.Outcome)
-	assert.Equal(t, []string{"could not check"}, r.Warnings)
+	assert.Equal(t, []string{"the resolver does not answer"}, r.Warnings)
 }
 
 func TestWhatHeldOneBundleBackDoesNotDelayAnother(t *testing.T) {
@@ -253,13 +268,13 @@ func TestRulingsAreWeighedAgainstWhatIsRemembered(t *testing.T) {
 		"held again":                  {Ruling{Held: held, TTL: time.Minute}, at(90, time.Time{}), "held", at(90, time.Time{})},
 		"held after it was clear":     {Ruling{Held: held}, at(90, now), "held", at(90, time.Time{})},
 		"held another":                {Ruling{Held: held}, &Guarded{"00ff", 90, now}, "held", at(0, time.Time{})},
-		"clear now":                   {Ruling{}, at(90, time.Time{}), "longer", at(90, now)},
-		"clear with a longer TTL":     {Ruling{TTL: time.Hour}, at(90, now), "longer", at(3600, now)},
+		"clear now":                   {Ruling{}, at(90, time.Time{}), "others may remember it", at(90, now)},
+		"clear with a longer TTL":     {Ruling{TTL: time.Hour}, at(90, now), "others may remember it", at(3600, now)},
 		"clear for long enough":       {Ruling{}, at(90, now.Add(-91*time.Second)), "", nil},
-		"clear, but a second too few": {Ruling{}, at(90, now.Add(-90*time.Second)), "longer", at(90, now.Add(-90*time.Second))},
+		"clear, but a second too few": {Ruling{}, at(90, now.Add(-90*time.Second)), "others may remember it", at(90, now.Add(-90*time.Second))},
 		"doubt after it was clear":    {Ruling{Doubt: doubt}, at(90, now.Add(-time.Hour)), "doubt", at(90, now.Add(-time.Hour))},
-		"clear, by a wrong clock":     {Ruling{}, at(90, now.Add(time.Hour)), "longer", at(90, now)},
-		"an endless TTL":              {Ruling{TTL: 1 << 62}, at(1<<62, time.Time{}), "longer", at(longestTTL, now)},
+		"clear, by a wrong clock":     {Ruling{}, at(90, now.Add(time.Hour)), "others may remember it", at(90, now)},
+		"an endless TTL":              {Ruling{TTL: 1 << 62}, at(1<<62, time.Time{}), "others may remember it", at(longestTTL, now)},
 		"a negative TTL":              {Ruling{}, at(-1<<62, now.Add(-time.Second)), "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

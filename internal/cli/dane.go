@@ -158,14 +158,16 @@ func rule(all []published, b *hook.Bundle) hook.Ruling {
 		}
 	}
 	if wrong != nil {
-		ruling.Held = held(b,
-			fmt.Sprintf("held back: the TLSA records of %s do not match it, and servers that follow DANE would no longer deliver", quoteList(wrong)),
-			fmt.Sprintf("publish, beside what is there: %s; once that is seen and has passed through the caches, 'mailu-hook sync' installs it", strings.Join(records, "; ")))
+		ruling.Held = &hook.Rejection{
+			Fact:   fmt.Sprintf("the TLSA records of %s do not match it, and servers that follow DANE would no longer deliver", quoteList(wrong)),
+			Remedy: "publish, beside what is there: " + strings.Join(records, "; "),
+		}
 	}
 	if unknown != nil {
-		fact := "its TLSA records could not be checked: " + strings.Join(unknown, "; ")
-		ruling.Doubt = held(b, "held back: "+fact, "name a resolver that validates, on this host or trusted: --resolver ADDR --trust-ad; or decide it yourself: --dane off")
-		ruling.Warnings = append(ruling.Warnings, fact)
+		ruling.Doubt = &hook.Rejection{
+			Fact:   "its TLSA records could not be checked: " + strings.Join(unknown, "; "),
+			Remedy: "name a resolver that validates, and is on this host or trusted: --resolver ADDR --trust-ad; or decide it yourself: --dane off",
+		}
 	}
 	return ruling
 }
@@ -179,13 +181,6 @@ func (p *published) unvalidated() string {
 		return "they do not match"
 	}
 	return "they are unusable"
-}
-
-func held(b *hook.Bundle, fact, remedy string) *hook.Rejection {
-	if b.Lineage == "" { // nothing that sync would find again
-		remedy = strings.ReplaceAll(remedy, "'mailu-hook sync' installs it", "do this once more")
-	}
-	return &hook.Rejection{File: b.CertFile, Fact: fact, Remedy: remedy, Leaf: b.Leaf()}
 }
 
 // daneDoc is a host's part in the JSON.

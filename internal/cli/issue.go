@@ -38,7 +38,8 @@ func challengeFlags(fs *pflag.FlagSet) {
 
 func certificateFlags(fs *pflag.FlagSet) {
 	fs.String("key-type", string(acme.EC256), "`TYPE` of the key: ec256, ec384, rsa2048 or rsa4096")
-	fs.Bool("reuse-key", false, "keep the key at each renewal")
+	fs.Bool("reuse-key", false, "keep the key at each renewal (default: if a TLSA record 3 1 1 of it is published)")
+	fs.Bool("next-key", false, "prepare a key for a later renewal, which uses it once its TLSA record, see 'tlsa --next', was seen for two TTLs")
 	fs.String("profile", "", "`NAME` of the CA's profile, at Let's Encrypt classic, tlsserver or shortlived")
 	fs.String("preferred-chain", "", "`NAME` of the issuer that the chain should end at, where the CA offers several")
 	fs.String("eab-kid", "", "`ID` of the external account, where the CA wants one")

@@ -137,6 +137,9 @@ func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
 		r.c.log.Warn("no renewal information", "error", err)
 	}
 	r.due = r.lineage.Due(r.want, now, r.flag("force"))
+	if err := r.chooseKey(ctx, now); err != nil {
+		return err
+	}
 	if !r.due.Now {
 		r.note(fmt.Sprintf("not due: %s, to be renewed at %s", r.due.Reason, r.due.At.UTC().Format(time.RFC3339)))
 		return nil

@@ -173,8 +173,8 @@ func (r Record) matches(chain []*x509.Certificate, names []string, now time.Time
 	if !slices.ContainsFunc(names, func(name string) bool { return chain[0].VerifyHostname(name) == nil }) {
 		return false
 	}
-	for i, c := range chain {
-		if i > 0 && r.describes(c) && leadsTo(c, chain, i, now) {
+	for _, c := range chain[1:] {
+		if r.describes(c) && leadsTo(c, chain, now) {
 			return true
 		}
 	}
@@ -204,7 +204,7 @@ func (r Record) describes(c *x509.Certificate) bool {
 func (r Record) vouches(chain []*x509.Certificate, now time.Time) bool {
 	if r.Selector == Cert {
 		anchor, err := x509.ParseCertificate(r.Data)
-		return err == nil && !anchor.Equal(chain[0]) && leadsTo(anchor, chain, len(chain), now)
+		return err == nil && !anchor.Equal(chain[0]) && leadsTo(anchor, chain, now)
 	}
 	key, err := x509.ParsePKIXPublicKey(r.Data)
 	if err != nil {
@@ -215,15 +215,15 @@ func (r Record) vouches(chain []*x509.Certificate, now time.Time) bool {
 	if issuer.CheckSignature(top.SignatureAlgorithm, top.RawTBSCertificate, top.Signature) != nil {
 		return false
 	}
-	return leadsTo(top, chain, max(1, len(chain)-1), now)
+	return leadsTo(top, chain, now)
 }
 
 // leadsTo tells whether the leaf's signatures lead to anchor through the
-// certificates that are sent between them, all of it valid now and meant for it.
-func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, sent int, now time.Time) bool {
+// certificates that are sent, all of it valid now and meant for it.
+func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, now time.Time) bool {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(anchor)
-	for _, c := range chain[1:sent] {
+	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now})

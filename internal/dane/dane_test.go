@@ -179,6 +179,24 @@ func TestWhatIsToBePublishedMakesTheChainMatch(t *testing.T) {
 	}
 }
 
+func TestARecordOfTheLeafIsAdvisedUnlessAllAreOfIssuers(t *testing.T) {
+	p, other := newPKI(t, mint.Leaf{}), newPKI(t, mint.Leaf{})
+	leaf, issuer := OfLeaf(other.leaf), OfIssuer(other.ca.Issuer)
+	for _, c := range []struct {
+		published []Record
+		want      Record
+	}{
+		{nil, OfLeaf(p.leaf)},
+		{[]Record{leaf}, OfLeaf(p.leaf)},
+		{[]Record{leaf, issuer}, OfLeaf(p.leaf)},
+		{[]Record{issuer}, OfIssuer(p.ca.Issuer)},
+		{[]Record{issuer, record(1, SPKI, SHA256, other.leaf)}, OfIssuer(p.ca.Issuer)},
+		{[]Record{record(TA, SPKI, SHA512, other.ca.Root)}, record(TA, SPKI, SHA512, p.ca.Issuer)},
+	} {
+		assert.Equal(t, c.want, ToPublish(c.published, p.sent(), []string{"mail.example.com"}, time.Now()), "%v", c.published)
+	}
+}
+
 func TestAnIssuerThatExpiresFirstEndsUsage2(t *testing.T) {
 	ca, err := mint.NewCA(mint.CAOptions{NotAfter: time.Now().Add(24 * time.Hour)})
 	require.NoError(t, err)

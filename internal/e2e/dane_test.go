@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,4 +193,41 @@ func TestASilentResolverCostsThreeSecondsAndAWarning(t *testing.T) {
 	assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), "does not answer")
 	assert.Less(t, r.doc.Durations["guard"], int64(3300))
 	d.serves(renewed)
+}
+
+// What we call a match, a sender does too: OpenSSL's DANE is that of Postfix and
+// Exim. nginx sends an appended root, and dovecot loads it.
+func TestASenderFollowsTheRecordsToPort25(t *testing.T) {
+	l, _ := startServing(t, rig.FrontOptions{})
+	renewed := l.issue(mint.Leaf{})
+	live := l.lineage(renewed, "mail.example.com")
+	root := dane.OfIssuer(l.ca.Root).String()
+	require.Equal(t, 0, l.hook(live).code)
+	assert.True(t, l.delivers(leafRecord(renewed)))
+	assert.True(t, l.delivers(dane.OfIssuer(l.ca.Issuer).String()))
+	assert.False(t, l.delivers(root), "a root that is not sent")
+
+	for _, append := range []string{"auto", l.roots} {
+		l.env = slices.Concat(l.env, []string{"MAILU_HOOK_APPEND_ROOT=" + append})
+		r := l.run(nil, "sync", "--output", "json")
+		require.Equal(t, 0, r.code)
+		l.serves(renewed)
+		assert.True(t, l.delivers(root))
+		assert.False(t, l.delivers(leafRecord(l.issue(mint.Leaf{}))))
+	}
+	assert.Equal(t, "unchanged", l.run(nil, "sync", "--output", "json").doc.Outcome)
+	l.healthyAndReloadable()
+}
+
+// delivers tells whether a sender that follows DANE would deliver to the front,
+// were this the published record.
+func (l *lab) delivers(record string) bool {
+	l.t.Helper()
+	ip, err := l.front.IP(l.t.Context())
+	require.NoError(l.t, err)
+	cmd := exec.CommandContext(l.t.Context(), "openssl", "s_client", "-starttls", "smtp", "-connect", net.JoinHostPort(ip, "25"), "-brief",
+		"-verify_return_error", "-dane_ee_no_namechecks", "-dane_tlsa_domain", "mail.example.com", "-dane_tlsa_rrdata", record)
+	out, err := cmd.CombinedOutput()
+	require.Regexp(l.t, "CONNECTION ESTABLISHED|verify error", string(out), "it got as far as the certificate")
+	return err == nil
 }

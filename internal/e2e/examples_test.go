@@ -27,21 +27,25 @@ func example(t *testing.T, name string) string {
 
 func TestSystemdUnitsAreValidAndAsHardenedAsTheReadmeSays(t *testing.T) {
 	rig.Need(t, "systemd-analyze")
-	dir := t.TempDir()
-	const unit = "mailu-hook-sync.service"
-	service := strings.ReplaceAll(example(t, "examples/systemd/"+unit), "/usr/local/bin/mailu-hook", binary)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, unit), []byte(service), 0o644))
-	timer := filepath.Join(dir, "mailu-hook-sync.timer")
-	require.NoError(t, os.WriteFile(timer, []byte(example(t, "examples/systemd/mailu-hook-sync.timer")), 0o644))
-	out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, unit), timer).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	assert.Empty(t, string(out))
+	for _, name := range []string{"sync", "renew"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			unit := "mailu-hook-" + name + ".service"
+			service := strings.ReplaceAll(example(t, "examples/systemd/"+unit), "/usr/local/bin/mailu-hook", binary)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, unit), []byte(service), 0o644))
+			timer := filepath.Join(dir, "mailu-hook-"+name+".timer")
+			require.NoError(t, os.WriteFile(timer, []byte(example(t, "examples/systemd/mailu-hook-"+name+".timer")), 0o644))
+			out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, unit), timer).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			assert.Empty(t, string(out))
 
-	out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", filepath.Join(dir, unit)).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	level := regexp.MustCompile(`exposure level for .*: ([\d.]+)`).FindStringSubmatch(string(out))
-	require.NotNil(t, level, "%s", out)
-	assert.Contains(t, example(t, "README.md"), "`systemd-analyze security`: "+level[1]+")")
+			out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", filepath.Join(dir, unit)).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			level := regexp.MustCompile(`exposure level for .*: ([\d.]+)`).FindStringSubmatch(string(out))
+			require.NotNil(t, level, "%s", out)
+			assert.Contains(t, example(t, "README.md"), "`systemd-analyze security`: "+level[1]+")")
+		})
+	}
 }
 
 // The unit itself cannot run where systemd does not; its privileges can.
@@ -80,14 +84,16 @@ func TestConfigurationExampleHasOnlySettingsThatExist(t *testing.T) {
 	assert.Equal(t, 2, cmd.ProcessState.ExitCode(), "%s", out)
 }
 
-func TestCronLineRunsSyncAsRoot(t *testing.T) {
-	var lines []string
-	for line := range strings.Lines(example(t, "examples/cron/mailu-hook")) {
-		if strings.HasPrefix(line, "*") {
-			lines = append(lines, line)
+func TestCronLinesRunAsRoot(t *testing.T) {
+	for file, command := range map[string]string{"mailu-hook": "sync", "mailu-hook-renew": "renew"} {
+		var lines []string
+		for line := range strings.Lines(example(t, "examples/cron/"+file)) {
+			if regexp.MustCompile(`^[*\d]`).MatchString(line) {
+				lines = append(lines, line)
+			}
 		}
+		require.Len(t, lines, 1)
+		fields := strings.Fields(lines[0])
+		assert.Equal(t, []string{"root", "mailu-hook", command}, fields[5:8])
 	}
-	require.Len(t, lines, 1)
-	fields := strings.Fields(lines[0])
-	assert.Equal(t, []string{"root", "mailu-hook", "sync"}, fields[5:8])
 }

@@ -36,10 +36,10 @@ func startRenewing(t *testing.T, ca rig.CAOptions, o rig.FrontOptions) (*issuer,
 func newStandalone(t *testing.T, ca rig.CAOptions, names ...string) *issuer {
 	t.Helper()
 	i := newIssuer(t, ca)
-	i.ip = loopback()
-	i.lead(i.ip, names...)
+	i.address = loopback()
+	i.lead(i.address, names...)
 	i.env = append(i.env, "MAILU_HOOK_PROJECT=without-front", "MAILU_HOOK_CERTS_DIR="+i.certs(), "MAILU_HOOK_HOSTNAME="+strings.Join(names, ","),
-		"MAILU_HOOK_CHALLENGE=standalone", "MAILU_HOOK_LISTEN="+i.ip+":80")
+		"MAILU_HOOK_CHALLENGE=standalone", "MAILU_HOOK_LISTEN="+i.address+":80")
 	return i
 }
 

@@ -54,7 +54,7 @@ func TestAnswerThatCannotBeSeenSparesTheCAAndDelaysNothing(t *testing.T) {
 func (i *issuer) sparedTheCA() {
 	i.t.Helper()
 	i.neverLetTheCALook()
-	i.lead(i.ip, mailName)
+	i.lead(i.address, mailName)
 	requests := i.asked(func() { i.issues() })
 	assert.Zero(i.t, count(requests, newOrder), "it takes up the order of the run before")
 	i.clean(mailName)
@@ -95,7 +95,7 @@ func TestWithoutASelfCheckTheCALooksAndItsVerdictIsShown(t *testing.T) {
 			assert.Contains(t, r.doc.Hint, tc.why)
 			assert.Equal(t, 1, r.renewal(t).Failures)
 
-			i.lead(i.ip, mailName)
+			i.lead(i.address, mailName)
 			var waits result
 			assert.Empty(t, i.asked(func() { waits = i.renew() }), "a failure at the CA makes the next run wait")
 			assert.Equal(t, 6, waits.code)

@@ -19,9 +19,9 @@ import (
 // public CA looks on.
 type issuer struct {
 	*lab
-	acme  *rig.CA
-	state string
-	ip    string // of this host, where the names lead
+	acme    *rig.CA
+	state   string
+	address string // of this host, where the names lead
 }
 
 // newIssuer prepares a lab whose binary renews from a Pebble with these options.
@@ -57,10 +57,10 @@ func (i *issuer) lead(ip string, names ...string) {
 // this host, to which its names lead, as Compose has it: a restart keeps it.
 func (i *issuer) startPublished(o rig.FrontOptions) {
 	i.t.Helper()
-	i.ip = loopback()
-	o.ExtraArgs = append(o.ExtraArgs, "-p", i.ip+":80:80", "-p", i.ip+":443:443")
+	i.address = loopback()
+	o.ExtraArgs = append(o.ExtraArgs, "-p", i.address+":80:80", "-p", i.address+":443:443")
 	i.start(o)
-	i.lead(i.ip, strings.Split(i.front.Env["HOSTNAMES"], ",")...)
+	i.lead(i.address, strings.Split(i.front.Env["HOSTNAMES"], ",")...)
 }
 
 // loopback is an address of this host that nobody else uses.

@@ -170,7 +170,7 @@ func (r *Resolver) ask(ctx context.Context, name string, kind uint16) (answer, e
 }
 
 func wrap(name string, kind uint16, err error) error {
-	return fmt.Errorf("asking for %s of %s: %w", dns.TypeToString[kind], say.Plain(name), err)
+	return fmt.Errorf("asking for %s of %s: %w", dns.TypeToString[kind], say.Plain(strings.TrimSuffix(name, ".")), err)
 }
 
 // failure is a server's answer that is none.

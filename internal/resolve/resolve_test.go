@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -62,10 +63,11 @@ func TestRecordsComeWithTheirNameSecurityAndTTL(t *testing.T) {
 		"loop 60 IN CNAME loop2", "loop2 60 IN CNAME loop",
 	}})
 	unsigned := startZone(t, rig.ZoneOptions{Name: "example.org", Records: []string{
-		"mail 60 IN A 127.0.0.1", "_25._tcp.mail 60 IN TLSA " + b, "bare 60 IN A 127.0.0.1",
+		"mail 60 IN A 127.0.0.1", "_25._tcp.mail 60 IN TLSA " + b, "bare 60 IN A 127.0.0.1", "island 60 IN A 127.0.0.1",
 		"home 60 IN CNAME mail.example.com.", "_25._tcp.home 60 IN TLSA " + b,
 	}})
-	r := startResolver(t, signed, unsigned)
+	island := startZone(t, rig.ZoneOptions{Name: "_tcp.island.example.org", Signed: true, Records: []string{"_25 60 IN TLSA " + b}})
+	r := startResolver(t, signed, unsigned, island)
 	for name, want := range map[string]TLSA{
 		"mail.example.com":    {Base: "mail.example.com", Secure: true, TTL: 300 * time.Second},
 		"MAIL.example.com":    {Base: "MAIL.example.com", Secure: true, TTL: 300 * time.Second},
@@ -78,7 +80,8 @@ func TestRecordsComeWithTheirNameSecurityAndTTL(t *testing.T) {
 		"away.example.com":    {Base: "away.example.com", Secure: true, TTL: 60 * time.Second}, // the alias is validated, what it leads to is not
 		"mail.example.org":    {Base: "mail.example.org", TTL: 60 * time.Second},
 		"bare.example.org":    {Base: "bare.example.org"},
-		"home.example.org":    {Base: "home.example.org", TTL: 60 * time.Second}, // the other way round: an unsigned alias leads nowhere
+		"home.example.org":    {Base: "home.example.org", TTL: 60 * time.Second},   // the other way round: an unsigned alias leads nowhere
+		"island.example.org":  {Base: "island.example.org", TTL: 60 * time.Second}, // the records are validated, the address is not
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := r.TLSA(t.Context(), name)
@@ -179,6 +182,23 @@ func TestTheNextServerIsAskedWhenOneIsSilentOrFails(t *testing.T) {
 	addrs, err := r.LookupHost(t.Context(), "mail.example.com")
 	require.NoError(t, err)
 	assert.Equal(t, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, addrs)
+}
+
+func TestTheAnswerToAnotherQuestionIsNone(t *testing.T) {
+	t.Parallel()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, asked *dns.Msg) {
+		reply := new(dns.Msg).SetReply(asked)
+		reply.Question[0].Name = "other.example.com."
+		_ = w.WriteMsg(reply)
+	})}
+	go func() { _ = server.ActivateAndServe() }()
+	t.Cleanup(func() { _ = server.Shutdown() })
+	r, err := New(conn.LocalAddr().String(), false)
+	require.NoError(t, err)
+	_, err = r.TLSA(t.Context(), "mail.example.com")
+	require.ErrorContains(t, err, "answers another question")
 }
 
 func TestTheADBitIsBelievedFromLoopbackOrWhenTold(t *testing.T) {
