@@ -34,7 +34,16 @@ import (
 // last of these steps that the CA knows of. In a dry run nothing is kept but the
 // account.
 func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
-	err := c.obtain(l, want, s)
+	return c.ended(l, c.obtain(l, want, s))
+}
+
+// SignIn is the first step of Obtain, for a caller who has to change something
+// before it can make a Solver: a CA that takes no account of ours is to be met
+// before that.
+func (c *Client) SignIn(l *Lineage) error { return c.ended(l, c.signIn()) }
+
+// ended remembers a failure.
+func (c *Client) ended(l *Lineage, err error) error {
 	if err == nil {
 		return nil
 	}
