@@ -45,7 +45,7 @@ const (
 )
 
 // spare is the remedy that fits every failed look.
-const spare = "; if only this host cannot see it, as behind some routers: --no-self-check"
+const spare = " If only this host cannot see it, as behind some routers: --no-self-check"
 
 // seesHTTP fetches the answer as the CA will (RFC 8555, section 8.3): from port 80
 // of the name, through redirects, past any certificate. No CA was asked before, so
