@@ -64,8 +64,12 @@ func (c *Client) register() error {
 	} else {
 		made, err = c.core.Accounts.New(request)
 	}
+	err = c.explain(err, "making an account", "")
+	if c.o.EAB != nil && isProblem(err, "unauthorized") {
+		err = say.Hint(err, "are --eab-kid and the key in --eab-hmac-file those of one external account, as the CA's website gives them, and not used up?")
+	}
 	if err != nil {
-		return c.explain(err, "making an account", "")
+		return err
 	}
 	if made.Location == "" {
 		return errors.New("making an account: the CA did not name it (no Location)")

@@ -34,7 +34,16 @@ import (
 // last of these steps that the CA knows of. In a dry run nothing is kept but the
 // account.
 func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
-	err := c.obtain(l, want, s)
+	return c.ended(l, c.obtain(l, want, s))
+}
+
+// SignIn is the first step of Obtain, for a caller who has to change something
+// before it can make a Solver: a CA that takes no account of ours is to be met
+// before that.
+func (c *Client) SignIn(l *Lineage) error { return c.ended(l, c.signIn()) }
+
+// ended remembers a failure.
+func (c *Client) ended(l *Lineage, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -71,8 +80,8 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	err = c.prove(o, s) // 3
 	if failed := provable(err, want); failed != nil {
 		c.o.Log.Warn("going on without names that could not be proved", "names", failed, "error", err)
-		want.Names = slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
-		if o, err = c.begin(l, want); err == nil {
+		provable := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
+		if o, err = c.begin(l, want, provable); err == nil {
 			err = c.prove(o, s)
 		}
 	}
@@ -143,24 +152,25 @@ func (c *Client) order(l *Lineage, want Request) (*order, error) {
 			return nil, c.explain(err, "asking for the order of an earlier run", "")
 		}
 	}
-	return c.begin(l, want)
+	return c.begin(l, want, want.Names)
 }
 
-// begin makes the key, keeps it, and orders.
-func (c *Client) begin(l *Lineage, want Request) (*order, error) {
-	o := &order{Directory: want.Directory, Account: c.account.URL, Names: want.Names, Wanted: want.Names, Profile: want.Profile,
+// begin makes the key, keeps it, and orders a certificate for names, which are
+// those that are wanted or the part of them that can be proved.
+func (c *Client) begin(l *Lineage, want Request, names []string) (*order, error) {
+	o := &order{Directory: want.Directory, Account: c.account.URL, Names: names, Wanted: want.Names, Profile: want.Profile,
 		Made: time.Now().UTC(), lineage: l, dry: c.o.DryRun}
 	var err error
 	if o.key, err = l.nextKey(want); err != nil {
 		return nil, fmt.Errorf("making the key: %w", err)
 	}
-	c.progress("ordering a certificate for %s", strings.Join(want.Names, ", "))
-	made, err := c.newOrder(want, l)
+	c.progress("ordering a certificate for %s", strings.Join(names, ", "))
+	made, err := c.newOrder(want, names, l)
 	if isProblem(err, "accountDoesNotExist") { // as after a reset of a staging CA
 		if err = c.signAs(""); err == nil {
 			if err = c.register(); err == nil {
 				o.Account = c.account.URL
-				made, err = c.newOrder(want, l)
+				made, err = c.newOrder(want, names, l)
 			}
 		}
 	}
@@ -174,17 +184,17 @@ func (c *Client) begin(l *Lineage, want Request) (*order, error) {
 // newOrder orders, as a replacement of the live certificate if the CA issued that
 // (RFC 9773, section 5), which exempts from rate limits. A CA that does not like
 // to replace it is asked once more without.
-func (c *Client) newOrder(want Request, l *Lineage) (lego.ExtendedOrder, error) {
+func (c *Client) newOrder(want Request, names []string, l *Lineage) (lego.ExtendedOrder, error) {
 	options := &api.OrderOptions{Profile: want.Profile}
 	if l.Leaf != nil && l.Directory == want.Directory && !c.o.DryRun {
 		options.ReplacesCertID, _ = certificate.MakeARICertID(l.Leaf) // without one the order is an ordinary one
 	}
-	made, err := c.core.Orders.NewWithOptions(want.Names, options)
+	made, err := c.core.Orders.NewWithOptions(names, options)
 	err = c.explain(err, "ordering", "")
 	var problem *Problem
 	if options.ReplacesCertID != "" && errors.As(err, &problem) && problem.Type != "rateLimited" && problem.Type != "accountDoesNotExist" {
 		options.ReplacesCertID = ""
-		made, err = c.core.Orders.NewWithOptions(want.Names, options)
+		made, err = c.core.Orders.NewWithOptions(names, options)
 		err = c.explain(err, "ordering", "")
 	}
 	return made, err

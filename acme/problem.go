@@ -49,7 +49,7 @@ var hints = map[string]string{
 	"externalAccountRequired": "the CA wants an account of its own: --eab-kid ID --eab-hmac-file FILE, as its website gives them",
 	"invalidProfile":          "the CA does not know this --profile; its documentation lists them",
 	"userActionRequired":      "the terms of service have changed: read them, and run again with --agree-tos",
-	"accountDoesNotExist":     "the CA has forgotten the account: mailu-hook account deactivate --local makes room for a new one",
+	"accountDoesNotExist":     "the CA has forgotten the account: mailu-hook account deactivate makes room for a new one",
 	"badCSR":                  "the CA does not accept this key or this set of names: try another --key-type",
 	"serverInternal":          "the fault is the CA's: the next run tries again; its status page may tell more",
 }

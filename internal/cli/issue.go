@@ -151,7 +151,7 @@ func lockState(ctx context.Context, c *call, state *acme.State) (unlock func(), 
 }
 
 // chooseMethod is how challenges are answered: as said, or as the other flags
-// imply, or by the front.
+// imply, or by the front; whether that runs matters only once one is due.
 func (r *renewal) chooseMethod() (acme.Method, error) {
 	method := acme.Method(r.c.text("challenge"))
 	switch {
@@ -160,16 +160,10 @@ func (r *renewal) chooseMethod() (acme.Method, error) {
 		method = acme.DNS
 	case r.c.text("webroot") != "":
 		method = acme.Webroot
-	case r.target.front == nil:
-		return "", say.Hint(usageErr{"no front runs that could answer the CA's challenge"}, "start Mailu, or choose --challenge standalone, webroot, tls-alpn or dns")
 	default:
 		method = acme.Front
 	}
 	switch method {
-	case acme.Front:
-		if r.target.front == nil {
-			return "", say.Hint(usageErr{"--challenge front: no front runs that could answer"}, "start Mailu, or choose --challenge standalone, webroot, tls-alpn or dns")
-		}
 	case acme.Webroot:
 		if r.c.text("webroot") == "" {
 			return "", usageError("--challenge webroot takes --webroot DIR")
@@ -178,7 +172,7 @@ func (r *renewal) chooseMethod() (acme.Method, error) {
 		if r.c.text("dns-provider") == "" {
 			return "", usageError("--challenge dns takes --dns-provider NAME, one of %s", strings.Join(acme.DNSProviders(), ", "))
 		}
-	case acme.Listening, acme.TLSALPN:
+	case acme.Front, acme.Listening, acme.TLSALPN:
 	default:
 		return "", usageError("--challenge: %s is none of front, webroot, standalone, tls-alpn, dns", say.Foreign(string(method)))
 	}
@@ -220,6 +214,9 @@ func (r *renewal) solver(ctx context.Context) (s acme.Solver, done func(), err e
 const closeLimit = 10 * time.Second // for taking the override out of the front, also when the time is up
 
 func (r *renewal) frontSolver(ctx context.Context, resolver *net.Resolver, noCheck bool) (acme.Solver, func(), error) {
+	if r.target.front == nil {
+		return nil, nil, r.noFront()
+	}
 	if err := r.placeholder(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -236,6 +233,16 @@ func (r *renewal) frontSolver(ctx context.Context, resolver *net.Resolver, noChe
 		}
 	}
 	return acme.HTTP(challenges, resolver, noCheck), done, nil
+}
+
+// noFront explains why no front can answer, which matters only once a certificate
+// is due.
+func (r *renewal) noFront() error {
+	why := r.target.note
+	if r.target.unasked != nil {
+		why = r.target.unasked.Error()
+	}
+	return say.Hint(fmt.Errorf("no front can answer the CA's challenge: %s", why), "start Mailu, or choose --challenge standalone, webroot, tls-alpn or dns")
 }
 
 // placeholder brings TLS up in a front that has no certificate at all: without,

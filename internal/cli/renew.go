@@ -84,6 +84,7 @@ func (r *renewal) run(ctx context.Context) error {
 	if r.lineage, err = state.Lineage(r.want.LineageName()); err != nil {
 		return err
 	}
+	r.cleanUp(ctx)
 	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
 	if r.flag("dry-run") && failed == nil {
 		r.result.Outcome = hook.WouldInstall
@@ -110,15 +111,21 @@ func (r *renewal) prepare(ctx context.Context) (err error) {
 	if err := acme.CheckNames(r.want.Names, r.method, r.want.Profile, r.c.text("ca-file") != ""); err != nil {
 		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
 	}
-	if r.target.front != nil {
-		if err := r.target.front.ForgetChallenges(ctx); err != nil { // of a run that was killed
-			r.note(err.Error())
-		}
-	}
 	if r.flag("force-standalone") {
 		return nil
 	}
 	return leaveToCertbot(r.c.text("letsencrypt-dir"), r.want.Names[0])
+}
+
+// cleanUp takes away what a run that was killed showed the CA. None is under way,
+// as this one holds the lock.
+func (r *renewal) cleanUp(ctx context.Context) {
+	if r.target.front == nil {
+		return
+	}
+	if err := r.c.limited(ctx, "timeout", r.target.front.ForgetChallenges); err != nil {
+		r.note(err.Error())
+	}
 }
 
 // obtain orders a certificate if one is due and may be tried for.
@@ -154,12 +161,15 @@ func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
 }
 
 func (r *renewal) order(ctx context.Context, client *acme.Client) error {
+	r.tell("due: " + r.due.Reason)
+	if err := client.SignIn(r.lineage); err != nil {
+		return err
+	}
 	solver, done, err := r.solver(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", acme.ErrFailed, err)
 	}
 	defer done()
-	r.tell("due: " + r.due.Reason)
 	err = client.Obtain(r.lineage, r.want, solver)
 	r.issued = err == nil
 	return err
@@ -206,6 +216,9 @@ func (r *renewal) installLineage(ctx context.Context) error {
 		return err
 	}
 	o.ByHand = true
+	if lacks := hook.Missing(bundle.Leaf(), r.want.Names); len(lacks) > 0 {
+		r.note("does not cover " + quoteList(lacks))
+	}
 	return r.install(ctx, bundle, o)
 }
 
