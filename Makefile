@@ -8,9 +8,10 @@ SHELL := /bin/bash
 # Where git cannot name a commit (no repository, none yet, somebody else's),
 # the go command would refuse to stamp one: build without.
 VCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
-# Without inlining the program is a tenth smaller, and no slower that one could
-# measure: it waits for others, and its cryptography is in assembly.
-BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -gcflags=all=-l -ldflags '-s -w'
+# Without inlining and padding the program is an eighth smaller, and not slower
+# as far as one can measure: it waits for others, and its cryptography is in
+# assembly.
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -gcflags=all=-l -ldflags '-s -w -funcalign=1'
 MOST := 10000000
 UNIT = $$(go list ./... | grep -v '/internal/e2e')
 

@@ -50,6 +50,15 @@ func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 	return Due{Reason: fmt.Sprintf("%s are left", short(l.Leaf.NotAfter.Sub(now))), At: at}
 }
 
+// Planned is when the lineage is to be renewed, by what is known of it now.
+func (l *Lineage) Planned(now time.Time) time.Time {
+	same := Request{Directory: l.Directory, Names: l.Names, Key: keyTypeOf(l.Leaf.PublicKey), Profile: l.Profile}
+	if due := l.Due(same, now, false); !due.Now {
+		return due.At
+	}
+	return now
+}
+
 func (l *Lineage) lifetime() time.Duration { return l.Leaf.NotAfter.Sub(l.Leaf.NotBefore) }
 
 // reserve is how much of a lifetime is left when a certificate is renewed without

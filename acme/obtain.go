@@ -334,8 +334,8 @@ func (c *Client) await(o *order, status string) error {
 			}
 			return errors.New("the CA gave the order up, and did not say why")
 		}
-		if err := wait.next(c.ctx, c.http.until(o.URL)); err != nil {
-			return fmt.Errorf("waiting for the order, which is %s: %w", say.Plain(o.Status), err)
+		if wait.next(c.ctx, c.http.until(o.URL)) != nil {
+			return c.stopped("waiting for the order, which is " + say.Plain(o.Status))
 		}
 		got, err := c.core.Orders.Get(o.URL)
 		if err != nil {

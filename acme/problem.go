@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,7 +55,12 @@ var hints = map[string]string{
 }
 
 // Hint is the remedy, "" for a type of which none is known.
-func (p *Problem) Hint() string { return hints[p.Type] }
+func (p *Problem) Hint() string {
+	if p.Type == "unauthorized" && p.Identifier == "" { // it is not about a challenge
+		return "the CA refuses this account: 'mailu-hook account' shows what it knows of it"
+	}
+	return hints[p.Type]
+}
 
 func problemOf(doc *lego.ProblemDetails, identifier string) *Problem {
 	p := &Problem{Type: kindOf(doc.Type), Detail: doc.Detail, Identifier: identifier, Status: doc.HTTPStatus}
@@ -88,7 +94,7 @@ func (c *Client) explain(err error, doing, identifier string) error {
 	var shape *json.UnmarshalTypeError
 	switch {
 	case c.ctx.Err() != nil:
-		err = fmt.Errorf("%s: %w", doing, c.cause())
+		err = c.stopped(doing)
 	case errors.As(err, &doc):
 		p := problemOf(doc, identifier)
 		if p.Type == "rateLimited" {
@@ -100,9 +106,18 @@ func (c *Client) explain(err error, doing, identifier string) error {
 			"is --server the URL of an ACME directory, and no proxy in between? %s", c.o.Directory)
 	default:
 		err = say.Hint(fmt.Errorf("%s: %s", doing, say.Plain(err.Error())),
-			"can this host reach %s? (a CA of your own needs --ca-file)", c.o.Directory)
+			"can this host reach %s, and is that an ACME directory? (a CA of your own needs --ca-file)", c.o.Directory)
 	}
 	return err
+}
+
+// stopped is the error of a run whose time is up, or that was told to end.
+func (c *Client) stopped(doing string) error {
+	err := fmt.Errorf("%s: %w", doing, c.cause())
+	if errors.Is(c.ctx.Err(), context.Canceled) {
+		return say.Hint(err, "the next run goes on from here, and need not wait")
+	}
+	return say.Hint(err, "is %s slow or down? The next run goes on from here", c.o.Directory)
 }
 
 // isProblem tells whether err is a problem of that type.

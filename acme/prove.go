@@ -122,7 +122,7 @@ func (c *Client) prove(o *order, s Solver) error {
 		}
 	})
 	if c.ctx.Err() != nil {
-		return fmt.Errorf("proving the names: %w", c.cause())
+		return c.stopped("proving the names")
 	}
 	if len(failed) > 0 {
 		return failed
@@ -180,7 +180,7 @@ func (c *Client) proveOne(url string, a lego.Authorization, s Solver) (err error
 		}
 	}()
 	if err := s.present(c.ctx, answer); err != nil {
-		return fmt.Errorf("%s: showing the answer: %w", name, err)
+		return local{fmt.Errorf("%s: showing the answer: %w", name, err)}
 	}
 	if err := s.check(c.ctx, answer); err != nil {
 		return local{fmt.Errorf("%s: %w", name, err)}

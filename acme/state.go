@@ -35,6 +35,11 @@ func OpenState(path string) (*State, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, say.Hint(fmt.Errorf("making the state directory: %w", err), "run mailu-hook as root, or choose another with --state-dir DIR")
 	}
+	return OpenExisting(path)
+}
+
+// OpenExisting opens the directory, and makes nothing.
+func OpenExisting(path string) (*State, error) {
 	root, err := disk.Open(path)
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("opening the state directory: %w", err), "run mailu-hook as root, or choose another with --state-dir DIR")

@@ -80,12 +80,14 @@ func (t *transport) once(request *http.Request) (*http.Response, error) {
 	case err != nil:
 		return nil, err
 	case len(body) > maxBody:
-		return nil, fmt.Errorf("an answer of more than %d bytes", maxBody)
+		return nil, errTooLong
 	}
 	response.Body = answer{bytes.NewReader(body), body}
 	t.note(request.URL.String(), response.Header)
 	return response, nil
 }
+
+var errTooLong = fmt.Errorf("an answer of more than %d bytes", maxBody)
 
 // answer is a body that was read, and can be looked at before it is read again.
 type answer struct {
@@ -101,7 +103,7 @@ func passing(response *http.Response, err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var name *net.DNSError
 	if err != nil {
-		return !errors.As(err, &certificate) && !(errors.As(err, &name) && name.IsNotFound)
+		return !errors.Is(err, errTooLong) && !errors.As(err, &certificate) && !(errors.As(err, &name) && name.IsNotFound)
 	}
 	switch response.StatusCode {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -187,17 +187,17 @@ func (p *published) unvalidated() string {
 type daneDoc struct {
 	Host    string   `json:"host"`
 	State   string   `json:"state"`
-	Owner   string   `json:"owner,omitempty"`
-	Records []string `json:"records,omitempty"`
-	Matches string   `json:"matches,omitempty"`
-	TTL     int64    `json:"ttl_seconds,omitempty"`
-	Error   string   `json:"error,omitempty"`
+	Owner   string   `json:"owner"`
+	Records []string `json:"records"`
+	Matches string   `json:"matches"`
+	TTL     int64    `json:"ttl_seconds"`
+	Error   string   `json:"error"`
 }
 
 func daneDocs(all []published) []daneDoc {
 	var docs []daneDoc
 	for _, p := range all {
-		doc := daneDoc{Host: p.host, State: p.state(), Owner: p.Owner, TTL: int64(p.TTL / time.Second)}
+		doc := daneDoc{Host: p.host, State: p.state(), Owner: p.Owner, Records: []string{}, TTL: int64(p.TTL / time.Second)}
 		for _, r := range p.Records {
 			doc.Records = append(doc.Records, r.String())
 		}

@@ -75,6 +75,9 @@ func (d *deployment) run(ctx context.Context) error {
 		return readErr
 	}
 	d.result.Bundle = bundle
+	if foreign, err := d.isForeign(ctx, leafOf(bundle, rejected)); foreign || err != nil {
+		return err
+	}
 	if err := d.locate(ctx); err != nil {
 		return err
 	}
@@ -157,8 +160,7 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 		d.note("does not cover " + quoteList(missing))
 	case d.asHook:
 		d.notes = nil // how Mailu is doing is no news about another site
-		d.result.Outcome = hook.Skipped
-		d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", names[0])
+		d.passOver(names[0])
 		return false, nil
 	default:
 		return false, &hook.Rejection{
@@ -168,6 +170,35 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// isForeign tells sooner that a lineage is another site's: where there is only
+// the front of last time, what it said of itself then is still true. Hosts with
+// many sites call the hook for each of them.
+func (d *deployment) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, error) {
+	if !d.asHook {
+		return false, nil
+	}
+	if err := d.openEngine(); err != nil {
+		return false, err
+	}
+	t := &target{facts: d.c.recall()}
+	if err := d.c.override(t); err != nil || len(t.facts.Hostnames) == 0 || len(hook.Missing(leaf, t.facts.Hostnames[:1])) == 0 {
+		return false, nil // then all is to be found out
+	}
+	limited, cancel := d.engineTime(ctx)
+	defer cancel()
+	if !d.engine.Only(limited, d.selector(), t.facts.ID) {
+		return false, nil
+	}
+	d.target = t
+	d.passOver(t.facts.Hostnames[0])
+	return true, nil
+}
+
+func (d *deployment) passOver(name string) {
+	d.result.Outcome = hook.Skipped
+	d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", name)
 }
 
 // options are those of a deploy to the target, as the flags have it.

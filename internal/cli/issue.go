@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -51,12 +52,14 @@ func certificateFlags(fs *pflag.FlagSet) {
 func (c *call) directory() (string, error) {
 	staging, _ := c.fs.GetBool("staging")
 	dry, _ := c.fs.GetBool("dry-run")
-	switch given := c.text("server"); {
+	given := c.text("server")
+	at, err := url.Parse(given)
+	switch {
 	case given == acme.LetsEncrypt && (staging || dry):
 		return acme.LetsEncryptStaging, nil
 	case staging:
 		return "", usageError("--staging is Let's Encrypt's: leave out either it or --server")
-	case !strings.HasPrefix(given, "https://"):
+	case err != nil || at.Scheme != "https" || at.Hostname() == "":
 		return "", usageError("--server: %s is no https:// URL", say.Foreign(given))
 	default:
 		return given, nil

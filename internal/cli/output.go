@@ -97,6 +97,9 @@ func (d *deployment) worthALine() bool {
 // fail reports an error from before a deploy began: where JSON was asked for,
 // one document comes all the same, and certbot's hook leaves its trace.
 func (c *call) fail(err error) error {
+	if err != nil && !reported(err) && c.failed != nil {
+		return c.failed(c, err)
+	}
 	asHook := c.name == "" && c.env(renewedLineage) != ""
 	if err == nil || reported(err) || c.text("output") != "json" && !asHook {
 		return err
@@ -173,7 +176,7 @@ func (d *deployment) document(err error) document {
 		leaf := b.Leaf()
 		key, _ := hook.KeyType(leaf.PublicKey)
 		want = b.Fingerprint()
-		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), leaf.DNSNames, say.Plain(leaf.Issuer.String()), key}
+		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key}
 	}
 	if d.target != nil {
 		f := d.target.facts

@@ -39,14 +39,14 @@ const findLimit = 5 * time.Second // the engine's share of the time
 // locate finds the front and what is known of it: from flags and settings, then
 // from the container, then from what the store remembers, then from mailu.env,
 // then the defaults.
-func (d *deployment) locate(ctx context.Context) (err error) {
-	if d.engine, err = reload.Open(d.c.settings); err != nil {
-		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
+func (d *deployment) locate(ctx context.Context) error {
+	if err := d.openEngine(); err != nil {
+		return err
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, min(findLimit, d.timeout()/3), errors.New("the time is up"))
+	limited, cancel := d.engineTime(ctx)
 	defer cancel()
 	t := &target{}
-	found, err := d.engine.Find(limited, reload.Selector{Container: d.c.text("container"), Project: d.c.text("project")})
+	found, err := d.engine.Find(limited, d.selector())
 	switch {
 	case err == nil:
 		t.meet(found)
@@ -63,6 +63,24 @@ func (d *deployment) locate(ctx context.Context) (err error) {
 		d.note(t.unasked.Error())
 	}
 	return d.c.override(t)
+}
+
+func (d *deployment) openEngine() (err error) {
+	if d.engine != nil {
+		return nil
+	}
+	if d.engine, err = reload.Open(d.c.settings); err != nil {
+		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
+	}
+	return nil
+}
+
+func (d *deployment) selector() reload.Selector {
+	return reload.Selector{Container: d.c.text("container"), Project: d.c.text("project")}
+}
+
+func (d *deployment) engineTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, min(findLimit, d.timeout()/3), errors.New("the time is up"))
 }
 
 // meet takes the facts of a container that was found, and the container itself

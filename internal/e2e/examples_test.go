@@ -85,15 +85,29 @@ func TestConfigurationExampleHasOnlySettingsThatExist(t *testing.T) {
 }
 
 func TestCronLinesRunAsRoot(t *testing.T) {
-	for file, command := range map[string]string{"mailu-hook": "sync", "mailu-hook-renew": "renew"} {
-		var lines []string
-		for line := range strings.Lines(example(t, "examples/cron/"+file)) {
-			if regexp.MustCompile(`^[*\d]`).MatchString(line) {
-				lines = append(lines, line)
-			}
+	assert.Equal(t, []string{"root", "mailu-hook", "sync"}, cronLine(t, "examples/cron/mailu-hook")[5:8])
+	assert.Equal(t, []string{"root", "mailu-hook", "renew"}, cronLine(t, "examples/cron/mailu-hook-renew")[5:8])
+}
+
+func TestCronLineForMetricsIsOneThatStatusTakes(t *testing.T) {
+	fields := cronLine(t, "examples/cron/mailu-hook-status")
+	assert.Equal(t, []string{"root", "mailu-hook", "status", "--textfile"}, fields[5:9])
+	file := filepath.Join(t.TempDir(), filepath.Base(fields[9]))
+	cmd := exec.CommandContext(t.Context(), binary, fields[7], fields[8], file)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent")
+	_ = cmd.Run() // critical or unknown, on a host without Mailu
+	assert.FileExists(t, file)
+}
+
+// cronLine is the only line of a crontab that runs something, in words.
+func cronLine(t *testing.T, name string) []string {
+	t.Helper()
+	var lines []string
+	for line := range strings.Lines(example(t, name)) {
+		if regexp.MustCompile(`^[*\d]`).MatchString(line) {
+			lines = append(lines, line)
 		}
-		require.Len(t, lines, 1)
-		fields := strings.Fields(lines[0])
-		assert.Equal(t, []string{"root", "mailu-hook", command}, fields[5:8])
 	}
+	require.Len(t, lines, 1)
+	return strings.Fields(lines[0])
 }

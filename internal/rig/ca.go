@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/mint"
@@ -229,6 +230,12 @@ func (ca *CA) Roots(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("fetching Pebble's root: %w", err)
 	}
 	return path, nil
+}
+
+// Issued tells how many certificates the CA has issued since it was started.
+func (ca *CA) Issued() (int, error) {
+	log, err := ca.Log()
+	return strings.Count(log, "Issued certificate serial "), err
 }
 
 // Root is the root that a chain ends in, in PEM: 0 is that of the chain that Pebble

@@ -136,6 +136,8 @@ const (
 	NeedPebble  Peer = "pebble"  // the ACME server and its DNS
 	NeedOpenSSL Peer = "openssl" // the command, for Leaf
 	NeedDNS     Peer = "dns"     // Knot and Unbound, for StartZone and StartResolver
+
+	NeedPrometheus Peer = "prometheus" // promtool and node_exporter
 )
 
 // TB is the part of testing.TB that Need uses.
@@ -180,6 +182,11 @@ func missing(ctx context.Context, peer Peer) error {
 		for _, program := range []string{"knotd", "knotc", "keymgr", "kdig", "unbound"} {
 			_, missing := daemon(program)
 			err = errors.Join(err, missing)
+		}
+	case NeedPrometheus:
+		_, err = tool("promtool")
+		if err == nil {
+			_, err = tool("prometheus-node-exporter")
 		}
 	default:
 		_, err = exec.LookPath(string(peer))

@@ -147,9 +147,32 @@ install_tool() {
 		die "building $3@$2 failed" 'the Go module proxy must be reachable once: see go env GOPROXY'
 }
 
+# unpack_tool PROGRAM PACKAGE takes one program out of a Debian package. Installed,
+# these packages would bring services that start at once, and a web interface.
+unpack_tool() {
+	! have "$1" && [[ ! -x $bin/$1 ]] || return 0
+	[[ -e /etc/debian_version ]] && have apt-get || die "missing: $1" "install what Debian has in its package $2"
+	say "unpacking $1 from Debian's $2"
+	local scratch log=$repo/.cache/apt.log
+	scratch=$(mktemp -d)
+	chmod 755 "$scratch" # apt-get downloads as a user of its own
+	(
+		cd "$scratch"
+		apt-get download "$2" || { apt-get update && apt-get download "$2"; }
+		dpkg-deb -x ./*.deb .
+	) >"$log" 2>&1 && install -D "$scratch/usr/bin/$1" "$bin/$1" || {
+		rm -rf "$scratch"
+		tail -n 20 "$log" >&2
+		die "apt-get could not download $2" "the whole log is $log"
+	}
+	rm -rf "$scratch"
+}
+
 have go || die 'go is not in PATH' 'see https://go.dev/dl/; mailu-hook needs 1.26 or newer'
 install_packages
 start_engine
+unpack_tool promtool prometheus
+unpack_tool prometheus-node-exporter prometheus-node-exporter
 # shellcheck disable=SC2086 # a pin is two words
 {
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble
