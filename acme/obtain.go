@@ -44,6 +44,9 @@ func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
 			c.o.Log.Warn("failure not remembered", "error", rerr)
 		}
 	}
+	if say.HintOf(err) == "" {
+		err = say.Hint(err, "the next run tries again; if it stays so, ask the CA, or choose another with --server")
+	}
 	return fmt.Errorf("%w: %w", ErrFailed, err)
 }
 
@@ -80,7 +83,7 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 		err = c.finalize(o) // 4
 	}
 	if err != nil {
-		return errors.Join(err, o.forgetIfInvalid())
+		return errors.Join(err, o.forgetIfDead(err))
 	}
 	chain, err := c.download(o, want) // 5
 	if err != nil {
@@ -139,7 +142,7 @@ func (c *Client) order(l *Lineage, want Request) (*order, error) {
 			o.Order = got.Order
 			return o, nil
 		}
-		if c.ctx.Err() != nil {
+		if err != nil && c.http.unheard(o.URL) { // it may hold a certificate
 			return nil, c.explain(err, "asking for the order of an earlier run", "")
 		}
 	}
@@ -265,9 +268,16 @@ func (o *order) forget() error {
 	return removeAll(dir, orderFile, keyFile)
 }
 
-// forgetIfInvalid forgets an order that the CA has given up.
-func (o *order) forgetIfInvalid() error {
-	if o.Status != lego.StatusInvalid {
+// dead is an error after which the CA will not fulfil the order, though it may
+// not say so of the order itself.
+type dead struct{ error }
+
+func (d dead) Unwrap() error { return d.error }
+
+// forgetIfDead forgets an order that would only fail once more.
+func (o *order) forgetIfDead(err error) error {
+	var d dead
+	if o.Status != lego.StatusInvalid && !errors.As(err, &d) {
 		return nil
 	}
 	return o.forget()
@@ -291,13 +301,23 @@ func (c *Client) finalize(o *order) error {
 			now, gerr := c.core.Orders.Get(o.URL)
 			if gerr != nil || now.Status != lego.StatusProcessing && now.Status != lego.StatusValid {
 				o.Status = now.Status
-				return c.explain(err, "asking for the certificate", "")
+				return refused(c.explain(err, "asking for the certificate", ""), now.Status)
 			}
 			updated = now
 		}
 		o.Order = updated.Order
 	}
 	return c.await(o, lego.StatusValid)
+}
+
+// refused makes err a dead one if the CA has looked at the request, and the order
+// is as ready as it was: the same request would be refused again.
+func refused(err error, status string) error {
+	var problem *Problem
+	if status == lego.StatusReady && errors.As(err, &problem) && problem.Status < 500 && problem.Type != "rateLimited" {
+		return dead{err}
+	}
+	return err
 }
 
 // await asks for the order until it has got as far as status.
