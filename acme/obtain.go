@@ -92,15 +92,34 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	if c.o.DryRun {
 		return nil
 	}
-	return c.keep(l, o, want, chain) // 6
+	return c.keep(l, o, chain) // 6
 }
 
-// keep makes the chain live, and only then forgets the order and its key.
-func (c *Client) keep(l *Lineage, o *order, want Request, chain []*x509.Certificate) error {
+// keep makes the chain live, and only then forgets the order and its key. The
+// order says before which leaf it came to, for Complete.
+func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
+	if err := o.cameTo(chain[0]); err != nil {
+		return err
+	}
 	if err := l.install(chain, o.key); err != nil {
 		return err
 	}
-	l.Record = Record{Directory: want.Directory, Names: o.Wanted, Profile: want.Profile, Issued: time.Now().UTC()}
+	return l.complete(o)
+}
+
+// Complete does what is left to do if an earlier run made a certificate live, and
+// was killed before it remembered that. Else the next renewal would take up its
+// order, and obtain the same certificate again.
+func (l *Lineage) Complete() error {
+	o, err := l.unfinished()
+	if err != nil || o == nil || l.Leaf == nil || o.Leaf != fingerprint(l.Leaf) {
+		return err
+	}
+	return l.complete(o)
+}
+
+func (l *Lineage) complete(o *order) error {
+	l.Record = Record{Directory: o.Directory, Names: o.Wanted, Profile: o.Profile, Issued: time.Now().UTC()}
 	if err := l.record(); err != nil {
 		return err
 	}
@@ -118,6 +137,7 @@ type order struct {
 	Wanted    []string  `json:"wanted"` // that were asked for
 	Profile   string    `json:"profile,omitempty"`
 	Made      time.Time `json:"made"`
+	Leaf      string    `json:"leaf,omitempty"` // SHA-256 of what is about to be live
 
 	lego.Order `json:"-"`
 	key        crypto.Signer
@@ -223,6 +243,17 @@ func (o *order) keep() error {
 	if err := dir.Replace(keyFile, data, 0o600); err != nil {
 		return err
 	}
+	return writeJSON(dir, orderFile, o)
+}
+
+// cameTo writes down which leaf is about to be live.
+func (o *order) cameTo(leaf *x509.Certificate) error {
+	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	o.Leaf = fingerprint(leaf)
 	return writeJSON(dir, orderFile, o)
 }
 
