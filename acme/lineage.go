@@ -180,12 +180,16 @@ func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
 		return err
 	}
 	gen := time.Now().UTC().Format(stamp) + "-" + fingerprint(leaf)[:8]
-	if err := archive.CreateDir(gen,
+	err = archive.CreateDir(gen,
 		disk.File{Name: "privkey.pem", Data: keyPEM, Mode: 0o600},
 		disk.File{Name: "cert.pem", Data: encodeChain(chain[:1]), Mode: 0o644},
 		disk.File{Name: "chain.pem", Data: encodeChain(chain[1:]), Mode: 0o644},
 		disk.File{Name: "fullchain.pem", Data: encodeChain(chain), Mode: 0o644},
-	); err != nil {
+	)
+	if errors.Is(err, fs.ErrExist) { // a run that was killed in this second made it, and wholly
+		err = archive.Sync()
+	}
+	if err != nil {
 		return err
 	}
 	live, err := l.state.make(liveName)
