@@ -85,13 +85,16 @@ func (r *renewal) run(ctx context.Context) error {
 		return err
 	}
 	r.cleanUp(ctx)
+	if err := r.lineage.Complete(); err != nil {
+		return err
+	}
 	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
 	if r.flag("dry-run") && failed == nil {
 		r.result.Outcome = hook.WouldInstall
 		r.result.Reason = "the CA issued a certificate for " + quoteList(r.want.Names) + ", which was thrown away"
 		return nil
 	}
-	if r.flag("dry-run") || errors.Is(failed, errUsage) {
+	if r.flag("dry-run") || errors.Is(failed, errUsage) || failed != nil && ctx.Err() != nil {
 		return failed
 	}
 	return r.deliver(ctx, failed)
