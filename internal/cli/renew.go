@@ -61,6 +61,7 @@ func runRenew(ctx context.Context, c *call) error {
 type renewal struct {
 	*deployment
 	method  acme.Method
+	client  acme.Options
 	want    acme.Request
 	lineage *acme.Lineage
 	due     acme.Due
@@ -81,6 +82,7 @@ func (r *renewal) run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	r.forgetChallenges(ctx)
 	if r.lineage, err = state.Lineage(r.want.LineageName()); err != nil {
 		return err
 	}
@@ -90,7 +92,7 @@ func (r *renewal) run(ctx context.Context) error {
 		r.result.Reason = "the CA issued a certificate for " + quoteList(r.want.Names) + ", which was thrown away"
 		return nil
 	}
-	if r.flag("dry-run") || errors.Is(failed, errUsage) {
+	if r.flag("dry-run") || errors.Is(failed, errUsage) || failed != nil && ctx.Err() != nil {
 		return failed
 	}
 	return r.deliver(ctx, failed)
@@ -110,23 +112,27 @@ func (r *renewal) prepare(ctx context.Context) (err error) {
 	if err := acme.CheckNames(r.want.Names, r.method, r.want.Profile, r.c.text("ca-file") != ""); err != nil {
 		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
 	}
-	if r.target.front != nil {
-		if err := r.target.front.ForgetChallenges(ctx); err != nil { // of a run that was killed
-			r.note(err.Error())
-		}
-	}
-	if r.flag("force-standalone") {
-		return nil
+	if r.client, err = r.c.client(); err != nil || r.flag("force-standalone") {
+		return err
 	}
 	return leaveToCertbot(r.c.text("letsencrypt-dir"), r.want.Names[0])
 }
 
+// forgetChallenges removes what a run that was killed left in the front. That
+// takes the lock, as another run may be in the middle of its own.
+func (r *renewal) forgetChallenges(ctx context.Context) {
+	if r.target.front == nil {
+		return
+	}
+	if err := r.c.limited(ctx, "timeout", r.target.front.ForgetChallenges); err != nil {
+		r.note(err.Error())
+	}
+}
+
 // obtain orders a certificate if one is due and may be tried for.
 func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
-	client, err := r.client(ctx, state)
-	if err != nil {
-		return err
-	}
+	client := acme.NewClient(ctx, state, r.client)
+	client.OnProgress(r.tell)
 	defer client.Close()
 	if r.flag("dry-run") {
 		r.due = acme.Due{Now: true, Reason: "it is a dry run"}
