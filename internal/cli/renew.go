@@ -61,6 +61,7 @@ func runRenew(ctx context.Context, c *call) error {
 type renewal struct {
 	*deployment
 	method  acme.Method
+	client  acme.Options
 	want    acme.Request
 	lineage *acme.Lineage
 	due     acme.Due
@@ -117,8 +118,8 @@ func (r *renewal) prepare(ctx context.Context) (err error) {
 	if err := acme.CheckNames(r.want.Names, r.method, r.want.Profile, r.c.text("ca-file") != ""); err != nil {
 		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
 	}
-	if r.flag("force-standalone") {
-		return nil
+	if r.client, err = r.c.client(); err != nil || r.flag("force-standalone") {
+		return err
 	}
 	return leaveToCertbot(r.c.text("letsencrypt-dir"), r.want.Names[0])
 }
@@ -146,10 +147,8 @@ func (r *renewal) finishFirst(ctx context.Context) error {
 
 // obtain orders a certificate if one is due and may be tried for.
 func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
-	client, err := r.client(ctx, state)
-	if err != nil {
-		return err
-	}
+	client := acme.NewClient(ctx, state, r.client)
+	client.OnProgress(r.tell)
 	defer client.Close()
 	if r.flag("dry-run") {
 		r.due = acme.Due{Now: true, Reason: "it is a dry run"}
