@@ -167,7 +167,7 @@ func TestTheEndOfTheRunEndsARequestAtOnce(t *testing.T) {
 			tr.ctx, tr.pause = ctx, time.Minute
 			began := time.Now()
 			_, _, err := post(t, tr, server.URL, "x")
-			require.ErrorContains(t, err, "enough")
+			require.Error(t, err) // "enough", or what the last answer was
 			assert.Less(t, time.Since(began), 5*time.Second)
 		})
 	}
