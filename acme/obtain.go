@@ -98,7 +98,8 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 // keep makes the chain live, and only then forgets the order and its key. The
 // order says before which leaf it came to, for Complete.
 func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
-	if err := o.cameTo(chain[0]); err != nil {
+	o.Leaf = fingerprint(chain[0])
+	if err := o.keep(); err != nil {
 		return err
 	}
 	if err := l.install(chain, o.key); err != nil {
@@ -177,6 +178,9 @@ func (c *Client) begin(l *Lineage, want Request) (*order, error) {
 	if o.key, err = l.nextKey(want); err != nil {
 		return nil, fmt.Errorf("making the key: %w", err)
 	}
+	if err := o.keepKey(); err != nil {
+		return nil, local{err}
+	}
 	c.progress("ordering a certificate for %s", strings.Join(want.Names, ", "))
 	made, err := c.newOrder(want, l)
 	if isProblem(err, "accountDoesNotExist") { // as after a reset of a staging CA
@@ -222,9 +226,9 @@ func (l *Lineage) nextKey(want Request) (crypto.Signer, error) {
 	return newKey(want.Key)
 }
 
-// keep writes the key, and then the order: a run that finds the order finds its
-// key.
-func (o *order) keep() error {
+// keepKey writes the key, in the place of an earlier order's. That comes before
+// the order is made, so that a full disk costs none.
+func (o *order) keepKey() error {
 	if o.dry {
 		return nil
 	}
@@ -233,27 +237,26 @@ func (o *order) keep() error {
 		return err
 	}
 	defer dir.Close()
-	if err := removeAll(dir, orderFile); err != nil { // of an earlier key
+	if err := removeAll(dir, orderFile); err != nil {
 		return err
 	}
 	data, err := encodeKey(o.key)
 	if err != nil {
 		return err
 	}
-	if err := dir.Replace(keyFile, data, 0o600); err != nil {
-		return err
-	}
-	return writeJSON(dir, orderFile, o)
+	return dir.Replace(keyFile, data, 0o600)
 }
 
-// cameTo writes down which leaf is about to be live.
-func (o *order) cameTo(leaf *x509.Certificate) error {
+// keep writes the order. A run that finds it finds its key.
+func (o *order) keep() error {
+	if o.dry {
+		return nil
+	}
 	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	o.Leaf = fingerprint(leaf)
 	return writeJSON(dir, orderFile, o)
 }
 
