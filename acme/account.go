@@ -57,7 +57,7 @@ func (c *Client) register() error {
 	}
 	c.account = Account{Directory: c.o.Directory, Email: c.o.Email, Created: time.Now().UTC()}
 	if err := c.state.keepAccount(c.account, c.key); err != nil {
-		return err
+		return local{err}
 	}
 	c.progress("making an account at %s", c.o.Directory)
 	request := lego.Account{TermsOfServiceAgreed: c.o.AgreeTOS, Contact: contact(c.o.Email)}

@@ -57,7 +57,7 @@ func (c *Client) connect() (err error) {
 		return nil
 	}
 	if c.account, c.key, err = c.state.account(c.o.Directory); err != nil && !errors.Is(err, ErrNoAccount) {
-		return err
+		return local{err}
 	}
 	if c.key == nil {
 		if c.key, err = newKey(EC256); err != nil {

@@ -88,7 +88,8 @@ func (s *State) liveLeaf(name string) (*x509.Certificate, error) {
 	}
 	chain, err := parseChain(data)
 	if err != nil {
-		return nil, say.Hint(fmt.Errorf("%s/cert.pem: %w", dir.Path(), err), "restore it from a backup; or remove %s, and another certificate is obtained", filepath.Join(s.root.Path(), liveName, name))
+		return nil, say.Hint(fmt.Errorf("%s/cert.pem: damaged: %w", dir.Path(), err),
+			"restore it from a backup, or remove %s/%s/%s: the next run obtains another certificate", s.root.Path(), liveName, name)
 	}
 	return chain[0], nil
 }

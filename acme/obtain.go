@@ -89,10 +89,11 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	err = c.prove(o, s) // 3
 	if failed := provable(err, want); failed != nil {
 		c.o.Log.Warn("going on without names that could not be proved", "names", failed, "error", err)
-		provable := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
-		if o, err = c.begin(l, want, provable); err == nil {
-			err = c.prove(o, s)
+		names := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
+		if o, err = c.begin(l, want, names); err != nil {
+			return err
 		}
+		err = c.prove(o, s)
 	}
 	if err == nil {
 		err = c.finalize(o) // 4
@@ -113,7 +114,8 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 // keep makes the chain live, and only then forgets the order and its key. The
 // order says before which leaf it came to, for Complete.
 func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
-	if err := o.cameTo(chain[0]); err != nil {
+	o.Leaf = fingerprint(chain[0])
+	if err := o.keep(); err != nil {
 		return err
 	}
 	if err := l.install(chain, o.key); err != nil {

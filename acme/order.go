@@ -69,7 +69,7 @@ func gone(err error) bool {
 		problem.Status != http.StatusTooManyRequests && problem.Type != "rateLimited" && problem.Type != "badNonce"
 }
 
-// begin makes the key, orders names, and keeps both. names are what is wanted, or
+// begin makes the key, keeps it, and orders names. They are what is wanted, or
 // a part of it.
 func (c *Client) begin(l *Lineage, want Request, names []string) (*order, error) {
 	o := &order{Directory: want.Directory, Account: c.account.URL, Names: names, Wanted: want.Names, Profile: want.Profile,
@@ -77,6 +77,9 @@ func (c *Client) begin(l *Lineage, want Request, names []string) (*order, error)
 	var err error
 	if o.key, err = l.nextKey(want); err != nil {
 		return nil, fmt.Errorf("making the key: %w", err)
+	}
+	if err := o.keepKey(); err != nil {
+		return nil, local{err}
 	}
 	c.progress("ordering a certificate for %s", strings.Join(names, ", "))
 	made, err := c.newOrder(want, names, l)
@@ -134,9 +137,9 @@ func (l *Lineage) nextKey(want Request) (crypto.Signer, error) {
 	return newKey(want.Key)
 }
 
-// keep writes the key, and then the order: a run that finds the order finds its
-// key.
-func (o *order) keep() error {
+// keepKey writes the key, in the place of an earlier order's. That comes before
+// the order is made, so that a full disk costs none.
+func (o *order) keepKey() error {
 	if o.dry {
 		return nil
 	}
@@ -145,27 +148,26 @@ func (o *order) keep() error {
 		return err
 	}
 	defer dir.Close()
-	if err := removeAll(dir, orderFile); err != nil { // of an earlier key
+	if err := removeAll(dir, orderFile); err != nil {
 		return err
 	}
 	data, err := encodeKey(o.key)
 	if err != nil {
 		return err
 	}
-	if err := dir.Replace(keyFile, data, 0o600); err != nil {
-		return err
-	}
-	return writeJSON(dir, orderFile, o)
+	return dir.Replace(keyFile, data, 0o600)
 }
 
-// cameTo writes down which leaf is about to be live.
-func (o *order) cameTo(leaf *x509.Certificate) error {
+// keep writes the order. A run that finds it finds its key.
+func (o *order) keep() error {
+	if o.dry {
+		return nil
+	}
 	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	o.Leaf = fingerprint(leaf)
 	return writeJSON(dir, orderFile, o)
 }
 

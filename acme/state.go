@@ -142,7 +142,8 @@ func readJSON(dir *disk.Dir, name string, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return say.Hint(fmt.Errorf("%s/%s: damaged: %w", dir.Path(), name, err), "restore it from a backup; or remove it, and what it held is asked for or obtained again")
+		return say.Hint(fmt.Errorf("%s/%s: damaged: %w", dir.Path(), name, err),
+			"restore it from a backup, or remove it: the next run finds out anew what is in it")
 	}
 	return nil
 }
