@@ -107,8 +107,51 @@ func (s *State) openLive(name string) (*disk.Dir, error) {
 }
 
 // Lock makes this process the only one that changes the state, and waits for that
-// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it.
-func (s *State) Lock(ctx context.Context) (unlock func(), err error) { return s.root.Lock(ctx) }
+// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it. What a
+// killed run left unfinished, perhaps a key, is swept.
+func (s *State) Lock(ctx context.Context) (unlock func(), err error) {
+	if unlock, err = s.root.Lock(ctx); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{accountsName, archiveName, liveName, renewalName} {
+		if err := s.sweep(name); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	return unlock, nil
+}
+
+// sweep sweeps a directory of the State, and the directories in it.
+func (s *State) sweep(name string) error {
+	dir, err := s.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sweep(); err != nil {
+		return err
+	}
+	names, err := dir.Names()
+	for _, name := range names {
+		if info, lerr := dir.Lstat(name); err == nil && lerr == nil && info.IsDir() {
+			err = sweepIn(dir, name)
+		}
+	}
+	return err
+}
+
+func sweepIn(dir *disk.Dir, name string) error {
+	below, err := dir.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	defer below.Close()
+	return below.Sweep()
+}
 
 // record replaces what is remembered.
 func (l *Lineage) record() error {
@@ -133,20 +176,21 @@ func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
 		return err
 	}
 	defer archive.Close()
-	if err := archive.Sweep(); err != nil {
-		return err
-	}
 	keyPEM, err := encodeKey(key)
 	if err != nil {
 		return err
 	}
 	gen := time.Now().UTC().Format(stamp) + "-" + fingerprint(leaf)[:8]
-	if err := archive.CreateDir(gen,
+	err = archive.CreateDir(gen,
 		disk.File{Name: "privkey.pem", Data: keyPEM, Mode: 0o600},
 		disk.File{Name: "cert.pem", Data: encodeChain(chain[:1]), Mode: 0o644},
 		disk.File{Name: "chain.pem", Data: encodeChain(chain[1:]), Mode: 0o644},
 		disk.File{Name: "fullchain.pem", Data: encodeChain(chain), Mode: 0o644},
-	); err != nil {
+	)
+	if errors.Is(err, fs.ErrExist) { // a run that was killed in this second made it, and wholly
+		err = archive.Sync()
+	}
+	if err != nil {
 		return err
 	}
 	live, err := l.state.make(liveName)

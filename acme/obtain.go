@@ -53,6 +53,9 @@ func (c *Client) ended(l *Lineage, err error) error {
 			c.o.Log.Warn("failure not remembered", "error", rerr)
 		}
 	}
+	if say.HintOf(err) == "" {
+		err = say.Hint(err, "the next run tries again; if it stays so, ask the CA, or choose another with --server")
+	}
 	return fmt.Errorf("%w: %w", ErrFailed, err)
 }
 
@@ -89,7 +92,7 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 		err = c.finalize(o) // 4
 	}
 	if err != nil {
-		return errors.Join(err, o.forgetIfInvalid())
+		return errors.Join(err, o.forgetIfDead(err))
 	}
 	chain, err := c.download(o, want) // 5
 	if err != nil {
@@ -98,15 +101,34 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	if c.o.DryRun {
 		return nil
 	}
-	return c.keep(l, o, want, chain) // 6
+	return c.keep(l, o, chain) // 6
 }
 
-// keep makes the chain live, and only then forgets the order and its key.
-func (c *Client) keep(l *Lineage, o *order, want Request, chain []*x509.Certificate) error {
+// keep makes the chain live, and only then forgets the order and its key. The
+// order says before which leaf it came to, for Complete.
+func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
+	if err := o.cameTo(chain[0]); err != nil {
+		return err
+	}
 	if err := l.install(chain, o.key); err != nil {
 		return err
 	}
-	l.Record = Record{Directory: want.Directory, Names: o.Wanted, Profile: want.Profile, Issued: time.Now().UTC()}
+	return l.complete(o)
+}
+
+// Complete does what is left to do if an earlier run made a certificate live, and
+// was killed before it remembered that. Else the next renewal would take up its
+// order, and obtain the same certificate again.
+func (l *Lineage) Complete() error {
+	o, err := l.unfinished()
+	if err != nil || o == nil || l.Leaf == nil || o.Leaf != fingerprint(l.Leaf) {
+		return err
+	}
+	return l.complete(o)
+}
+
+func (l *Lineage) complete(o *order) error {
+	l.Record = Record{Directory: o.Directory, Names: o.Wanted, Profile: o.Profile, Issued: time.Now().UTC()}
 	if err := l.record(); err != nil {
 		return err
 	}
@@ -124,6 +146,7 @@ type order struct {
 	Wanted    []string  `json:"wanted"` // that were asked for
 	Profile   string    `json:"profile,omitempty"`
 	Made      time.Time `json:"made"`
+	Leaf      string    `json:"leaf,omitempty"` // SHA-256 of what is about to be live
 
 	lego.Order `json:"-"`
 	key        crypto.Signer
@@ -148,7 +171,7 @@ func (c *Client) order(l *Lineage, want Request) (*order, error) {
 			o.Order = got.Order
 			return o, nil
 		}
-		if c.ctx.Err() != nil {
+		if err != nil && c.http.unheard(o.URL) { // it may hold a certificate
 			return nil, c.explain(err, "asking for the order of an earlier run", "")
 		}
 	}
@@ -241,6 +264,17 @@ func (o *order) keep() error {
 	return writeJSON(dir, orderFile, o)
 }
 
+// cameTo writes down which leaf is about to be live.
+func (o *order) cameTo(leaf *x509.Certificate) error {
+	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	o.Leaf = fingerprint(leaf)
+	return writeJSON(dir, orderFile, o)
+}
+
 // unfinished reads the order that an earlier run left, nil if there is none. What
 // cannot be read of it is none either: a new order costs little.
 func (l *Lineage) unfinished() (*order, error) {
@@ -287,9 +321,16 @@ func (o *order) forget() error {
 	return err
 }
 
-// forgetIfInvalid forgets an order that the CA has given up.
-func (o *order) forgetIfInvalid() error {
-	if o.Status != lego.StatusInvalid {
+// dead is an error after which the CA will not fulfil the order, though it may
+// not say so of the order itself.
+type dead struct{ error }
+
+func (d dead) Unwrap() error { return d.error }
+
+// forgetIfDead forgets an order that would only fail once more.
+func (o *order) forgetIfDead(err error) error {
+	var d dead
+	if o.Status != lego.StatusInvalid && !errors.As(err, &d) {
 		return nil
 	}
 	return o.forget()
@@ -313,13 +354,23 @@ func (c *Client) finalize(o *order) error {
 			now, gerr := c.core.Orders.Get(o.URL)
 			if gerr != nil || now.Status != lego.StatusProcessing && now.Status != lego.StatusValid {
 				o.Status = now.Status
-				return c.explain(err, "asking for the certificate", "")
+				return refused(c.explain(err, "asking for the certificate", ""), now.Status)
 			}
 			updated = now
 		}
 		o.Order = updated.Order
 	}
 	return c.await(o, lego.StatusValid)
+}
+
+// refused makes err a dead one if the CA has looked at the request, and the order
+// is as ready as it was: the same request would be refused again.
+func refused(err error, status string) error {
+	var problem *Problem
+	if status == lego.StatusReady && errors.As(err, &problem) && problem.Status < 500 && problem.Type != "rateLimited" {
+		return dead{err}
+	}
+	return err
 }
 
 // await asks for the order until it has got as far as status.

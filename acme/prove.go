@@ -223,8 +223,8 @@ func (c *Client) verdict(a lego.Authorization, name string) error {
 	}
 	for _, ch := range a.Challenges {
 		if ch.Error != nil {
-			return fmt.Errorf("proving %s: %w", name, problemOf(ch.Error, name))
+			return dead{fmt.Errorf("proving %s: %w", name, problemOf(ch.Error, name))}
 		}
 	}
-	return fmt.Errorf("proving %s: the CA says that it is %s, and not why", name, say.Plain(a.Status))
+	return dead{fmt.Errorf("proving %s: the CA says that it is %s, and not why", name, say.Plain(a.Status))}
 }

@@ -37,8 +37,9 @@ type transport struct {
 	ctx  context.Context
 	base http.RoundTripper
 
-	mu    sync.Mutex
-	after map[string]time.Time // by URL: not before, as its last answer said
+	mu     sync.Mutex
+	after  map[string]time.Time // by URL: not before, as its last answer said
+	status map[string]int       // by URL: of its last answer; 0 if there was none
 }
 
 // RoundTrip returns an answer whose body has been read whole.
@@ -66,6 +67,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 func (t *transport) once(request *http.Request) (*http.Response, error) {
+	t.forget(request.URL.String())
 	ctx, cancel := context.WithTimeoutCause(t.ctx, requestLimit, errors.New("no answer within "+requestLimit.String()))
 	defer cancel()
 	response, err := t.base.RoundTrip(request.WithContext(ctx))
@@ -83,7 +85,7 @@ func (t *transport) once(request *http.Request) (*http.Response, error) {
 		return nil, errTooLong
 	}
 	response.Body = answer{bytes.NewReader(body), body}
-	t.note(request.URL.String(), response.Header)
+	t.note(request.URL.String(), response)
 	return response, nil
 }
 
@@ -112,13 +114,29 @@ func passing(response *http.Response, err error) bool {
 	return false
 }
 
-func (t *transport) note(url string, header http.Header) {
+func (t *transport) forget(url string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.after, url)
-	if now := time.Now(); header.Get("Retry-After") != "" {
-		t.after[url] = now.Add(retryAfter(header, now))
+	delete(t.status, url)
+}
+
+func (t *transport) note(url string, response *http.Response) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.status[url] = response.StatusCode
+	if now := time.Now(); response.Header.Get("Retry-After") != "" {
+		t.after[url] = now.Add(retryAfter(response.Header, now))
 	}
+}
+
+// unheard tells whether the last request for url came to no answer, or to one
+// that says nothing of what is asked for.
+func (t *transport) unheard(url string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	status := t.status[url]
+	return status < 400 || status >= 500 || status == http.StatusTooManyRequests
 }
 
 // until is the time before which the last answer of url wants no other request,

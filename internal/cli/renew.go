@@ -85,13 +85,19 @@ func (r *renewal) run(ctx context.Context) error {
 		return err
 	}
 	r.cleanUp(ctx)
+	if err := r.lineage.Complete(); err != nil {
+		return err
+	}
+	if err := r.finishFirst(ctx); err != nil {
+		r.note("what was obtained before is not served yet: " + err.Error())
+	}
 	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
 	if r.flag("dry-run") && failed == nil {
 		r.result.Outcome = hook.WouldInstall
 		r.result.Reason = "the CA issued a certificate for " + quoteList(r.want.Names) + ", which was thrown away"
 		return nil
 	}
-	if r.flag("dry-run") || errors.Is(failed, errUsage) {
+	if r.flag("dry-run") || errors.Is(failed, errUsage) || failed != nil && ctx.Err() != nil {
 		return failed
 	}
 	return r.deliver(ctx, failed)
@@ -126,6 +132,16 @@ func (r *renewal) cleanUp(ctx context.Context) {
 	if err := r.c.limited(ctx, "timeout", r.target.front.ForgetChallenges); err != nil {
 		r.note(err.Error())
 	}
+}
+
+// finishFirst finishes a deploy that an earlier run began, before the CA may take
+// its time.
+func (r *renewal) finishFirst(ctx context.Context) error {
+	state, _ := r.store.State() // one that is damaged has nothing under way
+	if state.Pending == nil || r.lineage.Leaf == nil || r.flag("dry-run") {
+		return nil
+	}
+	return r.c.limited(ctx, "timeout", func(ctx context.Context) error { return r.mend(ctx, []string{r.lineage.Live()}) })
 }
 
 // obtain orders a certificate if one is due and may be tried for.

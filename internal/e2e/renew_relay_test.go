@@ -197,10 +197,3 @@ func always(a rig.Answer) func(*rig.Exchange) { return func(x *rig.Exchange) { x
 
 // nth is the key at place i of the sorted ones.
 func nth[V any](m map[string]V, i int) string { return slices.Sorted(maps.Keys(m))[i] }
-
-func sampleSize(short, long int) int {
-	if soak {
-		return long
-	}
-	return short
-}
