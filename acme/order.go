@@ -2,7 +2,6 @@ package acme
 
 import (
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
