@@ -26,7 +26,10 @@ func measureRenew(t *testing.T, r *report) {
 the client itself, each client with its own defaults but for that. A first
 issuance registers an account; a renewal is forced. mailu-hook's wall time
 includes its own look whether the CA will find the answer, and the installation
-in the certs directory of a stopped front. `+plural(rounds, "round")+`.`,
+in the certs directory of a stopped front. It asks 250 ms after each step whether
+that is done, and heeds Retry-After from then on; the others wait for it, or for
+intervals of their own. Where a CA takes seconds for a step, all of them come
+closer to each other. `+plural(rounds, "round")+`.`,
 		"", "wall, ms", "over mailu-hook's", "CPU, ms", "peak memory, MiB")
 	for _, names := range [][]string{{"mail.example.com"}, {"mail.example.com", "imap.example.com"}} {
 		i.lead(i.address, names...)
