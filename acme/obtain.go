@@ -197,7 +197,7 @@ func (c *Client) await(o *order, status string) error {
 			}
 			return errors.New("the CA gave the order up, and did not say why")
 		}
-		if wait.next(c.ctx, c.http.until(o.URL)) != nil {
+		if wait.next(c.ctx, later(c.http.until(o.URL), c.http.until(o.Finalize))) != nil {
 			return c.stopped("waiting for the order, which is " + say.Plain(o.Status))
 		}
 		got, err := c.core.Orders.Get(o.URL)
@@ -263,8 +263,8 @@ func (c *Client) chains(url string, all bool) ([][]*x509.Certificate, error) {
 	return chains, nil
 }
 
-// pace spaces questions: the first at once or nearly, then ever less often, and
-// never before the CA wants the next one.
+// pace spaces questions: the first soon, then ever less often, and none before
+// the CA wants it (Retry-After: RFC 8555, sections 7.4 and 7.5.1).
 type pace struct{ last time.Duration }
 
 const (
@@ -272,13 +272,16 @@ const (
 	longestAsk = 5 * time.Second
 )
 
-func (p *pace) next(ctx context.Context, notBefore time.Time) error {
-	first := p.last == 0
-	p.last = min(max(firstAsk, 2*p.last), longestAsk)
-	wait := p.last
-	if !first {
-		wait = max(wait, min(time.Until(notBefore), time.Minute))
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
+	return b
+}
+
+func (p *pace) next(ctx context.Context, notBefore time.Time) error {
+	p.last = min(max(firstAsk, 2*p.last), longestAsk)
+	wait := max(p.last, min(time.Until(notBefore), time.Minute))
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)

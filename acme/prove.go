@@ -202,13 +202,15 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 		return c.cause()
 	}
 	_, told := c.core.Challenges.New(ch.URL)
+	until := c.http.until(ch.URL) // what the authorization said before was not about this look
 	for wait := (pace{}); ; {
 		if told == nil { // else the CA may have taken the call whose answer was lost
-			if err := wait.next(c.ctx, c.http.until(url)); err != nil {
+			if err := wait.next(c.ctx, until); err != nil {
 				return fmt.Errorf("%s: waiting for the CA to look: %w", name, err)
 			}
 		}
 		a, err := c.core.Authorizations.Get(url)
+		until = c.http.until(url)
 		switch {
 		case err != nil:
 			return c.explain(err, "asking whether the CA has looked", name)

@@ -81,21 +81,21 @@ func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
 
 // fronts returns all containers that are what want asks for.
 func (e *Engine) fronts(ctx context.Context, want Selector) ([]*Front, error) {
-	ids := []string{want.Container}
+	candidates := []candidate{{id: want.Container}}
 	if want.Container == "" {
 		var err error
-		if ids, err = e.candidates(ctx, want.Project); err != nil {
+		if candidates, err = e.candidates(ctx, want.Project); err != nil {
 			return nil, err
 		}
 	}
 	var found []*Front
-	for _, id := range ids {
-		info, err := e.inspect(ctx, id)
+	for _, c := range candidates {
+		info, err := e.inspect(ctx, c.id)
 		if cerrdefs.IsNotFound(err) {
 			continue // never was there, or is gone since
 		}
 		if err != nil {
-			return nil, engineError(ctx, "inspecting container "+id, err)
+			return nil, engineError(ctx, "inspecting container "+c.id, err)
 		}
 		if f := newFront(e, info); want.Container != "" || f.isMailu() {
 			found = append(found, f)

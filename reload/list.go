@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types"
@@ -21,12 +20,31 @@ import (
 
 const maxList = 16 << 20 // bytes of an engine's answer
 
+// candidate is a container as a list shows it.
+type candidate struct {
+	id       string
+	certsDir string // on the engine's host
+}
+
+// listing is what an engine said when it was asked for candidates.
+type listing struct {
+	found []candidate
+	err   error
+}
+
 // candidates lists the containers of the Compose service "front", in the order
-// of the engine. It asks once for one project.
-func (e *Engine) candidates(ctx context.Context, project string) ([]string, error) {
-	if ids, ok := e.listed[project]; ok {
-		return ids, nil
+// of the engine. It asks once for one project: who got no answer the first time
+// is not to wait as long again.
+func (e *Engine) candidates(ctx context.Context, project string) ([]candidate, error) {
+	said, ok := e.listed[project]
+	if !ok {
+		said.found, said.err = e.ask(ctx, project)
+		e.listed[project] = said
 	}
+	return said.found, said.err
+}
+
+func (e *Engine) ask(ctx context.Context, project string) ([]candidate, error) {
 	args := filters.NewArgs(filters.Arg("label", labelService+"=front"))
 	if project != "" {
 		args.Add("label", labelProject+"="+project)
@@ -35,26 +53,36 @@ func (e *Engine) candidates(ctx context.Context, project string) ([]string, erro
 	if err != nil {
 		return nil, engineError(ctx, "listing containers", err)
 	}
-	var ids []string
+	var found []candidate
 	for _, c := range list {
-		if c.Labels[labelOneOff] != "True" { // docker compose run
-			ids = append(ids, c.ID)
+		if c.Labels[labelOneOff] == "True" { // docker compose run
+			continue
 		}
+		it := candidate{id: c.ID}
+		for _, m := range c.Mounts {
+			if m.Destination == mountPoint {
+				it.certsDir = m.Source
+			}
+		}
+		found = append(found, it)
 	}
-	e.listed[project] = ids
-	return ids, nil
+	return found, nil
 }
 
-// Only tells whether the container of that id is the only candidate for what want
-// asks for. One question to the engine answers that, and a Find that follows does
-// not ask it again. What a front said of itself by its environment stays true as
-// long as its container exists.
-func (e *Engine) Only(ctx context.Context, want Selector, id string) bool {
-	if id == "" || want.Container != "" {
-		return false
+// Only returns the id of the only candidate for what want asks for, and the
+// directory that it mounts at /certs; "" if there is not exactly one. One question
+// to the engine answers that, and a Find that follows does not ask it again. What
+// a front said of itself by its environment stays true as long as its container
+// exists.
+func (e *Engine) Only(ctx context.Context, want Selector) (id, certsDir string) {
+	if want.Container != "" {
+		return "", ""
 	}
-	ids, err := e.candidates(ctx, want.Project)
-	return err == nil && slices.Equal(ids, []string{id})
+	found, err := e.candidates(ctx, want.Project)
+	if err != nil || len(found) != 1 {
+		return "", ""
+	}
+	return found[0].id, found[0].certsDir
 }
 
 // list is the first question to an engine, and asks without a version, in which

@@ -182,14 +182,13 @@ func (d *deployment) isForeign(ctx context.Context, leaf *x509.Certificate) (boo
 	if err := d.openEngine(); err != nil {
 		return false, err
 	}
-	t := &target{facts: d.c.recall()}
-	if err := d.c.override(t); err != nil || len(t.facts.Hostnames) == 0 || len(hook.Missing(leaf, t.facts.Hostnames[:1])) == 0 {
-		return false, nil // then all is to be found out
-	}
 	limited, cancel := d.engineTime(ctx)
 	defer cancel()
-	if !d.engine.Only(limited, d.selector(), t.facts.ID) {
-		return false, nil
+	id, dir := d.engine.Only(limited, d.selector())
+	facts, known := remembered(dir)
+	t := &target{facts: facts}
+	if !known || facts.ID != id || d.c.override(t) != nil || len(hook.Missing(leaf, t.facts.Hostnames[:1])) == 0 {
+		return false, nil // then all is to be found out
 	}
 	d.target = t
 	d.passOver(t.facts.Hostnames[0])

@@ -102,20 +102,30 @@ func (t *target) meet(found *reload.Front) {
 // recall is what is known of a front that cannot be asked.
 func (c *call) recall() front.Facts {
 	dir := filepath.Clean(firstNonEmpty(c.text("certs-dir"), front.DefaultCertsDir))
-	var facts front.Facts
-	if s, err := hook.OpenStore(dir, front.DefaultCertName, front.DefaultKeyName); err == nil {
-		state, _ := s.State()
-		s.Close()
-		if state.Front.Hostnames != nil {
-			facts = state.Front
-			facts.CertsDir = dir
-			return facts
-		}
+	if facts, known := remembered(dir); known {
+		return facts
 	}
 	env, _ := readVariables(filepath.Join(filepath.Dir(dir), "mailu.env")) // what can be read of it, as Compose is lenient too
-	facts = front.ParseEnvironment(func(name string) string { return env[name] })
+	facts := front.ParseEnvironment(func(name string) string { return env[name] })
 	facts.CertsDir = dir
 	return facts
+}
+
+// remembered is what a front last said of itself, as the store in its certs
+// directory has it.
+func remembered(dir string) (facts front.Facts, known bool) {
+	if dir == "" {
+		return facts, false
+	}
+	s, err := hook.OpenStore(dir, front.DefaultCertName, front.DefaultKeyName)
+	if err != nil {
+		return facts, false
+	}
+	defer s.Close()
+	state, _ := s.State()
+	facts = state.Front
+	facts.CertsDir = dir
+	return facts, facts.Hostnames != nil
 }
 
 // override puts what the administrator said above what was found.

@@ -181,7 +181,7 @@ func (w *world) engine(containers ...container) *atomic.Int32 {
 		rw.Header().Set("Content-Type", "application/json")
 		list := []any{}
 		for _, c := range containers {
-			list = append(list, map[string]any{"Id": c.name, "Labels": c.labels()})
+			list = append(list, map[string]any{"Id": c.name, "Labels": c.labels(), "Mounts": []any{map[string]any{"Source": c.certs, "Destination": "/certs"}}})
 			if strings.HasSuffix(r.URL.Path, "/containers/"+c.name+"/json") {
 				_ = json.NewEncoder(rw).Encode(c.inspect())
 				return
