@@ -63,8 +63,8 @@ func TestALookSeesWhatTheCAWillSee(t *testing.T) {
 		"another key's answer":  {answering("token.other"), "shows something else", "another web server"},
 		"nothing":               {http.NotFound, "says 404 Not Found", "override"},
 		"an error":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "says 500", "override"},
-		"a circle of redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, "redirects", "port 80"},
-		"a redirect nowhere":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "gopher://x/", 302) }, "unsupported protocol", "port 80"},
+		"a circle of redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, "redirects", "port 80"},
+		"a redirect nowhere":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "gopher://x/", http.StatusFound) }, "unsupported protocol", "port 80"},
 		"no HTTP":               {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF", "port 80"},
 	} {
 		t.Run(name, func(t *testing.T) {
