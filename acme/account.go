@@ -50,8 +50,8 @@ func (c *Client) register() error {
 	switch {
 	case meta.TermsOfService != "" && !c.o.AgreeTOS:
 		return say.Hint(local{fmt.Errorf("%w: %s", ErrTerms, say.Plain(meta.TermsOfService))}, "read them, and say once: --agree-tos")
-	case c.o.EAB != nil && !isBase64URL(c.o.EAB.HMAC):
-		return say.Hint(local{errors.New("making an account: the HMAC key of the external account is not in base64url")}, "copy it once more into the file of --eab-hmac-file, as the CA's website shows it")
+	case c.o.EAB != nil && !isHMACKey(c.o.EAB.HMAC):
+		return say.Hint(local{errors.New("making an account: the HMAC key of the external account is not one of 32 bytes or more in base64url")}, "copy it once more into the file of --eab-hmac-file, as the CA's website shows it")
 	case meta.ExternalAccountRequired && c.o.EAB == nil:
 		return say.Hint(local{errors.New("making an account: the CA binds each to one of its own")}, "%s", hints["externalAccountRequired"])
 	}
@@ -82,9 +82,11 @@ func (c *Client) register() error {
 	return c.state.keepAccount(c.account, c.key)
 }
 
-func isBase64URL(text string) bool {
+// isHMACKey tells whether text is a key for HS256 (RFC 7518, section 3.2) as CAs
+// hand it out.
+func isHMACKey(text string) bool {
 	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
-	return err == nil && len(data) > 0
+	return err == nil && len(data) >= 32
 }
 
 func (c *Client) changeEmail() error {

@@ -57,6 +57,7 @@ type authority struct {
 	window string // of renewal information; "" for none
 
 	mu       sync.Mutex
+	key      string           // that the request in hand came with, "" for one by the name of its account
 	accounts []string         // keys, by number
 	orders   []map[string]any // by number
 	proved   map[string]string
@@ -145,7 +146,6 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var signed jws
 	var header struct {
 		JWK json.RawMessage
-		KID string
 	}
 	var payload []byte
 	if r.Method == http.MethodPost {
@@ -155,9 +155,13 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.Unmarshal(protected, &header)
 		payload, _ = base64.RawURLEncoding.DecodeString(signed.Payload)
 	}
-	if a.meddle != nil && a.meddle(w, r, payload) {
-		return
+	a.key = string(header.JWK)
+	if a.meddle == nil || !a.meddle(w, r, payload) {
+		a.answer(w, r, payload)
 	}
+}
+
+func (a *authority) answer(w http.ResponseWriter, r *http.Request, payload []byte) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	switch parts[0] {
 	case "dir":
@@ -165,10 +169,9 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"renewalInfo": a.server.URL + "/info", "meta": map[string]any{"termsOfService": a.server.URL + "/terms"}})
 	case "nonce":
 	case "account":
-		key := string(header.JWK)
-		n := slices.Index(a.accounts, key)
-		if n < 0 && key != "" {
-			n, a.accounts = len(a.accounts), append(a.accounts, key)
+		n := slices.Index(a.accounts, a.key)
+		if n < 0 && a.key != "" {
+			n, a.accounts = len(a.accounts), append(a.accounts, a.key)
 		}
 		w.Header().Set("Location", fmt.Sprint(a.server.URL, "/account/", n))
 		a.say(w, 201, map[string]any{"status": "valid"})

@@ -120,7 +120,7 @@ func (l *Lineage) fail(err error, now time.Time) {
 	if until := limit(err); !until.IsZero() {
 		l.Limited = earlier(until, now.Add(longestLimit)).UTC()
 	}
-	l.Failures = max(0, l.Failures)
+	l.Failures = min(max(0, l.Failures), 1<<20) // a file can say anything
 	l.Next = now.Add(min(firstWait<<min(l.Failures, 10), longestWait)).UTC()
 	l.Failures++
 }
