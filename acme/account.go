@@ -2,9 +2,11 @@ package acme
 
 import (
 	"crypto"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	lego "github.com/go-acme/lego/v4/acme"
@@ -48,12 +50,14 @@ func (c *Client) register() error {
 	switch {
 	case meta.TermsOfService != "" && !c.o.AgreeTOS:
 		return say.Hint(local{fmt.Errorf("%w: %s", ErrTerms, say.Plain(meta.TermsOfService))}, "read them, and say once: --agree-tos")
+	case c.o.EAB != nil && !isBase64URL(c.o.EAB.HMAC):
+		return say.Hint(local{errors.New("making an account: the HMAC key of the external account is not in base64url")}, "copy it once more into the file of --eab-hmac-file, as the CA's website shows it")
 	case meta.ExternalAccountRequired && c.o.EAB == nil:
 		return say.Hint(local{errors.New("making an account: the CA binds each to one of its own")}, "%s", hints["externalAccountRequired"])
 	}
 	c.account = Account{Directory: c.o.Directory, Email: c.o.Email, Created: time.Now().UTC()}
 	if err := c.state.keepAccount(c.account, c.key); err != nil {
-		return err
+		return local{err}
 	}
 	c.progress("making an account at %s", c.o.Directory)
 	request := lego.Account{TermsOfServiceAgreed: c.o.AgreeTOS, Contact: contact(c.o.Email)}
@@ -76,6 +80,11 @@ func (c *Client) register() error {
 	}
 	c.account.URL = made.Location
 	return c.state.keepAccount(c.account, c.key)
+}
+
+func isBase64URL(text string) bool {
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
+	return err == nil && len(data) > 0
 }
 
 func (c *Client) changeEmail() error {
@@ -188,13 +197,21 @@ func (s *State) keepAccount(a Account, key crypto.Signer) error {
 }
 
 func (s *State) forgetAccount(directory string) error {
-	dir, err := s.open(accountsName)
+	accounts, err := s.open(accountsName)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	dir, err := accounts.OpenDir(fileName(directory))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if err := dir.RemoveAll(fileName(directory)); err != nil {
+	if err := removeAll(dir, keyFile, accountFile); err != nil { // without its key it is none
 		return err
 	}
-	return dir.Sync()
+	if err := accounts.Remove(fileName(directory)); err != nil {
+		return err
+	}
+	return accounts.Sync()
 }

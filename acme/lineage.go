@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -11,9 +10,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/say"
 )
 
 const (
@@ -87,7 +88,8 @@ func (s *State) liveLeaf(name string) (*x509.Certificate, error) {
 	}
 	chain, err := parseChain(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s/cert.pem: %w", dir.Path(), err)
+		return nil, say.Hint(fmt.Errorf("%s/cert.pem: damaged: %w", dir.Path(), err),
+			"restore it from a backup, or remove %s/%s/%s: the next run obtains another certificate", s.root.Path(), liveName, name)
 	}
 	return chain[0], nil
 }
@@ -105,10 +107,6 @@ func (s *State) openLive(name string) (*disk.Dir, error) {
 	}
 	return s.open(archiveName, name, path.Base(target))
 }
-
-// Lock makes this process the only one that changes the state, and waits for that
-// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it.
-func (s *State) Lock(ctx context.Context) (unlock func(), err error) { return s.root.Lock(ctx) }
 
 // record replaces what is remembered.
 func (l *Lineage) record() error {
@@ -136,43 +134,78 @@ func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
 	if err := archive.Sweep(); err != nil {
 		return err
 	}
+	gen, err := stage(archive, chain, key)
+	if err == nil {
+		err = l.lead(gen)
+	}
+	if err == nil {
+		l.Leaf = leaf
+	}
+	return err
+}
+
+// stage writes a generation, unless a run that was killed before it was live has
+// done so: it is there whole or not at all.
+func stage(archive *disk.Dir, chain []*x509.Certificate, key crypto.Signer) (gen string, err error) {
+	names, err := archive.Names()
+	if err != nil {
+		return "", err
+	}
+	suffix := "-" + fingerprint(chain[0])[:16]
+	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, suffix) }); i >= 0 {
+		return names[i], archive.Sync()
+	}
 	keyPEM, err := encodeKey(key)
 	if err != nil {
-		return err
+		return "", err
 	}
-	gen := time.Now().UTC().Format(stamp) + "-" + fingerprint(leaf)[:8]
-	if err := archive.CreateDir(gen,
+	gen = time.Now().UTC().Format(stamp) + suffix
+	return gen, archive.CreateDir(gen,
 		disk.File{Name: "privkey.pem", Data: keyPEM, Mode: 0o600},
 		disk.File{Name: "cert.pem", Data: encodeChain(chain[:1]), Mode: 0o644},
 		disk.File{Name: "chain.pem", Data: encodeChain(chain[1:]), Mode: 0o644},
 		disk.File{Name: "fullchain.pem", Data: encodeChain(chain), Mode: 0o644},
-	); err != nil {
-		return err
-	}
+	)
+}
+
+// lead makes live/NAME lead to a generation. The temporary link is one of the
+// state directory itself, where Lock sweeps: a host may well be named tmp-1.
+func (l *Lineage) lead(gen string) error {
 	live, err := l.state.make(liveName)
 	if err != nil {
 		return err
 	}
 	defer live.Close()
-	if err := live.Link(path.Join("..", archiveName, l.Name, gen), l.Name); err != nil {
+	if err := l.state.root.LinkVia(disk.TempName(), path.Join("..", archiveName, l.Name, gen), path.Join(liveName, l.Name)); err != nil {
 		return err
 	}
-	if err := live.Sync(); err != nil {
-		return err
-	}
-	l.Leaf = leaf
-	return prune(archive, gen)
+	return live.Sync()
 }
 
 const keptGenerations = 5
 
-func prune(archive *disk.Dir, live string) error {
+// prune removes all generations but the live one and the newest.
+func (l *Lineage) prune() error {
+	live, err := l.state.open(liveName)
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	target, err := live.Readlink(l.Name)
+	if err != nil {
+		return err
+	}
+	archive, err := l.state.open(archiveName, l.Name)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
 	names, err := archive.Names()
 	if err != nil {
 		return err
 	}
 	for _, name := range names[:max(0, len(names)-keptGenerations)] {
-		if name == live {
+		if name == path.Base(target) {
 			continue
 		}
 		if err := archive.RemoveAll(name); err != nil {
@@ -189,11 +222,7 @@ func (l *Lineage) key() (crypto.Signer, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	data, err := dir.Read("privkey.pem")
-	if err != nil {
-		return nil, err
-	}
-	return decodeKey(data)
+	return readKey(dir, "privkey.pem")
 }
 
 // parseChain parses certificates in PEM, the leaf first.

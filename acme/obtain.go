@@ -2,20 +2,15 @@ package acme
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
 	lego "github.com/go-acme/lego/v4/acme"
-	"github.com/go-acme/lego/v4/acme/api"
-	"github.com/go-acme/lego/v4/certificate"
 
-	"mailu-hook/internal/disk"
 	"mailu-hook/internal/say"
 )
 
@@ -53,23 +48,37 @@ func (c *Client) ended(l *Lineage, err error) error {
 			c.o.Log.Warn("failure not remembered", "error", rerr)
 		}
 	}
+	if say.HintOf(err) == "" {
+		err = say.Hint(err, "the next run tries again; if it stays so, ask the CA, or choose another with --server")
+	}
 	return fmt.Errorf("%w: %w", ErrFailed, err)
 }
 
 // counts tells whether a failure is to make the next try wait.
 func (c *Client) counts(err error) bool {
-	var problem *Problem
-	var free local
-	switch {
-	case c.o.DryRun, errors.Is(c.ctx.Err(), context.Canceled): // a person's or systemd's wish
-		return false
-	case errors.As(err, &problem):
-		return true
+	stopped := errors.Is(c.ctx.Err(), context.Canceled) // as a person or systemd wishes
+	return !c.o.DryRun && !stopped && !free(err)
+}
+
+// free tells whether a failure cost nothing at the CA, for none of the names.
+func free(err error) bool {
+	var failed unproved
+	var found local
+	if !errors.As(err, &failed) {
+		return errors.As(err, &found)
 	}
-	return !errors.As(err, &free)
+	for _, reason := range failed {
+		if !free(reason) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
+	if err := l.Complete(); err != nil {
+		return err
+	}
 	if err := c.signIn(); err != nil { // 1
 		return err
 	}
@@ -80,16 +89,17 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	err = c.prove(o, s) // 3
 	if failed := provable(err, want); failed != nil {
 		c.o.Log.Warn("going on without names that could not be proved", "names", failed, "error", err)
-		provable := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
-		if o, err = c.begin(l, want, provable); err == nil {
-			err = c.prove(o, s)
+		names := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
+		if o, err = c.begin(l, want, names); err != nil {
+			return err
 		}
+		err = c.prove(o, s)
 	}
 	if err == nil {
 		err = c.finalize(o) // 4
 	}
 	if err != nil {
-		return errors.Join(err, o.forgetIfInvalid())
+		return errors.Join(err, o.forgetIfDead(err))
 	}
 	chain, err := c.download(o, want) // 5
 	if err != nil {
@@ -98,199 +108,43 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	if c.o.DryRun {
 		return nil
 	}
-	return c.keep(l, o, want, chain) // 6
+	return c.keep(l, o, chain) // 6
 }
 
-// keep makes the chain live, and only then forgets the order and its key.
-func (c *Client) keep(l *Lineage, o *order, want Request, chain []*x509.Certificate) error {
+// keep makes the chain live, and only then forgets the order and its key. The
+// order says before which leaf it came to, for Complete.
+func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
+	o.Leaf = fingerprint(chain[0])
+	if err := o.keep(); err != nil {
+		return err
+	}
 	if err := l.install(chain, o.key); err != nil {
 		return err
 	}
-	l.Record = Record{Directory: want.Directory, Names: o.Wanted, Profile: want.Profile, Issued: time.Now().UTC()}
+	if err := l.complete(o); err != nil {
+		return err
+	}
+	if err := l.prune(); err != nil {
+		c.o.Log.Warn("old certificates were not removed", "error", err)
+	}
+	return nil
+}
+
+// Complete does what is left to do if an earlier run made a certificate live, and
+// was killed before it remembered that. Else the next renewal would take up its
+// order, and obtain the same certificate again.
+func (l *Lineage) Complete() error {
+	o, err := l.unfinished()
+	if err != nil || o == nil || l.Leaf == nil || o.Leaf != fingerprint(l.Leaf) {
+		return err
+	}
+	return l.complete(o)
+}
+
+func (l *Lineage) complete(o *order) error {
+	l.Record = Record{Directory: o.Directory, Names: o.Wanted, Profile: o.Profile, Issued: time.Now().UTC()}
 	if err := l.record(); err != nil {
 		return err
-	}
-	return o.forget()
-}
-
-// order is an order under way. It is kept in renewal/NAME/order.json, and its
-// key beside it, from before the CA has been asked to sign that key until the
-// certificate is live.
-type order struct {
-	URL       string    `json:"url"`
-	Directory string    `json:"directory"`
-	Account   string    `json:"account"`
-	Names     []string  `json:"names"`  // that were ordered
-	Wanted    []string  `json:"wanted"` // that were asked for
-	Profile   string    `json:"profile,omitempty"`
-	Made      time.Time `json:"made"`
-
-	lego.Order `json:"-"`
-	key        crypto.Signer
-	lineage    *Lineage
-	dry        bool
-}
-
-const orderFile = "order.json"
-
-// order takes up the order of an earlier run if it is for the same and the CA
-// has not given it up, and else begins one.
-func (c *Client) order(l *Lineage, want Request) (*order, error) {
-	o, err := l.unfinished()
-	if err != nil {
-		return nil, err
-	}
-	if o != nil && !c.o.DryRun && o.Directory == want.Directory && o.Account == c.account.URL && want.sameNames(o.Wanted) &&
-		o.Profile == want.Profile && keyTypeOf(o.key.Public()) == want.Key {
-		got, err := c.core.Orders.Get(o.URL)
-		if err == nil && got.Status != lego.StatusInvalid {
-			c.progress("taking up the order of %s", instant(o.Made))
-			o.Order = got.Order
-			return o, nil
-		}
-		if c.ctx.Err() != nil {
-			return nil, c.explain(err, "asking for the order of an earlier run", "")
-		}
-	}
-	return c.begin(l, want, want.Names)
-}
-
-// begin makes the key, keeps it, and orders a certificate for names, which are
-// those that are wanted or the part of them that can be proved.
-func (c *Client) begin(l *Lineage, want Request, names []string) (*order, error) {
-	o := &order{Directory: want.Directory, Account: c.account.URL, Names: names, Wanted: want.Names, Profile: want.Profile,
-		Made: time.Now().UTC(), lineage: l, dry: c.o.DryRun}
-	var err error
-	if o.key, err = l.nextKey(want); err != nil {
-		return nil, fmt.Errorf("making the key: %w", err)
-	}
-	c.progress("ordering a certificate for %s", strings.Join(names, ", "))
-	made, err := c.newOrder(want, names, l)
-	if isProblem(err, "accountDoesNotExist") { // as after a reset of a staging CA
-		if err = c.signAs(""); err == nil {
-			if err = c.register(); err == nil {
-				o.Account = c.account.URL
-				made, err = c.newOrder(want, names, l)
-			}
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	o.URL, o.Order = made.Location, made.Order
-	return o, o.keep()
-}
-
-// newOrder orders, as a replacement of the live certificate if the CA issued that
-// (RFC 9773, section 5), which exempts from rate limits. A CA that does not like
-// to replace it is asked once more without.
-func (c *Client) newOrder(want Request, names []string, l *Lineage) (lego.ExtendedOrder, error) {
-	options := &api.OrderOptions{Profile: want.Profile}
-	if l.Leaf != nil && l.Directory == want.Directory && !c.o.DryRun {
-		options.ReplacesCertID, _ = certificate.MakeARICertID(l.Leaf) // without one the order is an ordinary one
-	}
-	made, err := c.core.Orders.NewWithOptions(names, options)
-	err = c.explain(err, "ordering", "")
-	var problem *Problem
-	if options.ReplacesCertID != "" && errors.As(err, &problem) && problem.Type != "rateLimited" && problem.Type != "accountDoesNotExist" {
-		options.ReplacesCertID = ""
-		made, err = c.core.Orders.NewWithOptions(names, options)
-		err = c.explain(err, "ordering", "")
-	}
-	return made, err
-}
-
-// nextKey is the key to be certified next: the prepared one or the live one if
-// that is wanted and fits, else a new one.
-func (l *Lineage) nextKey(want Request) (crypto.Signer, error) {
-	if want.PreparedKey {
-		dir, err := l.state.open(renewalName, l.Name)
-		if err != nil {
-			return nil, err
-		}
-		defer dir.Close()
-		return readKey(dir, nextFile)
-	}
-	if want.ReuseKey && l.Leaf != nil && keyTypeOf(l.Leaf.PublicKey) == want.Key {
-		return l.key()
-	}
-	return newKey(want.Key)
-}
-
-// keep writes the key, and then the order: a run that finds the order finds its
-// key.
-func (o *order) keep() error {
-	if o.dry {
-		return nil
-	}
-	dir, err := o.lineage.state.make(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := removeAll(dir, orderFile); err != nil { // of an earlier key
-		return err
-	}
-	data, err := encodeKey(o.key)
-	if err != nil {
-		return err
-	}
-	if err := dir.Replace(keyFile, data, 0o600); err != nil {
-		return err
-	}
-	return writeJSON(dir, orderFile, o)
-}
-
-// unfinished reads the order that an earlier run left, nil if there is none. What
-// cannot be read of it is none either: a new order costs little.
-func (l *Lineage) unfinished() (*order, error) {
-	dir, err := l.state.open(renewalName, l.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	o := &order{lineage: l}
-	if err := readJSON(dir, orderFile, o); err != nil {
-		return nil, nil
-	}
-	if o.key, err = readKey(dir, keyFile); err != nil {
-		return nil, nil
-	}
-	return o, nil
-}
-
-func readKey(dir *disk.Dir, name string) (crypto.Signer, error) {
-	data, err := dir.Read(name)
-	if err != nil {
-		return nil, err
-	}
-	return decodeKey(data)
-}
-
-// forget removes the order, and then its key.
-func (o *order) forget() error {
-	if o.dry {
-		return nil
-	}
-	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := removeAll(dir, orderFile, keyFile); err != nil {
-		return err
-	}
-	_, _, err = o.lineage.PreparedKey() // which removes it if it is live now
-	return err
-}
-
-// forgetIfInvalid forgets an order that the CA has given up.
-func (o *order) forgetIfInvalid() error {
-	if o.Status != lego.StatusInvalid {
-		return nil
 	}
 	return o.forget()
 }
@@ -311,15 +165,24 @@ func (c *Client) finalize(o *order) error {
 		updated, err := c.core.Orders.UpdateForCSR(o.Finalize, csr)
 		if err != nil {
 			now, gerr := c.core.Orders.Get(o.URL)
-			if gerr != nil || now.Status != lego.StatusProcessing && now.Status != lego.StatusValid {
-				o.Status = now.Status
-				return c.explain(err, "asking for the certificate", "")
+			if gerr != nil || now.Status == lego.StatusReady || now.Status == lego.StatusPending {
+				return refused(c.explain(err, "asking for the certificate", ""), now.Status)
 			}
 			updated = now
 		}
 		o.Order = updated.Order
 	}
 	return c.await(o, lego.StatusValid)
+}
+
+// refused makes err a dead one if the CA has looked at the request, and the order
+// is as ready as it was: the same request would be refused again.
+func refused(err error, status string) error {
+	var problem *Problem
+	if status == lego.StatusReady && errors.As(err, &problem) && problem.Status < 500 && problem.Type != "rateLimited" {
+		return dead{err}
+	}
+	return err
 }
 
 // await asks for the order until it has got as far as status.

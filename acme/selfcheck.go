@@ -67,11 +67,15 @@ func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 		}
 		return nil
 	}}
-	for {
+	for seen := error(nil); ; {
 		err := fetch(ctx, client, "http://"+urlHost(a.name)+challengePath+a.token, a.keyAuth)
 		if err == nil || !mayPass(err) {
 			return err
 		}
+		if ctx.Err() != nil && seen != nil { // the last look was cut short, and tells less
+			return seen
+		}
+		seen = err
 		select {
 		case <-ctx.Done():
 			return err

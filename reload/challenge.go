@@ -68,6 +68,9 @@ func (f *Front) ServeChallenges(ctx context.Context) (*Challenges, error) {
 		err = f.awaitRetired(ctx, old)
 	}
 	if err != nil {
+		if c != nil {
+			c.Root.Close()
+		}
 		cleanUp, cancel := context.WithTimeout(context.WithoutCancel(ctx), challengeLimit)
 		defer cancel()
 		return nil, errors.Join(err, f.ForgetChallenges(cleanUp))

@@ -83,30 +83,18 @@ func (r *renewal) request() (want acme.Request, err error) {
 	return want, err
 }
 
-// client prepares to talk to the CA.
-func (c *call) client(ctx context.Context, state *acme.State) (*acme.Client, error) {
-	directory, err := c.directory()
-	if err != nil {
-		return nil, err
-	}
-	o := acme.Options{Directory: directory, UserAgent: "mailu-hook/" + version(), Email: c.text("email"), Log: c.log}
+// client is how to talk to the CA, as the flags have it.
+func (c *call) client() (o acme.Options, err error) {
+	o = acme.Options{UserAgent: "mailu-hook/" + version(), Email: c.text("email"), Log: c.log}
 	o.AgreeTOS, _ = c.fs.GetBool("agree-tos")
 	o.DryRun, _ = c.fs.GetBool("dry-run")
-	if o.Roots, err = c.pool("ca-file"); err != nil {
-		return nil, err
+	if o.Directory, err = c.directory(); err == nil {
+		o.Roots, err = c.pool("ca-file")
 	}
-	if o.EAB, err = c.externalAccount(); err != nil {
-		return nil, err
-	}
-	return acme.NewClient(ctx, state, o), nil
-}
-
-func (r *renewal) client(ctx context.Context, state *acme.State) (*acme.Client, error) {
-	client, err := r.c.client(ctx, state)
 	if err == nil {
-		client.OnProgress(r.tell)
+		o.EAB, err = c.externalAccount()
 	}
-	return client, err
+	return o, err
 }
 
 func (c *call) externalAccount() (*acme.ExternalAccount, error) {
@@ -165,12 +153,12 @@ func (r *renewal) chooseMethod() (acme.Method, error) {
 	}
 	switch method {
 	case acme.Webroot:
-		if r.c.text("webroot") == "" {
-			return "", usageError("--challenge webroot takes --webroot DIR")
+		if info, err := os.Stat(r.c.text("webroot")); err != nil || !info.IsDir() {
+			return "", usageError("--challenge webroot takes --webroot DIR, the directory that the web server shows, and %s is none", say.Foreign(r.c.text("webroot")))
 		}
 	case acme.DNS:
-		if r.c.text("dns-provider") == "" {
-			return "", usageError("--challenge dns takes --dns-provider NAME, one of %s", strings.Join(acme.DNSProviders(), ", "))
+		if name := r.c.text("dns-provider"); !slices.Contains(acme.DNSProviders(), name) {
+			return "", usageError("--challenge dns takes --dns-provider NAME, one of %s, and %s is none", strings.Join(acme.DNSProviders(), ", "), say.Foreign(name))
 		}
 	case acme.Front, acme.Listening, acme.TLSALPN:
 	default:

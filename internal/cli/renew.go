@@ -61,6 +61,7 @@ func runRenew(ctx context.Context, c *call) error {
 type renewal struct {
 	*deployment
 	method  acme.Method
+	client  acme.Options
 	want    acme.Request
 	lineage *acme.Lineage
 	due     acme.Due
@@ -85,13 +86,19 @@ func (r *renewal) run(ctx context.Context) error {
 		return err
 	}
 	r.cleanUp(ctx)
+	if err := r.lineage.Complete(); err != nil {
+		return err
+	}
+	if err := r.finishFirst(ctx); err != nil {
+		r.note("what was obtained before is not served yet: " + err.Error())
+	}
 	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
 	if r.flag("dry-run") && failed == nil {
 		r.result.Outcome = hook.WouldInstall
 		r.result.Reason = "the CA issued a certificate for " + quoteList(r.want.Names) + ", which was thrown away"
 		return nil
 	}
-	if r.flag("dry-run") || errors.Is(failed, errUsage) {
+	if r.flag("dry-run") || errors.Is(failed, errUsage) || failed != nil && ctx.Err() != nil {
 		return failed
 	}
 	return r.deliver(ctx, failed)
@@ -111,8 +118,8 @@ func (r *renewal) prepare(ctx context.Context) (err error) {
 	if err := acme.CheckNames(r.want.Names, r.method, r.want.Profile, r.c.text("ca-file") != ""); err != nil {
 		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
 	}
-	if r.flag("force-standalone") {
-		return nil
+	if r.client, err = r.c.client(); err != nil || r.flag("force-standalone") {
+		return err
 	}
 	return leaveToCertbot(r.c.text("letsencrypt-dir"), r.want.Names[0])
 }
@@ -128,12 +135,20 @@ func (r *renewal) cleanUp(ctx context.Context) {
 	}
 }
 
+// finishFirst finishes a deploy that an earlier run began, before the CA may take
+// its time.
+func (r *renewal) finishFirst(ctx context.Context) error {
+	state, _ := r.store.State() // one that is damaged has nothing under way
+	if state.Pending == nil || r.lineage.Leaf == nil || r.flag("dry-run") {
+		return nil
+	}
+	return r.c.limited(ctx, "timeout", func(ctx context.Context) error { return r.mend(ctx, []string{r.lineage.Live()}) })
+}
+
 // obtain orders a certificate if one is due and may be tried for.
 func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
-	client, err := r.client(ctx, state)
-	if err != nil {
-		return err
-	}
+	client := acme.NewClient(ctx, state, r.client)
+	client.OnProgress(r.tell)
 	defer client.Close()
 	if r.flag("dry-run") {
 		r.due = acme.Due{Now: true, Reason: "it is a dry run"}

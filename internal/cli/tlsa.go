@@ -16,12 +16,11 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"mailu-hook/acme"
 	"mailu-hook/hook"
 	"mailu-hook/internal/dane"
 	"mailu-hook/internal/say"
 )
-
-const defaultStateDir = "/var/lib/mailu-hook"
 
 func tlsaCommand() command {
 	return command{
@@ -49,7 +48,7 @@ A mismatch goes before the rest; all other states exit 0.`,
 			fs.String("lineage", "", "`DIR` with fullchain.pem, as certbot's live/NAME")
 			fs.String("cert", "", "`FILE` with the leaf and its chain, in PEM (default: what is installed)")
 			fs.Bool("next", false, "the record of the key that is prepared for a later renewal, and whether it is published")
-			fs.String("state-dir", defaultStateDir, "`DIR` in which that key is")
+			fs.String("state-dir", acme.DefaultStateDir, "`DIR` in which that key is")
 			targetFlags(fs)
 			resolverFlags(fs)
 			fs.String("roots", "", "`FILE` with the CA certificates to trust instead of the system's")

@@ -53,7 +53,7 @@ func TestRequestsThatFailNowAndThenCostTimeAndNoCertificate(t *testing.T) {
 				spoil := (*rig.Exchange).Pass
 				lock.Lock()
 				if random.IntN(100) < percent {
-					spoil, hit = spoils[nth(spoils, random.IntN(len(spoils)))], hit+1
+					spoil, hit = spoils[sortedKeys(spoils)[random.IntN(len(spoils))]], hit+1
 				}
 				lock.Unlock()
 				spoil(x)

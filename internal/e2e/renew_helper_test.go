@@ -91,14 +91,6 @@ func (i *issuer) live(name string) *x509.Certificate {
 	return leaf
 }
 
-// installedLeaf is the leaf that the names of the certs directory lead to.
-func (i *issuer) installedLeaf() string {
-	i.t.Helper()
-	data, err := os.ReadFile(filepath.Join(i.certs(), "cert.pem"))
-	require.NoError(i.t, err)
-	return sha256OfPEM(i.t, data)
-}
-
 var handled = regexp.MustCompile(`(\S+ /\S+) -> calling handler\(\)`)
 
 // asked are the requests, as method and path, that the CA gets while work runs.

@@ -195,12 +195,4 @@ func on(kind string, meddle func(*rig.Exchange)) func(*rig.Exchange) {
 
 func always(a rig.Answer) func(*rig.Exchange) { return func(x *rig.Exchange) { x.Reply(a) } }
 
-// nth is the key at place i of the sorted ones.
-func nth[V any](m map[string]V, i int) string { return slices.Sorted(maps.Keys(m))[i] }
-
-func sampleSize(short, long int) int {
-	if soak {
-		return long
-	}
-	return short
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -104,14 +104,15 @@ func TestStatusEndsInTimeWhateverTheEngineDoes(t *testing.T) {
 	l, _, _, _ := deployed(t)
 	e := newEngine(t)
 	l.env = append(l.env, "DOCKER_HOST=unix://"+e.socket)
+	const asked = 2 // it lists and inspects; whether the clocks agree is a question on top
 	for name, fault := range engineFaults {
-		for at := 1; at <= 4; at++ {
+		for at := 1; at <= asked+1; at++ {
 			e.reset(at, fault)
 			began := time.Now()
 			doc := l.status(nil, "--timeout", "2s")
 			assert.Less(t, time.Since(began), 2500*time.Millisecond, "the engine %s from request %d on", name, at)
 			if doc.Status == "ok" {
-				assert.True(t, name == "answers slowly" || at > 3, "the engine %s from request %d on, and all is said to be well", name, at)
+				assert.True(t, name == "answers slowly" || at > asked, "the engine %s from request %d on, and all is said to be well", name, at)
 			}
 		}
 	}

@@ -335,6 +335,24 @@ func unboundConf(dir string, port int, zones []*Zone) string {
 // Close kills the resolver. It is safe to call more than once.
 func (r *Resolver) Close() { r.unbound.stop() }
 
+// WaitFor returns when the resolver's answer contains text, in kdig's words:
+// what it knew before has then passed out of its cache.
+func (r *Resolver) WaitFor(ctx context.Context, name, kind, text string) error {
+	host, port, err := net.SplitHostPort(r.Addr)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return r.unbound.pollAlive(ctx, func() error {
+		out, err := run(ctx, nil, "kdig", "@"+host, "-p", port, name, kind, "+timeout=1", "+retry=0")
+		if err == nil && !strings.Contains(strings.ToLower(out.stdout), strings.ToLower(text)) {
+			err = fmt.Errorf("the resolver does not show %q for %s%s", text, name, quoted(out.stdout))
+		}
+		return err
+	})
+}
+
 // Pause stops the resolver as it stands: it takes questions, and answers none
 // until Resume.
 func (r *Resolver) Pause() error { return r.unbound.cmd.Process.Signal(syscall.SIGSTOP) }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# setup.sh makes this machine ready for `make test` and `make demo`.
+# setup.sh makes this machine ready for `make test` and `make demo`; `setup.sh
+# bench`, for `make bench` too.
 #
 # On Debian as root it installs what is missing; anywhere else, and without
 # root, it changes nothing and says what is missing and how to get it. When
@@ -12,6 +13,8 @@ set -euo pipefail
 # A pinned tool is rebuilt when the version in .cache/bin is another one.
 readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
 readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
+
+readonly purpose=${1:-}
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 repo=$PWD
@@ -52,6 +55,7 @@ missing_packages() {
 	LIST
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+	[[ $purpose != bench || -x /usr/bin/time ]] || echo time # bash has one of its own
 	# go test -race links through cgo: a compiler and the C headers.
 	local cc
 	read -r cc _ < <(go env CC)
@@ -147,6 +151,26 @@ install_tool() {
 		die "building $3@$2 failed" 'the Go module proxy must be reachable once: see go env GOPROXY'
 }
 
+# build_lego builds lego's own command, in the version that mailu-hook links, to
+# be measured against. In a module of its own, as go install finds no v4 without
+# a list of versions. It links every DNS provider, which takes minutes once.
+build_lego() {
+	local module=github.com/go-acme/lego/v4 version at
+	version=$(go list -m -f '{{.Version}}' $module)
+	at=$(go version -m "$bin/lego" 2>/dev/null | awk -v m=$module '$2 == m { print $3 }') || true
+	[[ $at != "$version" ]] || return 0
+	say "building lego $version, which takes some minutes"
+	mkdir -p "$repo/.cache/lego"
+	printf 'module lego-command\n\ngo 1.26\n\nrequire %s %s\n' $module "$version" >"$repo/.cache/lego/go.mod"
+	(
+		cd "$repo/.cache/lego"
+		GOFLAGS=-mod=mod CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${version#v}" -o "$bin/lego" $module/cmd/lego
+	) >"$repo/.cache/lego.log" 2>&1 || {
+		tail -n 20 "$repo/.cache/lego.log" >&2
+		die 'lego could not be built' 'the Go module proxy must be reachable once: see go env GOPROXY'
+	}
+}
+
 # unpack_tool PROGRAM PACKAGE takes one program out of a Debian package. Installed,
 # these packages would bring services that start at once, and a web interface.
 unpack_tool() {
@@ -179,6 +203,7 @@ unpack_tool prometheus-node-exporter prometheus-node-exporter
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv
 	install_tool $STATICCHECK honnef.co/go/tools/cmd/staticcheck
 }
+[[ $purpose != bench ]] || build_lego
 if [[ -z ${FRONT_IMAGE:-} ]]; then
 	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
 	examples/demo/front/build.sh >/dev/null
