@@ -270,3 +270,13 @@ func TestRenewFinishesADeployThatTheEngineInterrupted(t *testing.T) {
 	i.servesLineage(mailName)
 	i.healthyAndReloadable()
 }
+
+// After a reload, old workers of nginx take connections for a moment beside the
+// new ones. None of these runs may let the CA look in that moment.
+func TestRunsInARowNeverLetTheCAMeetAWorkerWithoutTheOverride(t *testing.T) {
+	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
+	for n := range 8 {
+		require.Equal(t, 0, i.renew("--dry-run", "--no-self-check").code, "run %d", n)
+	}
+	i.nothingLeft()
+}
