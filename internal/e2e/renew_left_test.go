@@ -76,25 +76,23 @@ func TestRunThatEndsInAChallengeLeavesNothingInTheFront(t *testing.T) {
 		assert.Equal(t, old, s.servesLineage("mail.example.com"), kind)
 	}
 	s.relay.Meddle(nil)
-	require.Equal(t, 0, s.renew(append(again, "--now")...).code)
-	assert.NotEqual(t, old, s.servesLineage("mail.example.com"))
+	s.killedBeforeTheDeploy()
+	assert.NotEqual(t, old, s.live())
 	s.healthyAndReloadable()
 	s.nothingLeft()
 }
 
-func TestRenewalIsInstalledByTheNextRunIfKilledBeforeTheDeploy(t *testing.T) {
-	s := newSpoiledFront(t)
-	require.Equal(t, 0, s.renew().code)
-	s.relay.Meddle(nil)
-	r := s.traced(killPoint{call: "renameat", path: "mail.example.com", nth: 1, after: true}.fault(), "--force", "--min-interval", "1ns")
-	require.True(t, r.killed, r.out)
-	live := s.live()
-	served, err := s.front.Served(t.Context())
-	require.NoError(t, err)
-	require.NotEqual(t, live, served[443], "it was killed too late")
-	before := s.issued()
-	require.Equal(t, 0, s.renew().code)
-	assert.Equal(t, live, s.servesLineage("mail.example.com"))
-	assert.Equal(t, before, s.issued())
-	s.nothingLeft()
+// killedBeforeTheDeploy lets a renewal be killed when its certificate is live and
+// not yet installed, and the next run install it.
+func (s *spoiled) killedBeforeTheDeploy() {
+	s.t.Helper()
+	r := s.traced(killPoint{call: "renameat", path: "mail.example.com", nth: 1, after: true}.fault(), "--force", "--min-interval", "1ns", "--now")
+	require.True(s.t, r.killed, r.out)
+	live, before := s.live(), s.issued()
+	served, err := s.front.Served(s.t.Context(), 443)
+	require.NoError(s.t, err)
+	require.NotEqual(s.t, live, served[443], "it was killed too late")
+	require.Equal(s.t, 0, s.renew().code)
+	assert.Equal(s.t, live, s.servesLineage("mail.example.com"))
+	assert.Equal(s.t, before, s.issued())
 }
