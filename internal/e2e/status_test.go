@@ -203,6 +203,7 @@ func TestStatusNamesLinksThatLeadNowhereAndATLSOffFront(t *testing.T) {
 				return l.status(nil).says("front_tls_off", "TLS is off in "+l.front.Name+": 443 is closed and 25 offers no STARTTLS")
 			}, 20*time.Second, 200*time.Millisecond)
 			require.Equal(t, 0, l.sync("--now").code, "the remedy that is named")
+			require.NoError(t, l.front.WaitHealthy(t.Context())) // as Docker sees it, at its next look
 			assert.Equal(t, "ok", l.status(nil).Status)
 		})
 	}
