@@ -223,7 +223,7 @@ func (ca *CA) file(name string) string { return filepath.Join(ca.dir, name) }
 func (ca *CA) Roots(ctx context.Context) (string, error) {
 	data, err := ca.Root(ctx, 0)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("fetching Pebble's root: %w", err)
 	}
 	path := ca.file("root.pem")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
@@ -241,11 +241,7 @@ func (ca *CA) Issued() (int, error) {
 // Root is the root that a chain ends in, in PEM: 0 is that of the chain that Pebble
 // sends first, the others those of PEBBLE_ALTERNATE_ROOTS.
 func (ca *CA) Root(ctx context.Context, n int) ([]byte, error) {
-	data, err := ca.get(ctx, ca.mgmt+"/roots/"+strconv.Itoa(n))
-	if err != nil {
-		return nil, fmt.Errorf("fetching Pebble's root: %w", err)
-	}
-	return data, nil
+	return ca.get(ctx, ca.mgmt+"/roots/"+strconv.Itoa(n))
 }
 
 // SetRenewalInfo makes Pebble answer with this body when it is asked for renewal
