@@ -2,9 +2,11 @@ package acme
 
 import (
 	"crypto"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	lego "github.com/go-acme/lego/v4/acme"
@@ -48,6 +50,8 @@ func (c *Client) register() error {
 	switch {
 	case meta.TermsOfService != "" && !c.o.AgreeTOS:
 		return say.Hint(local{fmt.Errorf("%w: %s", ErrTerms, say.Plain(meta.TermsOfService))}, "read them, and say once: --agree-tos")
+	case c.o.EAB != nil && !isHMACKey(c.o.EAB.HMAC):
+		return say.Hint(local{errors.New("making an account: the HMAC key of the external account is not one of 32 bytes or more in base64url")}, "copy it once more into the file of --eab-hmac-file, as the CA's website shows it")
 	case meta.ExternalAccountRequired && c.o.EAB == nil:
 		return say.Hint(local{errors.New("making an account: the CA binds each to one of its own")}, "%s", hints["externalAccountRequired"])
 	}
@@ -64,14 +68,25 @@ func (c *Client) register() error {
 	} else {
 		made, err = c.core.Accounts.New(request)
 	}
+	err = c.explain(err, "making an account", "")
+	if c.o.EAB != nil && isProblem(err, "unauthorized") {
+		err = say.Hint(err, "are --eab-kid and the key in --eab-hmac-file those of one external account, as the CA's website gives them, and not used up?")
+	}
 	if err != nil {
-		return c.explain(err, "making an account", "")
+		return err
 	}
 	if made.Location == "" {
 		return errors.New("making an account: the CA did not name it (no Location)")
 	}
 	c.account.URL = made.Location
 	return c.state.keepAccount(c.account, c.key)
+}
+
+// isHMACKey tells whether text is a key for HS256 (RFC 7518, section 3.2) as CAs
+// hand it out.
+func isHMACKey(text string) bool {
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
+	return err == nil && len(data) >= 32
 }
 
 func (c *Client) changeEmail() error {
@@ -184,13 +199,21 @@ func (s *State) keepAccount(a Account, key crypto.Signer) error {
 }
 
 func (s *State) forgetAccount(directory string) error {
-	dir, err := s.open(accountsName)
+	accounts, err := s.open(accountsName)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	dir, err := accounts.OpenDir(fileName(directory))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if err := dir.RemoveAll(fileName(directory)); err != nil {
+	if err := removeAll(dir, keyFile, accountFile); err != nil { // without its key it is none
 		return err
 	}
-	return dir.Sync()
+	if err := accounts.Remove(fileName(directory)); err != nil {
+		return err
+	}
+	return accounts.Sync()
 }

@@ -11,13 +11,14 @@
 // however it ends, has removed what it showed to answer challenges.
 //
 // Its limit: what a killed run showed (a file, a DNS record) stays until the next
-// run, or for DNS until somebody removes it.
+// run, or where the front does not show it, perhaps until somebody removes it.
 package acme
 
 import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +51,7 @@ type Request struct {
 
 	PreferredChain string // common name of the issuer at its top; "" takes the CA's first
 	ReuseKey       bool   // certify the key of the lineage once more, if it is of that type
+	PreparedKey    bool   // certify the key that PrepareKey made
 	Subset         bool   // go on without names that cannot be proved, but never without the main one
 }
 
@@ -84,13 +86,18 @@ type ExternalAccount struct {
 }
 
 // CanonicalNames are names as they are ordered and compared: in lower case, in
-// their A-label form, each once, the first one first.
+// their A-label form, addresses in their shortest form (RFC 5952), each once, the
+// first one first.
 func CanonicalNames(names []string) []string {
 	var canonical []string
 	for _, name := range names {
 		bare, wild := strings.CutPrefix(strings.TrimSpace(name), "*.")
-		if bare = front.CanonicalName(bare); wild {
+		ip, err := netip.ParseAddr(bare)
+		switch bare = front.CanonicalName(bare); {
+		case wild:
 			bare = "*." + bare
+		case err == nil:
+			bare = ip.Unmap().String()
 		}
 		if !slices.Contains(canonical, bare) {
 			canonical = append(canonical, bare)

@@ -16,7 +16,8 @@ import (
 )
 
 // Client talks to one CA, for the time of one run. Its methods are to be called
-// one after the other.
+// one after the other, and a process makes one Client after the other: lego has
+// one log for all.
 type Client struct {
 	ctx     context.Context // of the run; lego's calls take none
 	o       Options
@@ -39,7 +40,7 @@ func NewClient(ctx context.Context, state *State, o Options) *Client {
 	legolog.Logger = logger{o.Log}
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
-	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, base: base, after: map[string]time.Time{}, status: map[string]int{}}}
+	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, base: base, pause: firstPause, after: map[string]time.Time{}}}
 }
 
 // OnProgress lets tell hear of each step as it begins; of several goroutines, one

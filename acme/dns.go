@@ -24,7 +24,6 @@ import (
 	"github.com/go-acme/lego/v4/providers/dns/ionos"
 	"github.com/go-acme/lego/v4/providers/dns/netcup"
 	"github.com/go-acme/lego/v4/providers/dns/ovh"
-	"github.com/go-acme/lego/v4/providers/dns/rfc2136"
 
 	"mailu-hook/internal/say"
 )
@@ -55,7 +54,7 @@ var providers = map[string]provider{
 	"ionos":        {as(ionos.NewDNSProvider), []string{"IONOS_"}},
 	"netcup":       {as(netcup.NewDNSProvider), []string{"NETCUP_"}},
 	"ovh":          {as(ovh.NewDNSProvider), []string{"OVH_"}},
-	"rfc2136":      {as(rfc2136.NewDNSProvider), []string{"DNSUPDATE_", "RFC2136_"}},
+	"rfc2136":      {as(newDNSUpdate), []string{"DNSUPDATE_", "RFC2136_"}},
 }
 
 // DNSProviders are the names of the providers, sorted.

@@ -13,18 +13,21 @@ type Due struct {
 	Reason string
 	At     time.Time // when it will be, if nothing changes; zero when it is now
 
-	asked bool // by a person or by a changed request, not by the calendar
+	forced  bool // by a person
+	changed bool // there is none yet, or the request is another one
 }
 
 // Due holds the lineage against what is wanted of it. force is a person's word.
 // It asks nobody: Client.Refresh brings the CA's renewal information up to date.
 func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 	changed := func(format string, args ...any) Due {
-		return Due{Now: true, Reason: fmt.Sprintf(format, args...), asked: true}
+		return Due{Now: true, Reason: fmt.Sprintf(format, args...), changed: true}
 	}
 	switch {
 	case l.Leaf == nil:
 		return changed("there is no certificate yet")
+	case l.Directory == "":
+		return changed("it is not known who issued it and for which request")
 	case l.Directory != want.Directory:
 		return changed("it was issued by another CA (%s)", l.Directory)
 	case !want.sameNames(l.Names):
@@ -34,7 +37,7 @@ func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 	case l.Profile != want.Profile:
 		return changed("the profile has changed (it was %q)", l.Profile)
 	case force:
-		return changed("asked for by --force")
+		return Due{Now: true, Reason: "asked for by --force", forced: true}
 	case now.After(l.Leaf.NotAfter):
 		return Due{Now: true, Reason: "it has expired"}
 	case l.Info.about(l.Leaf):
@@ -48,6 +51,15 @@ func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 		return Due{Now: true, Reason: fmt.Sprintf("%s of its lifetime of %s are left", short(l.Leaf.NotAfter.Sub(now)), short(l.lifetime()))}
 	}
 	return Due{Reason: fmt.Sprintf("%s are left", short(l.Leaf.NotAfter.Sub(now))), At: at}
+}
+
+// Planned is when the lineage is to be renewed, by what is known of it now.
+func (l *Lineage) Planned(now time.Time) time.Time {
+	same := Request{Directory: l.Directory, Names: l.Names, Key: keyTypeOf(l.Leaf.PublicKey), Profile: l.Profile}
+	if due := l.Due(same, now, false); !due.Now {
+		return due.At
+	}
+	return now
 }
 
 func (l *Lineage) lifetime() time.Duration { return l.Leaf.NotAfter.Sub(l.Leaf.NotBefore) }
@@ -83,10 +95,10 @@ func (l *Lineage) Wait(due Due, interval time.Duration, now time.Time, insist bo
 	if !insist && ahead(l.Next, now, longestWait) {
 		return l.Next, fmt.Sprintf("attempt %d failed: %s", l.Failures, l.Failure)
 	}
-	if l.Leaf == nil || due.asked && !strings.Contains(due.Reason, "--force") {
+	if l.Leaf == nil || due.changed {
 		return time.Time{}, ""
 	}
-	if l.Info.about(l.Leaf) && !due.asked {
+	if l.Info.about(l.Leaf) && !due.forced {
 		interval = min(interval, adviceWait)
 	}
 	interval = min(interval, l.lifetime()/3)
@@ -105,12 +117,40 @@ func ahead(t, now time.Time, most time.Duration) bool {
 // fail remembers why no certificate was obtained, and when to try again.
 func (l *Lineage) fail(err error, now time.Time) {
 	l.Failure, l.Limited = err.Error(), time.Time{}
-	var problem *Problem
-	if errors.As(err, &problem) {
-		l.Limited = problem.Until
+	if until := limit(err); !until.IsZero() {
+		l.Limited = earlier(until, now.Add(longestLimit)).UTC()
 	}
+	l.Failures = min(max(0, l.Failures), 1<<20) // a file can say anything
 	l.Next = now.Add(min(firstWait<<min(l.Failures, 10), longestWait)).UTC()
 	l.Failures++
+}
+
+// limit is the time before which the CA wants no other try, of all the reasons
+// in err the latest; zero if it did not say.
+func limit(err error) (until time.Time) {
+	var failed unproved
+	var problem *Problem
+	var page *pageError
+	switch {
+	case errors.As(err, &failed):
+		for _, reason := range failed {
+			if at := limit(reason); at.After(until) {
+				until = at
+			}
+		}
+	case errors.As(err, &problem):
+		until = problem.Until
+	case errors.As(err, &page):
+		until = page.until
+	}
+	return until
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -11,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/disk"
@@ -44,6 +44,7 @@ type Record struct {
 	Profile   string    `json:"profile,omitempty"`
 	Issued    time.Time `json:"issued,omitzero"` // by this host's clock
 	Info      *Info     `json:"renewal_info,omitempty"`
+	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key is published
 
 	Failures int       `json:"failures,omitempty"` // in a row
 	Failure  string    `json:"failure,omitempty"`  // the last
@@ -107,53 +108,6 @@ func (s *State) openLive(name string) (*disk.Dir, error) {
 	return s.open(archiveName, name, path.Base(target))
 }
 
-// Lock makes this process the only one that changes the state, and waits for that
-// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it. What a
-// killed run left unfinished, perhaps a key, is swept.
-func (s *State) Lock(ctx context.Context) (unlock func(), err error) {
-	if unlock, err = s.root.Lock(ctx); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{accountsName, archiveName, liveName, renewalName} {
-		if err := s.sweep(name); err != nil {
-			unlock()
-			return nil, err
-		}
-	}
-	return unlock, nil
-}
-
-// sweep sweeps a directory of the State, and the directories in it.
-func (s *State) sweep(name string) error {
-	dir, err := s.open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := dir.Sweep(); err != nil {
-		return err
-	}
-	names, err := dir.Names()
-	for _, name := range names {
-		if info, lerr := dir.Lstat(name); err == nil && lerr == nil && info.IsDir() {
-			err = sweepIn(dir, name)
-		}
-	}
-	return err
-}
-
-func sweepIn(dir *disk.Dir, name string) error {
-	below, err := dir.OpenDir(name)
-	if err != nil {
-		return err
-	}
-	defer below.Close()
-	return below.Sweep()
-}
-
 // record replaces what is remembered.
 func (l *Lineage) record() error {
 	dir, err := l.state.make(renewalName, l.Name)
@@ -177,47 +131,81 @@ func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
 		return err
 	}
 	defer archive.Close()
-	keyPEM, err := encodeKey(key)
-	if err != nil {
+	if err := archive.Sweep(); err != nil {
 		return err
 	}
-	gen := time.Now().UTC().Format(stamp) + "-" + fingerprint(leaf)[:8]
-	err = archive.CreateDir(gen,
+	gen, err := stage(archive, chain, key)
+	if err == nil {
+		err = l.lead(gen)
+	}
+	if err == nil {
+		l.Leaf = leaf
+	}
+	return err
+}
+
+// stage writes a generation, unless a run that was killed before it was live has
+// done so: it is there whole or not at all.
+func stage(archive *disk.Dir, chain []*x509.Certificate, key crypto.Signer) (gen string, err error) {
+	names, err := archive.Names()
+	if err != nil {
+		return "", err
+	}
+	suffix := "-" + fingerprint(chain[0])[:16]
+	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, suffix) }); i >= 0 {
+		return names[i], archive.Sync()
+	}
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return "", err
+	}
+	gen = time.Now().UTC().Format(stamp) + suffix
+	return gen, archive.CreateDir(gen,
 		disk.File{Name: "privkey.pem", Data: keyPEM, Mode: 0o600},
 		disk.File{Name: "cert.pem", Data: encodeChain(chain[:1]), Mode: 0o644},
 		disk.File{Name: "chain.pem", Data: encodeChain(chain[1:]), Mode: 0o644},
 		disk.File{Name: "fullchain.pem", Data: encodeChain(chain), Mode: 0o644},
 	)
-	if errors.Is(err, fs.ErrExist) { // a run that was killed in this second made it, and wholly
-		err = archive.Sync()
-	}
-	if err != nil {
-		return err
-	}
+}
+
+// lead makes live/NAME lead to a generation. The temporary link is one of the
+// state directory itself, where Lock sweeps: a host may well be named tmp-1.
+func (l *Lineage) lead(gen string) error {
 	live, err := l.state.make(liveName)
 	if err != nil {
 		return err
 	}
 	defer live.Close()
-	if err := live.Link(path.Join("..", archiveName, l.Name, gen), l.Name); err != nil {
+	if err := l.state.root.LinkVia(disk.TempName(), path.Join("..", archiveName, l.Name, gen), path.Join(liveName, l.Name)); err != nil {
 		return err
 	}
-	if err := live.Sync(); err != nil {
-		return err
-	}
-	l.Leaf = leaf
-	return prune(archive, gen)
+	return live.Sync()
 }
 
 const keptGenerations = 5
 
-func prune(archive *disk.Dir, live string) error {
+// prune removes all generations but the live one and the newest.
+func (l *Lineage) prune() error {
+	live, err := l.state.open(liveName)
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	target, err := live.Readlink(l.Name)
+	if err != nil {
+		return err
+	}
+	archive, err := l.state.open(archiveName, l.Name)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
 	names, err := archive.Names()
 	if err != nil {
 		return err
 	}
 	for _, name := range names[:max(0, len(names)-keptGenerations)] {
-		if name == live {
+		if name == path.Base(target) {
 			continue
 		}
 		if err := archive.RemoveAll(name); err != nil {
@@ -234,11 +222,7 @@ func (l *Lineage) key() (crypto.Signer, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	data, err := dir.Read("privkey.pem")
-	if err != nil {
-		return nil, err
-	}
-	return decodeKey(data)
+	return readKey(dir, "privkey.pem")
 }
 
 // parseChain parses certificates in PEM, the leaf first.

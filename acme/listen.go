@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -150,7 +152,7 @@ func (s alpnSolver) present(_ context.Context, a answerTo) error {
 		return fmt.Errorf("making the certificate of the challenge: %v", err)
 	}
 	s.server.mu.Lock()
-	s.server.certs[a.name] = cert
+	s.server.certs[alpnName(a.name)] = cert
 	s.server.mu.Unlock()
 	return s.server.listen(s.server.handshakes)
 }
@@ -158,7 +160,7 @@ func (s alpnSolver) present(_ context.Context, a answerTo) error {
 func (s alpnSolver) cleanUp(_ context.Context, a answerTo) error {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	delete(s.server.certs, a.name)
+	delete(s.server.certs, alpnName(a.name))
 	return nil
 }
 
@@ -184,20 +186,33 @@ func (s *Server) handshakes(l net.Listener) {
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if cert := s.certs[alpnName(hello)]; cert != nil {
+	if cert := s.certs[strings.ToLower(hello.ServerName)]; cert != nil {
 		return cert, nil
 	}
 	return nil, errors.New("no challenge for this name")
 }
 
-// alpnName is the identifier that a CA asks for: an IP address comes as the name
-// of its reverse lookup (RFC 8738, section 6).
-func alpnName(hello *tls.ClientHelloInfo) string {
-	if strings.HasSuffix(hello.ServerName, ".arpa") {
-		host, _, _ := net.SplitHostPort(hello.Conn.LocalAddr().String())
-		return host
+// alpnName is the name by which a CA asks for an identifier: an IP address goes by
+// that of its reverse lookup (RFC 8738, section 6).
+func alpnName(identifier string) string {
+	ip, err := netip.ParseAddr(identifier)
+	if err != nil {
+		return identifier
 	}
-	return hello.ServerName
+	bytes := ip.AsSlice()
+	slices.Reverse(bytes)
+	var name strings.Builder
+	for _, b := range bytes {
+		if ip.Is4() {
+			fmt.Fprintf(&name, "%d.", b)
+		} else {
+			fmt.Fprintf(&name, "%x.%x.", b&0xf, b>>4)
+		}
+	}
+	if ip.Is4() {
+		return name.String() + "in-addr.arpa"
+	}
+	return name.String() + "ip6.arpa"
 }
 
 // check looks for the certificate of the challenge on port 443 of the name.
@@ -206,7 +221,7 @@ func (s alpnSolver) check(ctx context.Context, a answerTo) error {
 		return nil
 	}
 	dialer := &tls.Dialer{NetDialer: s.view.dialer, Config: &tls.Config{
-		InsecureSkipVerify: true, ServerName: a.name, NextProtos: []string{tlsalpn01.ACMETLS1Protocol},
+		InsecureSkipVerify: true, ServerName: alpnName(a.name), NextProtos: []string{tlsalpn01.ACMETLS1Protocol},
 	}}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.name, "443"))
 	if err != nil {
@@ -214,7 +229,7 @@ func (s alpnSolver) check(ctx context.Context, a answerTo) error {
 	}
 	defer conn.Close()
 	s.server.mu.Lock()
-	want := s.server.certs[a.name].Certificate[0]
+	want := s.server.certs[alpnName(a.name)].Certificate[0]
 	s.server.mu.Unlock()
 	if got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw; string(got) != string(want) {
 		return say.Hint(errors.New("looking for the answer: port 443 shows another certificate"),

@@ -33,8 +33,10 @@ func checkName(name string, method Method, profile string, private bool) error {
 		return say.Hint(fmt.Errorf("%s: %s", say.Foreign(name), fmt.Sprintf(format, args...)), "%s", hint)
 	}
 	const other = "correct HOSTNAMES in mailu.env, or name the right ones with --hostname"
-	if _, err := netip.ParseAddr(name); err == nil {
+	if ip, err := netip.ParseAddr(name); err == nil {
 		switch {
+		case ip.Zone() != "":
+			return refuse(other, "an address of one network only")
 		case method == DNS: // RFC 8738, section 7
 			return refuse("choose --challenge front, standalone or tls-alpn", "an IP address cannot be proved by DNS")
 		case profile == "" && !private:

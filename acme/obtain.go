@@ -2,20 +2,15 @@ package acme
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
 	lego "github.com/go-acme/lego/v4/acme"
-	"github.com/go-acme/lego/v4/acme/api"
-	"github.com/go-acme/lego/v4/certificate"
 
-	"mailu-hook/internal/disk"
 	"mailu-hook/internal/say"
 )
 
@@ -34,7 +29,16 @@ import (
 // last of these steps that the CA knows of. In a dry run nothing is kept but the
 // account.
 func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
-	err := c.obtain(l, want, s)
+	return c.ended(l, c.obtain(l, want, s))
+}
+
+// SignIn is the first step of Obtain, for a caller who has to change something
+// before it can make a Solver: a CA that takes no account of ours is to be met
+// before that.
+func (c *Client) SignIn(l *Lineage) error { return c.ended(l, c.signIn()) }
+
+// ended remembers a failure.
+func (c *Client) ended(l *Lineage, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -52,18 +56,29 @@ func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
 
 // counts tells whether a failure is to make the next try wait.
 func (c *Client) counts(err error) bool {
-	var problem *Problem
-	var free local
-	switch {
-	case c.o.DryRun, errors.Is(c.ctx.Err(), context.Canceled): // a person's or systemd's wish
-		return false
-	case errors.As(err, &problem):
-		return true
+	stopped := errors.Is(c.ctx.Err(), context.Canceled) // as a person or systemd wishes
+	return !c.o.DryRun && !stopped && !free(err)
+}
+
+// free tells whether a failure cost nothing at the CA, for none of the names.
+func free(err error) bool {
+	var failed unproved
+	var found local
+	if !errors.As(err, &failed) {
+		return errors.As(err, &found)
 	}
-	return !errors.As(err, &free)
+	for _, reason := range failed {
+		if !free(reason) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
+	if err := l.Complete(); err != nil {
+		return err
+	}
 	if err := c.signIn(); err != nil { // 1
 		return err
 	}
@@ -74,10 +89,11 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	err = c.prove(o, s) // 3
 	if failed := provable(err, want); failed != nil {
 		c.o.Log.Warn("going on without names that could not be proved", "names", failed, "error", err)
-		want.Names = slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
-		if o, err = c.begin(l, want); err == nil {
-			err = c.prove(o, s)
+		names := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
+		if o, err = c.begin(l, want, names); err != nil {
+			return err
 		}
+		err = c.prove(o, s)
 	}
 	if err == nil {
 		err = c.finalize(o) // 4
@@ -105,7 +121,13 @@ func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
 	if err := l.install(chain, o.key); err != nil {
 		return err
 	}
-	return l.complete(o)
+	if err := l.complete(o); err != nil {
+		return err
+	}
+	if err := l.prune(); err != nil {
+		c.o.Log.Warn("old certificates were not removed", "error", err)
+	}
+	return nil
 }
 
 // Complete does what is left to do if an earlier run made a certificate live, and
@@ -127,196 +149,6 @@ func (l *Lineage) complete(o *order) error {
 	return o.forget()
 }
 
-// order is an order under way. It is kept in renewal/NAME/order.json, and its
-// key beside it, from before the CA has been asked to sign that key until the
-// certificate is live.
-type order struct {
-	URL       string    `json:"url"`
-	Directory string    `json:"directory"`
-	Account   string    `json:"account"`
-	Names     []string  `json:"names"`  // that were ordered
-	Wanted    []string  `json:"wanted"` // that were asked for
-	Profile   string    `json:"profile,omitempty"`
-	Made      time.Time `json:"made"`
-	Leaf      string    `json:"leaf,omitempty"` // SHA-256 of what is about to be live
-
-	lego.Order `json:"-"`
-	key        crypto.Signer
-	lineage    *Lineage
-	dry        bool
-}
-
-const orderFile = "order.json"
-
-// order takes up the order of an earlier run if it is for the same and the CA
-// has not given it up, and else begins one.
-func (c *Client) order(l *Lineage, want Request) (*order, error) {
-	o, err := l.unfinished()
-	if err != nil {
-		return nil, err
-	}
-	if o != nil && !c.o.DryRun && o.Directory == want.Directory && o.Account == c.account.URL && want.sameNames(o.Wanted) &&
-		o.Profile == want.Profile && keyTypeOf(o.key.Public()) == want.Key {
-		got, err := c.core.Orders.Get(o.URL)
-		if err == nil && got.Status != lego.StatusInvalid {
-			c.progress("taking up the order of %s", instant(o.Made))
-			o.Order = got.Order
-			return o, nil
-		}
-		if err != nil && c.http.unheard(o.URL) { // it may hold a certificate
-			return nil, c.explain(err, "asking for the order of an earlier run", "")
-		}
-	}
-	return c.begin(l, want)
-}
-
-// begin makes the key, keeps it, and orders.
-func (c *Client) begin(l *Lineage, want Request) (*order, error) {
-	o := &order{Directory: want.Directory, Account: c.account.URL, Names: want.Names, Wanted: want.Names, Profile: want.Profile,
-		Made: time.Now().UTC(), lineage: l, dry: c.o.DryRun}
-	var err error
-	if o.key, err = l.nextKey(want); err != nil {
-		return nil, fmt.Errorf("making the key: %w", err)
-	}
-	if err := o.keepKey(); err != nil {
-		return nil, local{err}
-	}
-	c.progress("ordering a certificate for %s", strings.Join(want.Names, ", "))
-	made, err := c.newOrder(want, l)
-	if isProblem(err, "accountDoesNotExist") { // as after a reset of a staging CA
-		if err = c.signAs(""); err == nil {
-			if err = c.register(); err == nil {
-				o.Account = c.account.URL
-				made, err = c.newOrder(want, l)
-			}
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	o.URL, o.Order = made.Location, made.Order
-	return o, o.keep()
-}
-
-// newOrder orders, as a replacement of the live certificate if the CA issued that
-// (RFC 9773, section 5), which exempts from rate limits. A CA that does not like
-// to replace it is asked once more without.
-func (c *Client) newOrder(want Request, l *Lineage) (lego.ExtendedOrder, error) {
-	options := &api.OrderOptions{Profile: want.Profile}
-	if l.Leaf != nil && l.Directory == want.Directory && !c.o.DryRun {
-		options.ReplacesCertID, _ = certificate.MakeARICertID(l.Leaf) // without one the order is an ordinary one
-	}
-	made, err := c.core.Orders.NewWithOptions(want.Names, options)
-	err = c.explain(err, "ordering", "")
-	var problem *Problem
-	if options.ReplacesCertID != "" && errors.As(err, &problem) && problem.Type != "rateLimited" && problem.Type != "accountDoesNotExist" {
-		options.ReplacesCertID = ""
-		made, err = c.core.Orders.NewWithOptions(want.Names, options)
-		err = c.explain(err, "ordering", "")
-	}
-	return made, err
-}
-
-// nextKey is the key to be certified next: the live one if it is to be used
-// again and fits, else a new one.
-func (l *Lineage) nextKey(want Request) (crypto.Signer, error) {
-	if want.ReuseKey && l.Leaf != nil && keyTypeOf(l.Leaf.PublicKey) == want.Key {
-		return l.key()
-	}
-	return newKey(want.Key)
-}
-
-// keepKey writes the key, in the place of an earlier order's. That comes before
-// the order is made, so that a full disk costs none.
-func (o *order) keepKey() error {
-	if o.dry {
-		return nil
-	}
-	dir, err := o.lineage.state.make(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := removeAll(dir, orderFile); err != nil {
-		return err
-	}
-	data, err := encodeKey(o.key)
-	if err != nil {
-		return err
-	}
-	return dir.Replace(keyFile, data, 0o600)
-}
-
-// keep writes the order. A run that finds it finds its key.
-func (o *order) keep() error {
-	if o.dry {
-		return nil
-	}
-	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return writeJSON(dir, orderFile, o)
-}
-
-// unfinished reads the order that an earlier run left, nil if there is none. What
-// cannot be read of it is none either: a new order costs little.
-func (l *Lineage) unfinished() (*order, error) {
-	dir, err := l.state.open(renewalName, l.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	o := &order{lineage: l}
-	if err := readJSON(dir, orderFile, o); err != nil {
-		return nil, nil
-	}
-	if o.key, err = readKey(dir, keyFile); err != nil {
-		return nil, nil
-	}
-	return o, nil
-}
-
-func readKey(dir *disk.Dir, name string) (crypto.Signer, error) {
-	data, err := dir.Read(name)
-	if err != nil {
-		return nil, err
-	}
-	return decodeKey(data)
-}
-
-// forget removes the order, and then its key.
-func (o *order) forget() error {
-	if o.dry {
-		return nil
-	}
-	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return removeAll(dir, orderFile, keyFile)
-}
-
-// dead is an error after which the CA will not fulfil the order, though it may
-// not say so of the order itself.
-type dead struct{ error }
-
-func (d dead) Unwrap() error { return d.error }
-
-// forgetIfDead forgets an order that would only fail once more.
-func (o *order) forgetIfDead(err error) error {
-	var d dead
-	if o.Status != lego.StatusInvalid && !errors.As(err, &d) {
-		return nil
-	}
-	return o.forget()
-}
-
 // finalize sends the request for the certificate, and waits until the CA has
 // issued it. When the answer is lost or says that it is too late, the order
 // itself tells whether the CA went on.
@@ -333,8 +165,7 @@ func (c *Client) finalize(o *order) error {
 		updated, err := c.core.Orders.UpdateForCSR(o.Finalize, csr)
 		if err != nil {
 			now, gerr := c.core.Orders.Get(o.URL)
-			if gerr != nil || now.Status != lego.StatusProcessing && now.Status != lego.StatusValid {
-				o.Status = now.Status
+			if gerr != nil || now.Status == lego.StatusReady || now.Status == lego.StatusPending {
 				return refused(c.explain(err, "asking for the certificate", ""), now.Status)
 			}
 			updated = now
@@ -366,7 +197,7 @@ func (c *Client) await(o *order, status string) error {
 			}
 			return errors.New("the CA gave the order up, and did not say why")
 		}
-		if wait.next(c.ctx, c.http.until(o.URL)) != nil {
+		if wait.next(c.ctx, later(c.http.until(o.URL), c.http.until(o.Finalize))) != nil {
 			return c.stopped("waiting for the order, which is " + say.Plain(o.Status))
 		}
 		got, err := c.core.Orders.Get(o.URL)
@@ -432,8 +263,8 @@ func (c *Client) chains(url string, all bool) ([][]*x509.Certificate, error) {
 	return chains, nil
 }
 
-// pace spaces questions: the first at once or nearly, then ever less often, and
-// never before the CA wants the next one.
+// pace spaces questions: the first soon, then ever less often, and none before
+// the CA wants it (Retry-After: RFC 8555, sections 7.4 and 7.5.1).
 type pace struct{ last time.Duration }
 
 const (
@@ -441,13 +272,16 @@ const (
 	longestAsk = 5 * time.Second
 )
 
-func (p *pace) next(ctx context.Context, notBefore time.Time) error {
-	first := p.last == 0
-	p.last = min(max(firstAsk, 2*p.last), longestAsk)
-	wait := p.last
-	if !first {
-		wait = max(wait, min(time.Until(notBefore), time.Minute))
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
+	return b
+}
+
+func (p *pace) next(ctx context.Context, notBefore time.Time) error {
+	p.last = min(max(firstAsk, 2*p.last), longestAsk)
+	wait := max(p.last, min(time.Until(notBefore), time.Minute))
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)

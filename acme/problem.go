@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ type Problem struct {
 	Type       string // without its namespace: rateLimited, unauthorized, …
 	Detail     string
 	Identifier string    // the name that it concerns, "" if none
-	Status     int       // of HTTP; 0 for one that came inside an order or a challenge
+	Status     int       // of HTTP, where a request was refused; 0 for what came inside an order or a challenge
 	Until      time.Time // before which the CA wants no other try; zero if it did not say
 }
 
@@ -49,21 +50,23 @@ var hints = map[string]string{
 	"externalAccountRequired": "the CA wants an account of its own: --eab-kid ID --eab-hmac-file FILE, as its website gives them",
 	"invalidProfile":          "the CA does not know this --profile; its documentation lists them",
 	"userActionRequired":      "the terms of service have changed: read them, and run again with --agree-tos",
-	"accountDoesNotExist":     "the CA has forgotten the account: mailu-hook account deactivate --local makes room for a new one",
+	"accountDoesNotExist":     noAccount,
 	"badCSR":                  "the CA does not accept this key or this set of names: try another --key-type",
 	"serverInternal":          "the fault is the CA's: the next run tries again; its status page may tell more",
 }
 
+const noAccount = "the CA does not know the account, or has ended it: 'mailu-hook account deactivate' makes room for a new one, which the next renew --agree-tos makes"
+
 // Hint is the remedy, "" for a type of which none is known.
 func (p *Problem) Hint() string {
-	if p.Type == "unauthorized" && p.Identifier == "" { // it is not about a challenge
-		return "the CA refuses this account: 'mailu-hook account' shows what it knows of it"
+	if p.Type == "unauthorized" && p.Status != 0 { // the account, not a name (RFC 8555, section 7.3.6)
+		return noAccount
 	}
 	return hints[p.Type]
 }
 
 func problemOf(doc *lego.ProblemDetails, identifier string) *Problem {
-	p := &Problem{Type: kindOf(doc.Type), Detail: doc.Detail, Identifier: identifier, Status: doc.HTTPStatus}
+	p := &Problem{Type: kindOf(doc.Type), Detail: doc.Detail, Identifier: identifier}
 	for _, sub := range doc.SubProblems { // the first explains as well as all
 		if p.Identifier == "" {
 			p.Identifier = sub.Identifier.Value
@@ -90,6 +93,7 @@ func (c *Client) explain(err error, doing, identifier string) error {
 		return nil
 	}
 	var doc *lego.ProblemDetails
+	var page *pageError
 	var syntax *json.SyntaxError
 	var shape *json.UnmarshalTypeError
 	switch {
@@ -97,10 +101,12 @@ func (c *Client) explain(err error, doing, identifier string) error {
 		err = c.stopped(doing)
 	case errors.As(err, &doc):
 		p := problemOf(doc, identifier)
-		if p.Type == "rateLimited" {
+		if p.Status = doc.HTTPStatus; p.Type == "rateLimited" || p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
 			p.Until = c.http.until(doc.URL)
 		}
 		err = fmt.Errorf("%s: %w", doing, p)
+	case errors.As(err, &page):
+		err = say.Hint(fmt.Errorf("%s: %w", doing, page), "is %s the URL of an ACME directory, and no proxy in between? If it is: the fault is the CA's, and the next run tries again", c.o.Directory)
 	case errors.As(err, &syntax), errors.As(err, &shape):
 		err = say.Hint(fmt.Errorf("%s: the server does not speak ACME: %s", doing, say.Foreign(err.Error())),
 			"is --server the URL of an ACME directory, and no proxy in between? %s", c.o.Directory)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -51,37 +52,32 @@ var base64url = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
 // unproved are the names that could not be proved, each with its reason.
 type unproved map[string]error
 
+const shownReasons = 4 // the others are most often the same
+
 func (u unproved) Error() string {
-	var names []string
-	for name := range u {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	var text []string
-	for _, name := range names {
-		text = append(text, u[name].Error())
+	for i, reason := range u.Unwrap() {
+		if i == shownReasons {
+			text = append(text, fmt.Sprintf("and %d more names", len(u)-i))
+			break
+		}
+		text = append(text, reason.Error())
 	}
 	return strings.Join(text, "; ")
 }
 
-// Unwrap returns the reasons, those that wait longest first, so that the limit
-// of a CA counts for the whole.
+// Unwrap returns the reasons, sorted by name.
 func (u unproved) Unwrap() []error {
 	var reasons []error
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for name := range u {
-			if !yield(name) {
-				return
-			}
-		}
-	}) {
+	for _, name := range slices.Sorted(maps.Keys(u)) {
 		reasons = append(reasons, u[name])
 	}
 	return reasons
 }
 
 // provable returns the names to go on without, if want allows that: those that
-// failed, unless the main one is among them or none is left.
+// failed by themselves, unless the main one is among them or none is left. When
+// the CA was in trouble or counts requests, no name is given up.
 func provable(err error, want Request) []string {
 	var failed unproved
 	if !want.Subset || !errors.As(err, &failed) {
@@ -90,12 +86,23 @@ func provable(err error, want Request) []string {
 	if _, main := failed[want.Names[0]]; main || len(failed) >= len(want.Names) {
 		return nil
 	}
-	var names []string
-	for name := range failed {
-		names = append(names, name)
+	for name, reason := range failed {
+		if !slices.Contains(want.Names, name) || !theNames(reason) {
+			return nil
+		}
 	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(failed))
+}
+
+// theNames tells whether a name was not proved because of how it is set up, and
+// not because of the CA or the way to it.
+func theNames(reason error) bool {
+	var problem *Problem
+	var free local
+	if errors.As(reason, &problem) {
+		return problem.Status == 0
+	}
+	return errors.As(reason, &free)
 }
 
 // prove answers a challenge for each name that the CA does not take for proved
@@ -195,13 +202,15 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 		return c.cause()
 	}
 	_, told := c.core.Challenges.New(ch.URL)
+	until := c.http.until(ch.URL) // what the authorization said before was not about this look
 	for wait := (pace{}); ; {
 		if told == nil { // else the CA may have taken the call whose answer was lost
-			if err := wait.next(c.ctx, c.http.until(url)); err != nil {
+			if err := wait.next(c.ctx, until); err != nil {
 				return fmt.Errorf("%s: waiting for the CA to look: %w", name, err)
 			}
 		}
 		a, err := c.core.Authorizations.Get(url)
+		until = c.http.until(url)
 		switch {
 		case err != nil:
 			return c.explain(err, "asking whether the CA has looked", name)

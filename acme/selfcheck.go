@@ -45,7 +45,7 @@ const (
 )
 
 // spare is the remedy that fits every failed look.
-const spare = "; if only this host cannot see it, as behind some routers: --no-self-check"
+const spare = " If only this host cannot see it, as behind some routers: --no-self-check"
 
 // seesHTTP fetches the answer as the CA will (RFC 8555, section 8.3): from port 80
 // of the name, through redirects, past any certificate. No CA was asked before, so
@@ -67,11 +67,15 @@ func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 		}
 		return nil
 	}}
-	for {
+	for seen := error(nil); ; {
 		err := fetch(ctx, client, "http://"+urlHost(a.name)+challengePath+a.token, a.keyAuth)
 		if err == nil || !mayPass(err) {
 			return err
 		}
+		if ctx.Err() != nil && seen != nil { // the last look was cut short, and tells less
+			return seen
+		}
+		seen = err
 		select {
 		case <-ctx.Done():
 			return err
@@ -119,7 +123,9 @@ func fetch(ctx context.Context, client *http.Client, url, want string) error {
 func unseen(err error) error {
 	var name *net.DNSError
 	if errors.As(err, &name) {
-		return say.Hint(fmt.Errorf("looking for the answer: %s", say.Plain(err.Error())),
+		// The server that it names is the system's, whichever was asked.
+		failed := &net.DNSError{Err: say.Plain(name.Err), Name: say.Plain(name.Name), IsNotFound: name.IsNotFound}
+		return say.Hint(fmt.Errorf("looking for the answer: %w", failed),
 			"the name cannot be looked up: does it have an A or AAAA record? --resolver ADDR asks another server%s", spare)
 	}
 	return say.Hint(fmt.Errorf("looking for the answer: %s", say.Plain(err.Error())),

@@ -1,12 +1,14 @@
 package acme
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"mailu-hook/internal/disk"
@@ -19,8 +21,8 @@ const DefaultStateDir = "/var/lib/mailu-hook"
 // State is the renewer's directory:
 //
 //	accounts/acme-v02.api.letsencrypt.org_directory/{key,account}
-//	live/NAME -> ../archive/NAME/20261124T061500Z-3076aa61
-//	archive/NAME/20261124T061500Z-3076aa61/{privkey,cert,chain,fullchain}.pem
+//	live/NAME -> ../archive/NAME/20261124T061500Z-3076aa6152cf9d10
+//	archive/NAME/20261124T061500Z-3076aa6152cf9d10/{privkey,cert,chain,fullchain}.pem
 //	renewal/NAME/state.json               what is known of the lineage
 //	renewal/NAME/{order.json,key.pem}     an order under way, and its key
 //	lock
@@ -35,6 +37,16 @@ func OpenState(path string) (*State, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, say.Hint(fmt.Errorf("making the state directory: %w", err), "run mailu-hook as root, or choose another with --state-dir DIR")
 	}
+	above, err := disk.Open(filepath.Dir(filepath.Clean(path)))
+	if err == nil {
+		_ = above.Sync() // so that a power loss takes no new one away; who may not read there has made none
+		above.Close()
+	}
+	return OpenExisting(path)
+}
+
+// OpenExisting opens the directory, and makes nothing.
+func OpenExisting(path string) (*State, error) {
 	root, err := disk.Open(path)
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("opening the state directory: %w", err), "run mailu-hook as root, or choose another with --state-dir DIR")
@@ -44,6 +56,52 @@ func OpenState(path string) (*State, error) {
 
 // Close releases the directory.
 func (s *State) Close() { s.root.Close() }
+
+// Lock makes this process the only one that changes the state, and waits for that
+// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it. What a
+// killed run left unfinished, perhaps a key, is removed.
+func (s *State) Lock(ctx context.Context) (unlock func(), err error) {
+	unlock, err = s.root.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{accountsName, archiveName, renewalName} {
+		if err := s.sweepBelow(name); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	return unlock, nil
+}
+
+// sweepBelow sweeps each directory in the directory name. In that itself hosts
+// give the names, and one may look like unfinished business.
+func (s *State) sweepBelow(name string) error {
+	above, err := s.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	names, err := above.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		dir, err := above.OpenDir(name)
+		if err != nil {
+			continue // not ours
+		}
+		err = dir.Sweep()
+		dir.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // open opens a directory below, named part by part.
 func (s *State) open(names ...string) (*disk.Dir, error) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	lego "github.com/go-acme/lego/v4/acme"
+
+	"mailu-hook/internal/say"
 )
 
 const (
@@ -34,24 +36,55 @@ const (
 // then, the CA answers badNonce, and lego signs anew; so an order can be made
 // twice, which costs nothing, but no certificate (see Client.finalize).
 type transport struct {
-	ctx  context.Context
-	base http.RoundTripper
+	ctx   context.Context
+	base  http.RoundTripper
+	pause time.Duration // before the second try, about; doubled before each further one
 
-	mu     sync.Mutex
-	after  map[string]time.Time // by URL: not before, as its last answer said
-	status map[string]int       // by URL: of its last answer; 0 if there was none
+	mu    sync.Mutex
+	after map[string]time.Time // by URL: not before, as its last answer said
 }
 
-// RoundTrip returns an answer whose body has been read whole.
+// RoundTrip returns an answer whose body has been read whole. A refusal that is no
+// problem document is an error, as a proxy or a CA that is down sends it.
 func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
-	for try, pause := 1, firstPause; ; try, pause = try+1, min(2*pause, longestPause) {
+	response, err := t.persist(request)
+	if err != nil || response.StatusCode < http.StatusBadRequest {
+		return response, err
+	}
+	if body := bytes.TrimSpace(response.Body.(answer).whole); !bytes.HasPrefix(body, []byte("{")) { // lego panics at the JSON null
+		return nil, &pageError{response.Status, string(body), t.until(request.URL.String())}
+	}
+	return response, nil
+}
+
+// pageError is a refusal in other words than ACME's.
+type pageError struct {
+	status, body string
+	until        time.Time // as Retry-After says; zero if it does not
+}
+
+func (e *pageError) Error() string {
+	text := "the server answered " + say.Plain(e.status)
+	if e.body != "" {
+		text += ", and no problem document: " + say.Foreign(e.body)
+	}
+	return text
+}
+
+// persist sends the request until the answer is final.
+func (t *transport) persist(request *http.Request) (*http.Response, error) {
+	for try, pause := 1, t.pause; ; try, pause = try+1, min(2*pause, longestPause) {
 		response, err := t.once(request)
 		if !passing(response, err) || try == tries || t.ctx.Err() != nil {
 			return response, err
 		}
 		wait := pause/2 + rand.N(pause)
 		if response != nil {
-			wait = max(wait, min(retryAfter(response.Header, time.Now()), longestPause))
+			asked := retryAfter(response.Header, time.Now())
+			if asked > longestPause { // it has its reasons, and the caller remembers them
+				return response, nil
+			}
+			wait = max(wait, asked)
 		}
 		if request.GetBody != nil {
 			if request.Body, err = request.GetBody(); err != nil {
@@ -118,25 +151,14 @@ func (t *transport) forget(url string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.after, url)
-	delete(t.status, url)
 }
 
 func (t *transport) note(url string, response *http.Response) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.status[url] = response.StatusCode
 	if now := time.Now(); response.Header.Get("Retry-After") != "" {
 		t.after[url] = now.Add(retryAfter(response.Header, now))
 	}
-}
-
-// unheard tells whether the last request for url came to no answer, or to one
-// that says nothing of what is asked for.
-func (t *transport) unheard(url string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	status := t.status[url]
-	return status < 400 || status >= 500 || status == http.StatusTooManyRequests
 }
 
 // until is the time before which the last answer of url wants no other request,

@@ -41,8 +41,8 @@ func fingerprint(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Rejection says why a bundle may not be installed. When one is returned,
-// nothing was written and the front was not touched.
+// Rejection says why a bundle may not be installed, at all or yet. When one is
+// returned, the pair and the front were not touched.
 type Rejection struct {
 	File, Fact, Remedy string
 	Leaf               *x509.Certificate // what was to be installed, as far as it could be read, wherever it stands in the file

@@ -30,6 +30,9 @@ type Front interface {
 	// Await asks every port until done says yes to its answer or ctx ends,
 	// and returns the last answers.
 	Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint
+	// Prepare begins what Test will need, which takes a while, and changes
+	// nothing. The caller calls forget when it needs no Test any more.
+	Prepare(ctx context.Context) (forget func())
 	// Test lets nginx judge what is installed. It returns a *front.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
@@ -60,6 +63,8 @@ type Options struct {
 	Rules    Rules
 	ByHand   bool          // asked for by a person: also installs what is not newer
 	DryRun   bool          // judge and compare, change nothing
+	Guard    Guard         // may hold the bundle back before anything is changed; nil: nobody does
+	Grace    time.Duration // an installed pair that ends sooner is replaced whatever Guard says
 	Hold     string        // leaf that later syncs are not to install again: the one rolled back from
 	Keep     int           // generations kept for rollback; 0: three
 	Rollback time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
@@ -76,7 +81,7 @@ const (
 // Deploy makes b what the front serves:
 //
 //  1. look: what is installed, and what does each port serve now?
-//  2. validate b, and stop if there is nothing to do;
+//  2. validate b, and stop if there is nothing to do or o.Guard holds b back;
 //  3. stage it as a new generation, after adopting what was installed;
 //  4. switch to it by one rename;
 //  5. test: would the front load it?
@@ -90,9 +95,10 @@ const (
 // nil: then there is nobody to ask, and the deploy ends after the switch.
 //
 // After a nil error the Outcome is Installed, Unchanged, Skipped or, in a dry
-// run, WouldInstall. A *Rejection means that nothing was touched; disk.ErrLocked
-// and *disk.Error, that the old pair is still installed; ErrRolledBack, that it
-// is installed again and served; ErrPending, that b is installed and a later run
+// run, WouldInstall. A *Rejection means that nothing was touched, and one by
+// o.Guard is remembered as what a later run has to finish; disk.ErrLocked and
+// *disk.Error, that the old pair is still installed; ErrRolledBack, that it is
+// installed again and served; ErrPending, that b is installed and a later run
 // has to finish; ErrRollbackFailed, that a person has to. After a crash the
 // names lead to the old pair or to b, and the state tells what was under way.
 func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Result, err error) {
@@ -105,11 +111,15 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	defer stop()
 
 	d.step(Validate) // 2
+	old, err := s.Installed()
+	defer d.prepare(ctx, old)()
 	if err := o.Rules.Check(b); err != nil {
 		return r, err
 	}
-	old, err := s.Installed()
-	if err != nil || d.nothingToDo(ctx, old, before()) || o.DryRun {
+	if err != nil || d.nothingToDo(ctx, old, before()) {
+		return r, err
+	}
+	if err := d.consult(ctx, old); err != nil || o.DryRun {
 		return r, err
 	}
 
@@ -186,6 +196,15 @@ func (d *deploy) look(ctx context.Context) (answers func() []front.Endpoint, sto
 	}()
 	answers = func() []front.Endpoint { <-done; return ports }
 	return answers, func() { cancel(); <-done }
+}
+
+// prepare lets the front begin its test early where it will most likely be asked
+// for it. forget ends that.
+func (d *deploy) prepare(ctx context.Context, old Pair) (forget func()) {
+	if d.f == nil || d.o.DryRun || old.Holds(d.b) {
+		return func() {}
+	}
+	return d.f.Prepare(ctx)
 }
 
 // nothingToDo settles the outcomes that need no lock.

@@ -81,6 +81,7 @@ func FuzzState(f *testing.F) {
 		`{"version": 1, "lineages": [{"lineage": "/le/live/x", "leaf": "00ff", "at": "2026-11-23T15:05:36Z"}], "last": {"at": "0000-01-01T00:00:00Z", "outcome": "x"}}`,
 		`{"version": 1, "pending": {"since": "9999-12-31T23:59:59-23:59", "leaf": "00ff", "attempts": 3, "next": "0001-01-01T00:00:00Z"}}`,
 		`{"version": 1, "pending": {"leaf": "00ff", "attempts": -1}}`,
+		`{"version": 1, "guarded": {"keys": "00ff", "ttl_seconds": -9223372036854775808, "clear": "9999-12-31T23:59:59Z"}}`,
 		`{"version": 1, "pending": {"leaf": "00ff", "attempts": 9223372036854775807}}`,
 		"\xef\xbb\xbf{}", "{\"version\": 1}{}", "\x00\x00\x00\x00",
 	} {

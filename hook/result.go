@@ -32,6 +32,7 @@ type Step string
 const (
 	Look     Step = "look"
 	Validate Step = "validate"
+	Consult  Step = "guard"
 	Stage    Step = "stage"
 	Switch   Step = "switch"
 	Test     Step = "test"
@@ -118,7 +119,7 @@ func (d *deploy) record(err, cause error) {
 	now := time.Now().UTC()
 	d.state.Last = &Last{At: now, Outcome: d.r.Outcome, Lineage: d.b.Lineage, Generation: d.s.Live()}
 	if err == nil {
-		d.state.Pending = nil
+		d.state.Pending, d.state.Guarded = nil, nil
 	} else {
 		d.state.Last.Error = err.Error()
 		d.state.fail(cause.Error(), now)

@@ -20,6 +20,7 @@ type State struct {
 	Lineages []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
 	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
 	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish
+	Guarded  *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
 	Held     string      `json:"held,omitempty"`     // leaf that a person rolled back from: not to be installed again unasked
 }
 

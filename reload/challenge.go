@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/front"
@@ -55,12 +57,20 @@ func (f *Front) ServeChallenges(ctx context.Context) (*Challenges, error) {
 			"mount ROOT/overrides/nginx there as Mailu's compose file does, or choose another --challenge")
 	}
 	c, err := f.placeChallenges()
+	var old []int
 	if err == nil {
-		if err = f.hangUpNginx(ctx); err == nil {
-			err = c.awaitFirst(ctx)
-		}
+		old, err = f.hangUpNginx(ctx)
+	}
+	if err == nil {
+		err = c.awaitFirst(ctx)
+	}
+	if err == nil {
+		err = f.awaitRetired(ctx, old)
 	}
 	if err != nil {
+		if c != nil {
+			c.Root.Close()
+		}
 		cleanUp, cancel := context.WithTimeout(context.WithoutCancel(ctx), challengeLimit)
 		defer cancel()
 		return nil, errors.Join(err, f.ForgetChallenges(cleanUp))
@@ -126,16 +136,59 @@ func (f *Front) ForgetChallenges(ctx context.Context) error {
 	if !f.Running(ctx) {
 		return nil
 	}
-	return f.hangUpNginx(ctx)
-}
-
-func (f *Front) hangUpNginx(ctx context.Context) error {
-	procs, err := f.started(ctx)
+	old, err := f.hangUpNginx(ctx)
 	if err != nil {
 		return err
 	}
+	_ = f.awaitRetired(ctx, old) // nginx may object to something else, and keep them
+	return nil
+}
+
+// hangUpNginx makes nginx load its configuration anew, and returns the workers
+// that have the old one.
+func (f *Front) hangUpNginx(ctx context.Context) (old []int, err error) {
+	procs, err := f.started(ctx)
+	if err != nil {
+		return nil, err
+	}
 	nginx, _ := master(procs, "nginx")
-	return f.hangUp(ctx, nginx)
+	return workers(procs), f.hangUp(ctx, nginx)
+}
+
+// workers are the pids inside of the workers of nginx that take connections. One
+// that shuts down has closed its sockets, and says so in its title; one that has
+// just begun has no title of its own yet.
+func workers(procs []process) (pids []int) {
+	nginx, _ := master(procs, "nginx")
+	for _, p := range procs {
+		if p.name == nginx.name && p.parent == nginx.inside && !strings.Contains(strings.Join(p.args, " "), "shutting down") {
+			pids = append(pids, p.inside)
+		}
+	}
+	return pids
+}
+
+const retireLimit = 5 * time.Second
+
+// awaitRetired waits until the old workers take no more connections. For a moment
+// both they and the new ones do, and it is chance who meets whom.
+func (f *Front) awaitRetired(ctx context.Context, old []int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, retireLimit, errors.New("not within "+retireLimit.String()))
+	defer cancel()
+	for {
+		procs, err := f.processes(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(workers(procs), func(pid int) bool { return slices.Contains(old, pid) }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for nginx in %s to retire its old workers: %w", f.Container, context.Cause(ctx))
+		case <-time.After(challengePause):
+		}
+	}
 }
 
 // awaitFirst waits until the front shows an answer that nobody but us asks for.

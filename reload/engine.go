@@ -22,7 +22,10 @@ import (
 
 // Engine is a Docker engine, by way of its API.
 type Engine struct {
-	api *client.Client
+	api    *client.Client
+	tls    bool
+	pinned bool               // the administrator chose the API version
+	listed map[string]listing // by project, once asked for
 }
 
 // Open prepares to talk to the engine that DOCKER_HOST, DOCKER_TLS_VERIFY,
@@ -51,7 +54,7 @@ func Open(env func(string) string) (*Engine, error) {
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("preparing the Docker client: %v", err), "check DOCKER_HOST: unix:///path or tcp://host:port")
 	}
-	return &Engine{api}, nil
+	return &Engine{api: api, tls: env("DOCKER_CERT_PATH") != "", pinned: env("DOCKER_API_VERSION") != "", listed: map[string]listing{}}, nil
 }
 
 func tlsTransport(dir string, insecure bool) (*http.Client, error) {

@@ -14,7 +14,6 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 
 	"mailu-hook/internal/front"
 	"mailu-hook/internal/say"
@@ -45,7 +44,8 @@ var (
 // Front is a Mailu front container as it was when Find asked.
 type Front struct {
 	front.Facts
-	State string // of Docker: running, paused, restarting, exited, created, dead, …
+	State  string // of Docker: running, paused, restarting, exited, created, dead, …
+	Health string // of Docker: healthy, unhealthy, starting; "" without a health check
 
 	engine     *Engine
 	pid        int              // of PID 1, on the engine's host
@@ -56,6 +56,7 @@ type Front struct {
 	published  map[int][]string // by port of the container: host:port
 	restarted  bool             // by us: once is enough to know whether it helps
 	switched   time.Time        // when the daemons were last told of a new pair
+	waiting    *waiting         // a test that Prepare began; nil: none
 }
 
 // Find finds the front container: that of the Compose service "front", told
@@ -63,53 +64,44 @@ type Front struct {
 // /certs. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrAmbiguous or
 // front.ErrUnsuitable.
 func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
-	ids := []string{want.Container}
-	if want.Container == "" {
-		var err error
-		if ids, err = e.candidates(ctx, want.Project); err != nil {
-			return nil, err
-		}
-	}
-	var found []*Front
-	for _, id := range ids {
-		info, err := e.inspect(ctx, id)
-		if cerrdefs.IsNotFound(err) {
-			continue // never was there, or is gone since
-		}
-		if err != nil {
-			return nil, engineError(ctx, "inspecting container "+id, err)
-		}
-		if f := newFront(e, info); want.Container != "" || f.isMailu() {
-			found = append(found, f)
-		}
+	found, err := e.fronts(ctx, want)
+	if err != nil {
+		return nil, err
 	}
 	f, err := choose(found, want)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.suitable(); err != nil {
+	if err := f.Suitable(); err != nil {
 		return nil, err
 	}
 	f.recognise(ctx)
 	return f, nil
 }
 
-func (e *Engine) candidates(ctx context.Context, project string) ([]string, error) {
-	args := filters.NewArgs(filters.Arg("label", labelService+"=front"))
-	if project != "" {
-		args.Add("label", labelProject+"="+project)
-	}
-	list, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
-	if err != nil {
-		return nil, engineError(ctx, "listing containers", err)
-	}
-	var ids []string
-	for _, c := range list {
-		if c.Labels[labelOneOff] != "True" { // docker compose run
-			ids = append(ids, c.ID)
+// fronts returns all containers that are what want asks for.
+func (e *Engine) fronts(ctx context.Context, want Selector) ([]*Front, error) {
+	candidates := []candidate{{id: want.Container}}
+	if want.Container == "" {
+		var err error
+		if candidates, err = e.candidates(ctx, want.Project); err != nil {
+			return nil, err
 		}
 	}
-	return ids, nil
+	var found []*Front
+	for _, c := range candidates {
+		info, err := e.inspect(ctx, c.id)
+		if cerrdefs.IsNotFound(err) {
+			continue // never was there, or is gone since
+		}
+		if err != nil {
+			return nil, engineError(ctx, "inspecting container "+c.id, err)
+		}
+		if f := newFront(e, info); want.Container != "" || f.isMailu() {
+			found = append(found, f)
+		}
+	}
+	return found, nil
 }
 
 // inspect asks for a container. The answer has all the parts that are read of
@@ -142,6 +134,9 @@ func newFront(e *Engine, info container.InspectResponse) *Front {
 		case path.Join(mountPoint, f.CertName), path.Join(mountPoint, f.KeyName):
 			f.fileMounts = append(f.fileMounts, m.Destination)
 		}
+	}
+	if h := info.State.Health; h != nil && h.Status != container.NoHealthcheck {
+		f.Health = h.Status
 	}
 	f.findAddrs(info)
 	return f
@@ -178,8 +173,9 @@ func choose(found []*Front, want Selector) (*Front, error) {
 		"choose with --project NAME or --container NAME, in the hook's command or in /etc/mailu-hook.conf (MAILU_HOOK_PROJECT=…)")
 }
 
-// suitable refuses a front on which a deploy could not work.
-func (f *Front) suitable() error {
+// Suitable returns a front.ErrUnsuitable for a front on which a deploy could not
+// work.
+func (f *Front) Suitable() error {
 	refuse := func(remedy, format string, args ...any) error {
 		return say.Hint(fmt.Errorf("%w: %s: %s", front.ErrUnsuitable, f.Container, fmt.Sprintf(format, args...)), "%s", remedy)
 	}

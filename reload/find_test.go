@@ -20,7 +20,7 @@ func nowhere(t *testing.T) *Engine { return open(t, "/nonexistent/docker.sock") 
 
 func TestFrontIsReadFromOneInspection(t *testing.T) {
 	f := newFront(nowhere(t), fixture(t))
-	require.NoError(t, f.suitable())
+	require.NoError(t, f.Suitable())
 	assert.Equal(t, "mailu-front-1", f.Container)
 	assert.Equal(t, frontID, f.ID)
 	assert.Equal(t, "ghcr.io/mailu/nginx:2024.06", f.Image)
@@ -91,7 +91,7 @@ func TestUnsuitableFrontIsRefusedWithReasonAndRemedy(t *testing.T) {
 		"file over directory": {mounting("/mailu/certs:/certs", "/b:/certs/key.pem"), "/certs/key.pem is mounted as a single file", "mount the directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := newFront(nowhere(t), fixture(t, c.change)).suitable()
+			err := newFront(nowhere(t), fixture(t, c.change)).Suitable()
 			require.ErrorIs(t, err, front.ErrUnsuitable)
 			assert.ErrorContains(t, err, c.why)
 			assert.Contains(t, say.HintOf(err), c.how)
@@ -112,7 +112,7 @@ func TestMountAtCertsIsFoundWhateverItsKind(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFront(nowhere(t), fixture(t, c.changes...))
-			assert.NoError(t, f.suitable())
+			assert.NoError(t, f.Suitable())
 			assert.Equal(t, c.want, f.CertsDir)
 		})
 	}

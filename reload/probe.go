@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -70,39 +71,43 @@ func (f *Front) Await(ctx context.Context, done func(front.Endpoint) bool) []fro
 func (f *Front) askOne(ctx context.Context, p front.Port) front.Endpoint {
 	ctx, cancel := context.WithTimeoutCause(ctx, askLimit, errors.New("no answer within "+askLimit.String()))
 	defer cancel()
-	leaf, err := f.handshake(ctx, p)
+	chain, err := f.handshake(ctx, p)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return front.Endpoint{Port: p, Leaf: leaf, Err: err}
+	if err != nil {
+		return front.Endpoint{Port: p, Err: err}
+	}
+	sum := sha256.Sum256(chain[0].Raw)
+	return front.Endpoint{Port: p, Leaf: hex.EncodeToString(sum[:]), Chain: chain}
 }
 
 // handshake completes a TLS handshake on the port, as a mail client would, and
-// returns the leaf's SHA-256. The chain is not checked here, as the question is
-// what the server shows; that it owns the leaf's key is part of the handshake.
-func (f *Front) handshake(ctx context.Context, p front.Port) (leaf string, err error) {
+// returns the chain that was sent, which is never empty. It is not checked here,
+// as the question is what the server shows; that it owns the leaf's key is part
+// of the handshake.
+func (f *Front) handshake(ctx context.Context, p front.Port) ([]*x509.Certificate, error) {
 	conn, err := f.dial(ctx, p)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	if p.Proxy {
 		if _, err := conn.Write(proxyHeader); err != nil {
-			return "", fmt.Errorf("sending the PROXY header: %w", err)
+			return nil, fmt.Errorf("sending the PROXY header: %w", err)
 		}
 	}
 	if !p.Implicit {
 		if err := startTLS(conn, p.Protocol); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: f.serverName()})
 	if err := client.Handshake(); err != nil {
-		return "", fmt.Errorf("TLS handshake: %s", say.Foreign(err.Error()))
+		return nil, fmt.Errorf("TLS handshake: %s", say.Foreign(err.Error()))
 	}
-	sum := sha256.Sum256(client.ConnectionState().PeerCertificates[0].Raw)
-	return hex.EncodeToString(sum[:]), nil
+	return client.ConnectionState().PeerCertificates, nil
 }
 
 func (f *Front) serverName() string {
@@ -124,7 +129,7 @@ func (f *Front) dial(ctx context.Context, p front.Port) (net.Conn, error) {
 			return conn, nil
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("connection refused at %s", addr)
+			return nil, fmt.Errorf("%w at %s", front.ErrClosed, addr)
 		}
 	}
 	return nil, err

@@ -27,6 +27,16 @@ const (
 	settleLimit  = 15 * time.Second
 )
 
+// pidFiles are those of the front's two daemons, which its health check and
+// their own reload commands need.
+var pidFiles = []struct {
+	name, file string
+	mode       fs.FileMode
+}{
+	{"nginx", "/run/nginx.pid", 0o644},
+	{"dovecot", "/run/dovecot/master.pid", 0o600},
+}
+
 // Settle waits, 15 seconds at most, until the front's watcher has reacted to
 // the last switch, and then puts the daemons' pid files right.
 //
@@ -45,13 +55,7 @@ func (f *Front) Settle(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("waiting for %s to settle: %w", f.Container, err)
 	}
-	for _, daemon := range []struct {
-		name, file string
-		mode       fs.FileMode
-	}{
-		{"nginx", "/run/nginx.pid", 0o644},
-		{"dovecot", "/run/dovecot/master.pid", 0o600},
-	} {
+	for _, daemon := range pidFiles {
 		p, ok := master(procs, daemon.name)
 		if !ok {
 			continue

@@ -8,6 +8,7 @@ import (
 	"net"
 	"regexp"
 
+	"mailu-hook/internal/front"
 	"mailu-hook/internal/say"
 )
 
@@ -74,6 +75,12 @@ func startTLS(conn net.Conn, protocol string) error {
 	return nil
 }
 
+// declined is the server's last word where it should have gone ahead.
+type declined struct{ line string }
+
+func (d declined) Error() string        { return "the server answered " + say.Foreign(d.line) }
+func (d declined) Is(target error) bool { return target == front.ErrWithout }
+
 func (t turn) listen(lines *bufio.Reader) error {
 	for range maxLines {
 		line, err := lines.ReadSlice('\n')
@@ -87,7 +94,7 @@ func (t turn) listen(lines *bufio.Reader) error {
 		case t.last.Match(line):
 			return nil
 		case t.no.Match(line):
-			return fmt.Errorf("the server answered %s", say.Foreign(string(line)))
+			return declined{string(line)}
 		}
 	}
 	return fmt.Errorf("more than %d lines", maxLines)

@@ -84,7 +84,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	// Pebble's root is of this minute, so that no system can trust it.
-	d.certbot = &rig.Certbot{Dir: d.dir, CA: d.ca, Env: []string{"MAILU_HOOK_ROOTS=" + roots}}
+	d.certbot = &rig.Certbot{Dir: d.dir, CA: d.ca, Env: []string{"MAILU_HOOK_ROOTS=" + roots, "MAILU_HOOK_DANE=off"}}
 	d.title("mailu-hook, for certbot and Mailu")
 	d.text("ACME server  Pebble at " + d.ca.DirectoryURL)
 	d.text("front        image " + rig.FrontImage())

@@ -50,6 +50,10 @@ func runAccount(ctx context.Context, c *call) error {
 	if action != "show" && action != "deactivate" {
 		return usageError("account takes show or deactivate, not %s", say.Foreign(action))
 	}
+	options, err := c.client()
+	if err != nil {
+		return err
+	}
 	return c.limited(ctx, "timeout", func(ctx context.Context) error {
 		state, err := acme.OpenState(c.text("state-dir"))
 		if err != nil {
@@ -61,10 +65,7 @@ func runAccount(ctx context.Context, c *call) error {
 			return err
 		}
 		defer unlock()
-		client, err := c.client(ctx, state)
-		if err != nil {
-			return err
-		}
+		client := acme.NewClient(ctx, state, options)
 		defer client.Close()
 		if action == "deactivate" {
 			return c.deactivate(client)

@@ -3,7 +3,9 @@ package cli
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,11 +18,18 @@ import (
 // configuration says: two that renew the same would count against one limit, and
 // one would undo what the other installed.
 func leaveToCertbot(dir, name string) error {
-	configs, _ := filepath.Glob(filepath.Join(dir, "renewal", "*.conf")) // the pattern is well formed
-	for _, config := range configs {
-		lineage := strings.TrimSuffix(filepath.Base(config), ".conf")
+	entries, err := os.ReadDir(filepath.Join(dir, "renewal"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return say.Hint(fmt.Errorf("looking whether certbot manages %s: %w", name, err), "run mailu-hook as root, or go on all the same: --force-standalone")
+	}
+	for _, entry := range entries {
+		lineage, ok := strings.CutSuffix(entry.Name(), ".conf")
+		if !ok {
+			continue
+		}
+		config := filepath.Join(dir, "renewal", entry.Name())
 		leaf := readLeaf(filepath.Join(dir, "live", lineage, "cert.pem"))
-		if lineage == name || leaf != nil && len(hook.Missing(leaf, []string{name})) == 0 {
+		if lineage == strings.TrimPrefix(name, "*.") || leaf != nil && len(hook.Missing(leaf, []string{name})) == 0 {
 			return say.Hint(usageErr{fmt.Sprintf("certbot manages %s (%s)", name, config)},
 				"let certbot renew it, with --deploy-hook mailu-hook; or end that with 'certbot delete --cert-name %s'; or go on all the same: --force-standalone", lineage)
 		}

@@ -29,7 +29,10 @@ type command struct {
 	summary  string // one sentence, for the list of commands and its own help
 	about    string // paragraphs: what it does, and what happens on failure
 	examples string
-	flags    func(*pflag.FlagSet) // declares its flags
+	exits    string                   // explains its exit statuses; "": they are those of a deploy
+	formats  []string                 // that --output takes; nil: text and json
+	failed   func(*call, error) error // reports an error of its; nil: as a deploy does
+	flags    func(*pflag.FlagSet)     // declares its flags
 	run      func(context.Context, *call) error
 }
 
@@ -38,7 +41,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		hookCommand(), installCommand(), syncCommand(), rollbackCommand(),
-		renewCommand(), accountCommand(),
+		renewCommand(), accountCommand(), statusCommand(), tlsaCommand(),
 		versionCommand(), helpCommand(), completionCommand(),
 	}
 }

@@ -20,6 +20,8 @@ func deployFlags(fs *pflag.FlagSet) {
 	targetFlags(fs)
 	fs.String("roots", "", "`FILE` with the CA certificates to trust instead of the system's")
 	fs.Bool("allow-untrusted", false, "install a chain that leads to no trusted root (staging, own CA)")
+	fs.String("append-root", "", "`FILE` with the root to send too, or auto for the trusted one; for those whose TLSA record is of the root")
+	daneFlags(fs)
 	fs.Int("keep", 3, "`NUMBER` of generations to keep for rollback")
 	fs.Bool("dry-run", false, "check and compare everything, change nothing")
 	settingFlags(fs)
@@ -37,6 +39,7 @@ type deployment struct {
 	engine     *reload.Engine
 	store      *hook.Store
 	result     hook.Result
+	dane       []published // what the DNS said, if it was asked
 	notes      []string
 	began      time.Time // the first step was shown
 	renewal    *renewal  // nil for all commands but renew
@@ -72,6 +75,9 @@ func (d *deployment) run(ctx context.Context) error {
 		return readErr
 	}
 	d.result.Bundle = bundle
+	if foreign, err := d.isForeign(ctx, leafOf(bundle, rejected)); foreign || err != nil {
+		return err
+	}
 	if err := d.locate(ctx); err != nil {
 		return err
 	}
@@ -86,6 +92,9 @@ func (d *deployment) run(ctx context.Context) error {
 	}
 	o, err := d.options()
 	if err != nil {
+		return err
+	}
+	if bundle, err = d.withRoot(bundle, o.Rules); err != nil {
 		return err
 	}
 	return d.install(ctx, bundle, o)
@@ -151,8 +160,7 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 		d.note("does not cover " + quoteList(missing))
 	case d.asHook:
 		d.notes = nil // how Mailu is doing is no news about another site
-		d.result.Outcome = hook.Skipped
-		d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", names[0])
+		d.passOver(names[0])
 		return false, nil
 	default:
 		return false, &hook.Rejection{
@@ -164,13 +172,48 @@ func (d *deployment) isOurs(leaf *x509.Certificate) (bool, error) {
 	return true, nil
 }
 
+// isForeign tells sooner that a lineage is another site's: where there is only
+// the front of last time, what it said of itself then is still true. Hosts with
+// many sites call the hook for each of them.
+func (d *deployment) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, error) {
+	if !d.asHook {
+		return false, nil
+	}
+	if err := d.openEngine(); err != nil {
+		return false, err
+	}
+	limited, cancel := d.engineTime(ctx)
+	defer cancel()
+	id, dir := d.engine.Only(limited, d.selector())
+	facts, known := remembered(dir)
+	t := &target{facts: facts}
+	if !known || facts.ID != id || d.c.override(t) != nil || len(hook.Missing(leaf, t.facts.Hostnames[:1])) == 0 {
+		return false, nil // then all is to be found out
+	}
+	d.target = t
+	d.passOver(t.facts.Hostnames[0])
+	return true, nil
+}
+
+func (d *deployment) passOver(name string) {
+	d.result.Outcome = hook.Skipped
+	d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", name)
+}
+
 // options are those of a deploy to the target, as the flags have it.
 func (d *deployment) options() (hook.Options, error) {
 	roots, err := d.c.pool("roots")
+	if err != nil {
+		return hook.Options{}, err
+	}
+	guard, err := d.guard()
+	grace, _ := d.c.fs.GetDuration("dane-grace")
 	return hook.Options{
 		Rules:    hook.Rules{Roots: roots, AllowUntrusted: d.flag("allow-untrusted"), NoTest: d.target.front == nil},
 		ByHand:   !d.unattended,
 		DryRun:   d.flag("dry-run"),
+		Guard:    guard,
+		Grace:    grace,
 		Keep:     d.keep(),
 		Rollback: d.timeout(),
 		Facts:    d.target.facts,

@@ -25,11 +25,11 @@ const (
 	exitPending        = 8
 )
 
-// exitHelp is the part of every help text that explains them.
+// exitHelp is the part of a help text that explains them; status has its own.
 const exitHelp = `  0  installed and served, or nothing to do, or not Mailu's certificate
   1  another error; nothing was changed
   2  wrong usage, or a configuration that leaves a choice open
-  3  the certificate was rejected; nothing was touched
+  3  the certificate was rejected, or held back by DANE; nothing was touched
   4  the front did not take it; the old pair is back and served
   5  putting the old pair back failed too: a person is needed
   6  no certificate was obtained by ACME; nothing was changed
@@ -61,9 +61,12 @@ func reported(err error) bool {
 
 func exitStatus(err error) int {
 	var rejection *hook.Rejection
+	var judged verdict
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &judged):
+		return int(judged.Severity)
 	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, front.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
 		return exitUsage
 	case errors.As(err, &rejection):

@@ -53,7 +53,7 @@ the front container says of itself. DOCKER_HOST and its companions work as
 for the docker command.
 
 Exit status:
-%s`, prefix, defaultConfig, exitHelp)
+%s`, prefix, defaultConfig, firstNonEmpty(cmd.exits, exitHelp))
 	}
 	if cmd.examples != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", strings.TrimRight(cmd.examples, "\n"))

@@ -221,3 +221,23 @@ func TestDryRunChangesNothing(t *testing.T) {
 	assert.True(t, strings.HasPrefix(r.stdout, "would install "+w.lineage), r.stdout)
 	assert.Equal(t, before, w.tree())
 }
+
+func TestLineageOfAnotherSiteCostsOneQuestionToTheEngine(t *testing.T) {
+	w := newWorld(t)
+	asked := w.engine(w.stopped())
+	require.Equal(t, exitOK, w.hook().status)
+	_, w.lineage = w.issue("www.example.com", mint.Leaf{Names: []string{"www.example.com"}})
+	before := asked.Load()
+	r := w.hook()
+	assert.Equal(t, exitOK, r.status)
+	assert.Contains(t, r.stdout, "not Mailu's: it does not cover mail.example.com")
+	assert.EqualValues(t, 1, asked.Load()-before)
+
+	recreated := w.stopped()
+	recreated.name, recreated.env["HOSTNAMES"] = "mailu-front-2", "www.example.com"
+	w.engine(recreated)
+	assert.Contains(t, w.hook().stdout, "installed", "another container may have other names")
+
+	w.engine(w.stopped(), recreated)
+	assert.Equal(t, exitUsage, w.hook().status, "nobody can tell which of two is meant")
+}

@@ -34,13 +34,13 @@ func challengeFlags(fs *pflag.FlagSet) {
 	fs.String("webroot", "", "`DIR` that another web server shows on port 80 of the names")
 	fs.String("listen", "", "`ADDR` for standalone and tls-alpn (default: :80 and :443)")
 	fs.String("dns-provider", "", "`NAME` of who changes the DNS: "+strings.Join(acme.DNSProviders(), ", "))
-	fs.String("resolver", "", "`ADDR` of the DNS server to ask in place of the system's")
 	fs.Bool("no-self-check", false, "let the CA look without having looked before")
 }
 
 func certificateFlags(fs *pflag.FlagSet) {
 	fs.String("key-type", string(acme.EC256), "`TYPE` of the key: ec256, ec384, rsa2048 or rsa4096")
-	fs.Bool("reuse-key", false, "keep the key at each renewal")
+	fs.Bool("reuse-key", false, "keep the key at each renewal (default: if a TLSA record 3 1 1 of it is published)")
+	fs.Bool("next-key", false, "prepare a key for a later renewal, which uses it once its TLSA record, see 'tlsa --next', was seen for two TTLs")
 	fs.String("profile", "", "`NAME` of the CA's profile, at Let's Encrypt classic, tlsserver or shortlived")
 	fs.String("preferred-chain", "", "`NAME` of the issuer that the chain should end at, where the CA offers several")
 	fs.String("eab-kid", "", "`ID` of the external account, where the CA wants one")
@@ -83,30 +83,18 @@ func (r *renewal) request() (want acme.Request, err error) {
 	return want, err
 }
 
-// client prepares to talk to the CA.
-func (c *call) client(ctx context.Context, state *acme.State) (*acme.Client, error) {
-	directory, err := c.directory()
-	if err != nil {
-		return nil, err
-	}
-	o := acme.Options{Directory: directory, UserAgent: "mailu-hook/" + version(), Email: c.text("email"), Log: c.log}
+// client is how to talk to the CA, as the flags have it.
+func (c *call) client() (o acme.Options, err error) {
+	o = acme.Options{UserAgent: "mailu-hook/" + version(), Email: c.text("email"), Log: c.log}
 	o.AgreeTOS, _ = c.fs.GetBool("agree-tos")
 	o.DryRun, _ = c.fs.GetBool("dry-run")
-	if o.Roots, err = c.pool("ca-file"); err != nil {
-		return nil, err
+	if o.Directory, err = c.directory(); err == nil {
+		o.Roots, err = c.pool("ca-file")
 	}
-	if o.EAB, err = c.externalAccount(); err != nil {
-		return nil, err
-	}
-	return acme.NewClient(ctx, state, o), nil
-}
-
-func (r *renewal) client(ctx context.Context, state *acme.State) (*acme.Client, error) {
-	client, err := r.c.client(ctx, state)
 	if err == nil {
-		client.OnProgress(r.tell)
+		o.EAB, err = c.externalAccount()
 	}
-	return client, err
+	return o, err
 }
 
 func (c *call) externalAccount() (*acme.ExternalAccount, error) {
@@ -151,7 +139,7 @@ func lockState(ctx context.Context, c *call, state *acme.State) (unlock func(), 
 }
 
 // chooseMethod is how challenges are answered: as said, or as the other flags
-// imply, or by the front.
+// imply, or by the front; whether that runs matters only once one is due.
 func (r *renewal) chooseMethod() (acme.Method, error) {
 	method := acme.Method(r.c.text("challenge"))
 	switch {
@@ -160,25 +148,19 @@ func (r *renewal) chooseMethod() (acme.Method, error) {
 		method = acme.DNS
 	case r.c.text("webroot") != "":
 		method = acme.Webroot
-	case r.target.front == nil:
-		return "", say.Hint(usageErr{"no front runs that could answer the CA's challenge"}, "start Mailu, or choose --challenge standalone, webroot, tls-alpn or dns")
 	default:
 		method = acme.Front
 	}
 	switch method {
-	case acme.Front:
-		if r.target.front == nil {
-			return "", say.Hint(usageErr{"--challenge front: no front runs that could answer"}, "start Mailu, or choose --challenge standalone, webroot, tls-alpn or dns")
-		}
 	case acme.Webroot:
-		if r.c.text("webroot") == "" {
-			return "", usageError("--challenge webroot takes --webroot DIR")
+		if info, err := os.Stat(r.c.text("webroot")); err != nil || !info.IsDir() {
+			return "", usageError("--challenge webroot takes --webroot DIR, the directory that the web server shows, and %s is none", say.Foreign(r.c.text("webroot")))
 		}
 	case acme.DNS:
-		if r.c.text("dns-provider") == "" {
-			return "", usageError("--challenge dns takes --dns-provider NAME, one of %s", strings.Join(acme.DNSProviders(), ", "))
+		if name := r.c.text("dns-provider"); !slices.Contains(acme.DNSProviders(), name) {
+			return "", usageError("--challenge dns takes --dns-provider NAME, one of %s, and %s is none", strings.Join(acme.DNSProviders(), ", "), say.Foreign(name))
 		}
-	case acme.Listening, acme.TLSALPN:
+	case acme.Front, acme.Listening, acme.TLSALPN:
 	default:
 		return "", usageError("--challenge: %s is none of front, webroot, standalone, tls-alpn, dns", say.Foreign(string(method)))
 	}
@@ -220,6 +202,9 @@ func (r *renewal) solver(ctx context.Context) (s acme.Solver, done func(), err e
 const closeLimit = 10 * time.Second // for taking the override out of the front, also when the time is up
 
 func (r *renewal) frontSolver(ctx context.Context, resolver *net.Resolver, noCheck bool) (acme.Solver, func(), error) {
+	if r.target.front == nil {
+		return nil, nil, r.noFront()
+	}
 	if err := r.placeholder(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -236,6 +221,16 @@ func (r *renewal) frontSolver(ctx context.Context, resolver *net.Resolver, noChe
 		}
 	}
 	return acme.HTTP(challenges, resolver, noCheck), done, nil
+}
+
+// noFront explains why no front can answer, which matters only once a certificate
+// is due.
+func (r *renewal) noFront() error {
+	why := r.target.note
+	if r.target.unasked != nil {
+		why = r.target.unasked.Error()
+	}
+	return say.Hint(fmt.Errorf("no front can answer the CA's challenge: %s", why), "start Mailu, or choose --challenge standalone, webroot, tls-alpn or dns")
 }
 
 // placeholder brings TLS up in a front that has no certificate at all: without,
@@ -257,7 +252,7 @@ func (r *renewal) placeholder(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.Rules.AllowUntrusted = true
+	o.Rules.AllowUntrusted, o.Guard = true, nil
 	return r.c.limited(ctx, "timeout", func(ctx context.Context) error {
 		err := r.install(ctx, bundle, o)
 		if err != nil {

@@ -23,6 +23,7 @@ type document struct {
 	Durations  map[string]int64 `json:"duration_ms"`
 	DryRun     bool             `json:"dry_run"`
 	Renewal    *renewalDoc      `json:"renewal,omitempty"`
+	DANE       []daneDoc        `json:"dane,omitempty"`
 	Reason     string           `json:"reason,omitempty"`
 	Next       time.Time        `json:"next_attempt,omitzero"`
 	Warnings   []string         `json:"warnings,omitempty"`
@@ -54,7 +55,7 @@ type endpointDoc struct {
 	Error    string `json:"error,omitempty"`
 }
 
-var documentSteps = []hook.Step{hook.Validate, hook.Stage, hook.Switch, hook.Test, hook.Reload, hook.Verify, hook.Settle, hook.Look, hook.Rollback}
+var documentSteps = []hook.Step{hook.Validate, hook.Consult, hook.Stage, hook.Switch, hook.Test, hook.Reload, hook.Verify, hook.Settle, hook.Look, hook.Rollback}
 
 // finish reports how a deploy ended: on stdout, on stderr if it failed, and as
 // a hook to syslog. It returns the error that decides the exit status.
@@ -96,6 +97,9 @@ func (d *deployment) worthALine() bool {
 // fail reports an error from before a deploy began: where JSON was asked for,
 // one document comes all the same, and certbot's hook leaves its trace.
 func (c *call) fail(err error) error {
+	if err != nil && !reported(err) && c.failed != nil {
+		return c.failed(c, err)
+	}
 	asHook := c.name == "" && c.env(renewedLineage) != ""
 	if err == nil || reported(err) || c.text("output") != "json" && !asHook {
 		return err
@@ -159,7 +163,7 @@ func (d *deployment) document(err error) document {
 	doc := document{
 		Outcome: d.result.Outcome, Lineage: d.src.Lineage, Generation: d.result.Generation,
 		Reason: d.result.Reason, Next: d.result.Next, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
-		Renewal: d.renewal.document(), Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
+		Renewal: d.renewal.document(), DANE: daneDocs(d.dane), Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
 	}
 	if err != nil {
 		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
@@ -172,7 +176,7 @@ func (d *deployment) document(err error) document {
 		leaf := b.Leaf()
 		key, _ := hook.KeyType(leaf.PublicKey)
 		want = b.Fingerprint()
-		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), leaf.DNSNames, say.Plain(leaf.Issuer.String()), key}
+		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key}
 	}
 	if d.target != nil {
 		f := d.target.facts
@@ -232,6 +236,7 @@ func (d *deployment) tell(text string) {
 var stepTexts = map[hook.Step]string{
 	hook.Look:     "asking the ports what they serve now",
 	hook.Validate: "checking key and chain",
+	hook.Consult:  "asking the DNS what senders expect (DANE)",
 	hook.Stage:    "writing a new generation",
 	hook.Switch:   "switching to it",
 	hook.Test:     "letting nginx test its configuration",

@@ -61,6 +61,7 @@ func runRenew(ctx context.Context, c *call) error {
 type renewal struct {
 	*deployment
 	method  acme.Method
+	client  acme.Options
 	want    acme.Request
 	lineage *acme.Lineage
 	due     acme.Due
@@ -84,8 +85,12 @@ func (r *renewal) run(ctx context.Context) error {
 	if r.lineage, err = state.Lineage(r.want.LineageName()); err != nil {
 		return err
 	}
+	r.cleanUp(ctx)
 	if err := r.lineage.Complete(); err != nil {
 		return err
+	}
+	if err := r.finishFirst(ctx); err != nil {
+		r.note("what was obtained before is not served yet: " + err.Error())
 	}
 	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
 	if r.flag("dry-run") && failed == nil {
@@ -113,23 +118,37 @@ func (r *renewal) prepare(ctx context.Context) (err error) {
 	if err := acme.CheckNames(r.want.Names, r.method, r.want.Profile, r.c.text("ca-file") != ""); err != nil {
 		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
 	}
-	if r.target.front != nil {
-		if err := r.target.front.ForgetChallenges(ctx); err != nil { // of a run that was killed
-			r.note(err.Error())
-		}
-	}
-	if r.flag("force-standalone") {
-		return nil
+	if r.client, err = r.c.client(); err != nil || r.flag("force-standalone") {
+		return err
 	}
 	return leaveToCertbot(r.c.text("letsencrypt-dir"), r.want.Names[0])
 }
 
+// cleanUp takes away what a run that was killed showed the CA. None is under way,
+// as this one holds the lock.
+func (r *renewal) cleanUp(ctx context.Context) {
+	if r.target.front == nil {
+		return
+	}
+	if err := r.c.limited(ctx, "timeout", r.target.front.ForgetChallenges); err != nil {
+		r.note(err.Error())
+	}
+}
+
+// finishFirst finishes a deploy that an earlier run began, before the CA may take
+// its time.
+func (r *renewal) finishFirst(ctx context.Context) error {
+	state, _ := r.store.State() // one that is damaged has nothing under way
+	if state.Pending == nil || r.lineage.Leaf == nil || r.flag("dry-run") {
+		return nil
+	}
+	return r.c.limited(ctx, "timeout", func(ctx context.Context) error { return r.mend(ctx, []string{r.lineage.Live()}) })
+}
+
 // obtain orders a certificate if one is due and may be tried for.
 func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
-	client, err := r.client(ctx, state)
-	if err != nil {
-		return err
-	}
+	client := acme.NewClient(ctx, state, r.client)
+	client.OnProgress(r.tell)
 	defer client.Close()
 	if r.flag("dry-run") {
 		r.due = acme.Due{Now: true, Reason: "it is a dry run"}
@@ -140,6 +159,9 @@ func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
 		r.c.log.Warn("no renewal information", "error", err)
 	}
 	r.due = r.lineage.Due(r.want, now, r.flag("force"))
+	if err := r.chooseKey(ctx, now); err != nil {
+		return err
+	}
 	if !r.due.Now {
 		r.note(fmt.Sprintf("not due: %s, to be renewed at %s", r.due.Reason, r.due.At.UTC().Format(time.RFC3339)))
 		return nil
@@ -154,12 +176,15 @@ func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
 }
 
 func (r *renewal) order(ctx context.Context, client *acme.Client) error {
+	r.tell("due: " + r.due.Reason)
+	if err := client.SignIn(r.lineage); err != nil {
+		return err
+	}
 	solver, done, err := r.solver(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", acme.ErrFailed, err)
 	}
 	defer done()
-	r.tell("due: " + r.due.Reason)
 	err = client.Obtain(r.lineage, r.want, solver)
 	r.issued = err == nil
 	return err
@@ -206,6 +231,9 @@ func (r *renewal) installLineage(ctx context.Context) error {
 		return err
 	}
 	o.ByHand = true
+	if lacks := hook.Missing(bundle.Leaf(), r.want.Names); len(lacks) > 0 {
+		r.note("does not cover " + quoteList(lacks))
+	}
 	return r.install(ctx, bundle, o)
 }
 

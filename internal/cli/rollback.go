@@ -106,7 +106,9 @@ type generationDoc struct {
 	SHA256     string          `json:"sha256"`
 	NotAfter   time.Time       `json:"not_after"`
 	DNSNames   []string        `json:"dns_names"`
-	Error      string          `json:"error,omitempty"`
+	// Placeholder: it was made so that a front without a certificate brings TLS up.
+	Placeholder bool   `json:"placeholder,omitempty"`
+	Error       string `json:"error,omitempty"`
 }
 
 func (d *deployment) list(ctx context.Context) error {
@@ -124,7 +126,7 @@ func (d *deployment) list(ctx context.Context) error {
 		if b, err := store.Bundle(gen); err != nil {
 			doc.Error = err.Error()
 		} else {
-			doc.SHA256, doc.NotAfter, doc.DNSNames = b.Fingerprint(), b.Leaf().NotAfter.UTC(), b.Leaf().DNSNames
+			doc.SHA256, doc.NotAfter, doc.DNSNames, doc.Placeholder = b.Fingerprint(), b.Leaf().NotAfter.UTC(), b.Leaf().DNSNames, hook.IsPlaceholder(b.Leaf())
 		}
 		docs = append(docs, doc)
 	}
@@ -140,6 +142,9 @@ func (d *deployment) list(ctx context.Context) error {
 		}
 		if about == "" {
 			about = fmt.Sprintf("valid until %s  %s", doc.NotAfter.Format("2006-01-02"), quoteList(doc.DNSNames))
+		}
+		if doc.Placeholder {
+			about += "  (placeholder)"
 		}
 		if _, err := fmt.Fprintf(d.c.stdout, "%s %s  %s\n", mark, doc.Generation, about); err != nil {
 			return err

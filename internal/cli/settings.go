@@ -64,8 +64,12 @@ func (c *call) applySettings() error {
 	if wrong != nil {
 		return wrong
 	}
-	if format := c.text("output"); format != "text" && format != "json" {
-		return usageError("%s: %q is neither text nor json", c.origin("output"), format)
+	formats := c.formats
+	if formats == nil {
+		formats = []string{"text", "json"}
+	}
+	if format := c.text("output"); !slices.Contains(formats, format) {
+		return usageError("%s: %q is neither %s", c.origin("output"), format, strings.Join(formats, " nor "))
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ func TestTheMoreSpecificSourceWins(t *testing.T) {
 			w.env["DOCKER_HOST"] = "unix:///nonexistent/docker.sock"
 			if heard["container"] {
 				front := w.stopped()
+				front.name = "mailu-front-2" // recreated: the same could not have changed its mind
 				front.env["HOSTNAMES"] = "container.example.com,second.example.com"
 				w.engine(front)
 			}

@@ -20,8 +20,10 @@ func syncCommand() command {
 timer. It compares the lineages that were deployed before, the installed pair
 and what each port serves, and does what is needed: a whole deploy, a reload,
 a removed link, a lost pid file; or nothing, in a moment. After a failure it
-waits longer each time, an hour at most, and says until when. What a person
-rolled back stays so until the lineage is renewed.`,
+waits longer each time, an hour at most, and says until when. What DANE holds
+back it tries each time, and installs once the DNS has shown a record of it for
+as long as others may remember the old ones. What a person rolled back stays so
+until the lineage is renewed.`,
 		examples: `  mailu-hook sync
   mailu-hook sync --now --lineage /etc/letsencrypt/live/mail.example.com`,
 		flags: func(fs *pflag.FlagSet) {
@@ -88,6 +90,8 @@ func (d *deployment) mend(ctx context.Context, lineages []string) error {
 	}
 	if wanted.Lineage == "" { // installed before, and accepted then
 		o.Rules.AllowUntrusted, o.ByHand, o.Hold = true, true, state.Held
+	} else if wanted, err = d.withRoot(wanted, o.Rules); err != nil {
+		return err
 	}
 	return d.install(ctx, wanted, o)
 }

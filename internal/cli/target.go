@@ -39,14 +39,14 @@ const findLimit = 5 * time.Second // the engine's share of the time
 // locate finds the front and what is known of it: from flags and settings, then
 // from the container, then from what the store remembers, then from mailu.env,
 // then the defaults.
-func (d *deployment) locate(ctx context.Context) (err error) {
-	if d.engine, err = reload.Open(d.c.settings); err != nil {
-		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
+func (d *deployment) locate(ctx context.Context) error {
+	if err := d.openEngine(); err != nil {
+		return err
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, min(findLimit, d.timeout()/3), errors.New("the time is up"))
+	limited, cancel := d.engineTime(ctx)
 	defer cancel()
 	t := &target{}
-	found, err := d.engine.Find(limited, reload.Selector{Container: d.c.text("container"), Project: d.c.text("project")})
+	found, err := d.engine.Find(limited, d.selector())
 	switch {
 	case err == nil:
 		t.meet(found)
@@ -63,6 +63,24 @@ func (d *deployment) locate(ctx context.Context) (err error) {
 		d.note(t.unasked.Error())
 	}
 	return d.c.override(t)
+}
+
+func (d *deployment) openEngine() (err error) {
+	if d.engine != nil {
+		return nil
+	}
+	if d.engine, err = reload.Open(d.c.settings); err != nil {
+		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
+	}
+	return nil
+}
+
+func (d *deployment) selector() reload.Selector {
+	return reload.Selector{Container: d.c.text("container"), Project: d.c.text("project")}
+}
+
+func (d *deployment) engineTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, min(findLimit, d.timeout()/3), errors.New("the time is up"))
 }
 
 // meet takes the facts of a container that was found, and the container itself
@@ -84,20 +102,30 @@ func (t *target) meet(found *reload.Front) {
 // recall is what is known of a front that cannot be asked.
 func (c *call) recall() front.Facts {
 	dir := filepath.Clean(firstNonEmpty(c.text("certs-dir"), front.DefaultCertsDir))
-	var facts front.Facts
-	if s, err := hook.OpenStore(dir, front.DefaultCertName, front.DefaultKeyName); err == nil {
-		state, _ := s.State()
-		s.Close()
-		if state.Front.Hostnames != nil {
-			facts = state.Front
-			facts.CertsDir = dir
-			return facts
-		}
+	if facts, known := remembered(dir); known {
+		return facts
 	}
 	env, _ := readVariables(filepath.Join(filepath.Dir(dir), "mailu.env")) // what can be read of it, as Compose is lenient too
-	facts = front.ParseEnvironment(func(name string) string { return env[name] })
+	facts := front.ParseEnvironment(func(name string) string { return env[name] })
 	facts.CertsDir = dir
 	return facts
+}
+
+// remembered is what a front last said of itself, as the store in its certs
+// directory has it.
+func remembered(dir string) (facts front.Facts, known bool) {
+	if dir == "" {
+		return facts, false
+	}
+	s, err := hook.OpenStore(dir, front.DefaultCertName, front.DefaultKeyName)
+	if err != nil {
+		return facts, false
+	}
+	defer s.Close()
+	state, _ := s.State()
+	facts = state.Front
+	facts.CertsDir = dir
+	return facts, facts.Hostnames != nil
 }
 
 // override puts what the administrator said above what was found.

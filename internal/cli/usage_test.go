@@ -42,6 +42,13 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 		"missing configuration": {args: []string{"install", "--config", missing}, want: missing},
 		"missing roots":         {args: []string{"install", "--lineage", w.lineage, "--roots", missing}, want: missing},
 		"roots without any":     {args: []string{"install", "--lineage", w.lineage, "--roots", empty}, want: empty},
+		"bad mode of DANE":      {args: []string{"install", "--lineage", w.lineage, "--dane", "maybe"}, want: "maybe"},
+		"resolver by name":      {args: []string{"install", "--lineage", w.lineage, "--resolver", "localhost"}, want: "--resolver"},
+		"bad grace":             {args: []string{"install", "--lineage", w.lineage, "--dane-grace", "3"}, want: "--dane-grace"},
+		"missing root":          {args: []string{"install", "--lineage", w.lineage, "--dane", "off", "--append-root", missing}, want: missing},
+		"root without any":      {args: []string{"install", "--lineage", w.lineage, "--dane", "off", "--append-root", empty}, want: empty},
+		"tlsa of both":          {args: []string{"tlsa", "--lineage", "x", "--cert", "y"}, want: "at most one"},
+		"tlsa of no host":       {args: []string{"tlsa", "--cert", "x"}, want: "--hostname mail.example.com"},
 		"engine without scheme": {args: []string{"install", "--lineage", w.lineage}, env: map[string]string{"DOCKER_HOST": "docker.example.com"}, want: "DOCKER_HOST"},
 		"help of nothing known": {args: []string{"help", "instal"}, want: `"instal"`},
 		"completion of none":    {args: []string{"completion"}, want: "bash, zsh or fish"},
@@ -95,7 +102,7 @@ func TestHelpFitsATerminalAndExplains(t *testing.T) {
 			if newFlagSet(cmd).Lookup("config") == nil {
 				return
 			}
-			for _, want := range []string{"Exit status:\n  0 ", "\n  8 ", "\nExamples:\n", "MAILU_HOOK_CERTS_DIR", "/etc/mailu-hook.conf", "DOCKER_HOST"} {
+			for _, want := range []string{"Exit status:\n  0 ", "\n  3 ", "\nExamples:\n", "MAILU_HOOK_CERTS_DIR", "/etc/mailu-hook.conf", "DOCKER_HOST"} {
 				assert.Contains(t, r.stdout, want)
 			}
 		})

@@ -57,6 +57,7 @@ func newWorldOf(t *testing.T, ca *mint.CA, leaf mint.Leaf) *world {
 		"MAILU_HOOK_CONFIG":    w.file(""),
 		"MAILU_HOOK_CERTS_DIR": w.certs,
 		"MAILU_HOOK_ROOTS":     roots,
+		"MAILU_HOOK_DANE":      "off",
 	}
 	return w
 }
@@ -180,7 +181,7 @@ func (w *world) engine(containers ...container) *atomic.Int32 {
 		rw.Header().Set("Content-Type", "application/json")
 		list := []any{}
 		for _, c := range containers {
-			list = append(list, map[string]any{"Id": c.name, "Labels": c.labels()})
+			list = append(list, map[string]any{"Id": c.name, "Labels": c.labels(), "Mounts": []any{map[string]any{"Source": c.certs, "Destination": "/certs"}}})
 			if strings.HasSuffix(r.URL.Path, "/containers/"+c.name+"/json") {
 				_ = json.NewEncoder(rw).Encode(c.inspect())
 				return

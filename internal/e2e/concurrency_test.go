@@ -43,7 +43,7 @@ func newHost(t *testing.T) *host {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "roots.pem"), ca.RootPEM, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "mailu-hook.conf"), nil, 0o600))
 	h.env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent", "MAILU_HOOK_CONFIG="+filepath.Join(root, "mailu-hook.conf"),
-		"MAILU_HOOK_ROOTS="+filepath.Join(root, "roots.pem"), "MAILU_HOOK_HOSTNAME="+mint.DefaultName)
+		"MAILU_HOOK_ROOTS="+filepath.Join(root, "roots.pem"), "MAILU_HOOK_HOSTNAME="+mint.DefaultName, "MAILU_HOOK_DANE=off")
 	return h
 }
 

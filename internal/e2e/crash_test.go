@@ -39,7 +39,7 @@ func newBench(t *testing.T) *bench {
 	require.NoError(t, os.WriteFile(roots, ca.RootPEM, 0o644))
 	require.NoError(t, os.WriteFile(config, nil, 0o644))
 	return &bench{t: t, ca: ca, dir: dir, env: []string{
-		"MAILU_HOOK_ROOTS=" + roots, "MAILU_HOOK_CONFIG=" + config,
+		"MAILU_HOOK_ROOTS=" + roots, "MAILU_HOOK_CONFIG=" + config, "MAILU_HOOK_DANE=off",
 		"MAILU_HOOK_HOSTNAME=mail.example.com", "DOCKER_HOST=unix:///nonexistent",
 	}}
 }

@@ -27,21 +27,25 @@ func example(t *testing.T, name string) string {
 
 func TestSystemdUnitsAreValidAndAsHardenedAsTheReadmeSays(t *testing.T) {
 	rig.Need(t, "systemd-analyze")
-	dir := t.TempDir()
-	const unit = "mailu-hook-sync.service"
-	service := strings.ReplaceAll(example(t, "examples/systemd/"+unit), "/usr/local/bin/mailu-hook", binary)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, unit), []byte(service), 0o644))
-	timer := filepath.Join(dir, "mailu-hook-sync.timer")
-	require.NoError(t, os.WriteFile(timer, []byte(example(t, "examples/systemd/mailu-hook-sync.timer")), 0o644))
-	out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, unit), timer).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	assert.Empty(t, string(out))
+	for _, name := range []string{"sync", "renew"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			unit := "mailu-hook-" + name + ".service"
+			service := strings.ReplaceAll(example(t, "examples/systemd/"+unit), "/usr/local/bin/mailu-hook", binary)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, unit), []byte(service), 0o644))
+			timer := filepath.Join(dir, "mailu-hook-"+name+".timer")
+			require.NoError(t, os.WriteFile(timer, []byte(example(t, "examples/systemd/mailu-hook-"+name+".timer")), 0o644))
+			out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, unit), timer).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			assert.Empty(t, string(out))
 
-	out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", filepath.Join(dir, unit)).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	level := regexp.MustCompile(`exposure level for .*: ([\d.]+)`).FindStringSubmatch(string(out))
-	require.NotNil(t, level, "%s", out)
-	assert.Contains(t, example(t, "README.md"), "`systemd-analyze security`: "+level[1]+")")
+			out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", filepath.Join(dir, unit)).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			level := regexp.MustCompile(`exposure level for .*: ([\d.]+)`).FindStringSubmatch(string(out))
+			require.NotNil(t, level, "%s", out)
+			assert.Contains(t, example(t, "README.md"), "`systemd-analyze security`: "+level[1]+")")
+		})
+	}
 }
 
 // The unit itself cannot run where systemd does not; its privileges can.
@@ -80,14 +84,30 @@ func TestConfigurationExampleHasOnlySettingsThatExist(t *testing.T) {
 	assert.Equal(t, 2, cmd.ProcessState.ExitCode(), "%s", out)
 }
 
-func TestCronLineRunsSyncAsRoot(t *testing.T) {
+func TestCronLinesRunAsRoot(t *testing.T) {
+	assert.Equal(t, []string{"root", "mailu-hook", "sync"}, cronLine(t, "examples/cron/mailu-hook")[5:8])
+	assert.Equal(t, []string{"root", "mailu-hook", "renew"}, cronLine(t, "examples/cron/mailu-hook-renew")[5:8])
+}
+
+func TestCronLineForMetricsIsOneThatStatusTakes(t *testing.T) {
+	fields := cronLine(t, "examples/cron/mailu-hook-status")
+	assert.Equal(t, []string{"root", "mailu-hook", "status", "--textfile"}, fields[5:9])
+	file := filepath.Join(t.TempDir(), filepath.Base(fields[9]))
+	cmd := exec.CommandContext(t.Context(), binary, fields[7], fields[8], file)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent")
+	_ = cmd.Run() // critical or unknown, on a host without Mailu
+	assert.FileExists(t, file)
+}
+
+// cronLine is the only line of a crontab that runs something, in words.
+func cronLine(t *testing.T, name string) []string {
+	t.Helper()
 	var lines []string
-	for line := range strings.Lines(example(t, "examples/cron/mailu-hook")) {
-		if strings.HasPrefix(line, "*") {
+	for line := range strings.Lines(example(t, name)) {
+		if regexp.MustCompile(`^[*\d]`).MatchString(line) {
 			lines = append(lines, line)
 		}
 	}
 	require.Len(t, lines, 1)
-	fields := strings.Fields(lines[0])
-	assert.Equal(t, []string{"root", "mailu-hook", "sync"}, fields[5:8])
+	return strings.Fields(lines[0])
 }

@@ -3,179 +3,130 @@
 package e2e
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"crypto/tls"
-	"encoding/hex"
+	"cmp"
+	"debug/buildinfo"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/mint"
 	"mailu-hook/internal/rig"
 )
 
-const (
-	rounds   = 15
-	askEvery = 25 * time.Millisecond // six handshakes each: more would slow down what is measured
-)
+// report collects the tables of the parts, which end in no order.
+type report struct {
+	mu     sync.Mutex
+	rounds int
+	tables []*table
+}
 
-// TestMeasure prints how long it takes from the start of a command until every
-// TLS port serves the new leaf: the manual's four lines, ours, and the floor (one
-// rename and HUP to both masters), by turns on the same front. It asserts
+func (r *report) add(t *table) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tables = append(r.tables, t)
+}
+
+// TestMeasure measures mailu-hook beside what people use, and writes a report to
+// BENCH_FILE, else to its own log. Run it by make bench, with -parallel 1 and on
+// an idle machine. BENCH_ROUNDS sets the number of rounds; a part is chosen by
+// -run TestMeasure/renew. It asserts that each competitor did its work, and
 // nothing about time.
 func TestMeasure(t *testing.T) {
-	l, _ := startServing(t, rig.FrontOptions{})
-	ip, err := l.front.IP(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, 0, l.hook(l.lineage(l.issue(mint.Leaf{}), "mail.example.com")).code) // links are in place
-	ways := []struct {
-		name string
-		run  func(live string)
-	}{
-		{"manual", l.manual}, {"ours", l.ours}, {"floor", l.floor},
+	rig.Need(t, rig.NeedDocker, rig.NeedImage, rig.NeedPebble, rig.NeedCertbot)
+	r := &report{rounds: 15}
+	if set := os.Getenv("BENCH_ROUNDS"); set != "" {
+		var err error
+		r.rounds, err = strconv.Atoi(set)
+		require.NoError(t, err)
+		require.Positive(t, r.rounds)
 	}
-	took := map[string][]time.Duration{}
-	for range rounds {
-		for _, way := range ways {
-			pair := l.issue(mint.Leaf{NotBefore: time.Now()})
-			live := l.lineage(pair, "mail.example.com")
-			began := time.Now()
-			var wg sync.WaitGroup
-			wg.Go(func() { way.run(live) })
-			untilServed(t, ip, pair.SHA256())
-			took[way.name] = append(took[way.name], time.Since(began))
-			wg.Wait()
-			time.Sleep(4 * time.Second) // the front's watcher
-			l.sync()
+	load := said("cat", "/proc/loadavg")
+	t.Cleanup(func() { // the parts have ended only now
+		if !t.Failed() {
+			r.write(t, load)
 		}
-	}
-	for _, way := range ways {
-		slices.Sort(took[way.name])
-		t.Logf("%-8s median %s (min %s, max %s)", way.name, median(took[way.name]), took[way.name][0], took[way.name][rounds-1])
-	}
-	t.Logf("ours/manual %.2f, ours/floor %.2f", ratio(took["ours"], took["manual"]), ratio(took["ours"], took["floor"]))
-	l.measureCost("not ours", "RENEWED_LINEAGE="+l.lineage(l.issue(mint.Leaf{Names: []string{"www.example.com"}}), "www.example.com"))
-	l.measureCost("nothing to do", "RENEWED_LINEAGE="+filepath.Join(l.root, "letsencrypt", "live", "mail.example.com"))
-}
-
-func median(d []time.Duration) time.Duration { return d[len(d)/2] }
-func ratio(a, b []time.Duration) float64     { return float64(median(a)) / float64(median(b)) }
-func (l *lab) ours(live string)              { l.hook(live) }
-func (l *lab) shell(argv ...string)          { _ = exec.Command(argv[0], argv[1:]...).Run() }
-func (l *lab) copyPair(live, cert, key string) {
-	l.shell("cp", filepath.Join(live, "privkey.pem"), key)
-	l.shell("cp", filepath.Join(live, "fullchain.pem"), cert)
-}
-
-func (l *lab) manual(live string) {
-	l.copyPair(live, filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
-	l.shell("docker", "exec", l.front.Name, "nginx", "-s", "reload")
-	l.shell("docker", "exec", l.front.Name, "doveadm", "reload")
-}
-
-// floor changes the files in place and tells the masters, by pids found before.
-func (l *lab) floor(live string) {
-	l.copyPair(live, filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
-	for _, pid := range l.masters() {
-		_ = syscall.Kill(pid, syscall.SIGHUP)
+	})
+	for name, part := range map[string]func(*testing.T, *report){
+		"served": measureServed, "nothing": measureNothing, "renew": measureRenew,
+		"growth": measureGrowth, "size": measureSize, "functions": measureFunctions,
+	} {
+		t.Run(name, func(t *testing.T) { part(t, r) })
 	}
 }
 
-func (l *lab) masters() (pids []int) {
-	out, _ := exec.Command("docker", "top", l.front.Name, "-eo", "pid,ppid,comm").Output()
-	parents := map[int]string{}
-	type proc struct {
-		pid, parent int
-		name        string
+func (r *report) write(t *testing.T, load string) {
+	slices.SortFunc(r.tables, func(a, b *table) int { return cmp.Compare(a.place, b.place) })
+	var s strings.Builder
+	fmt.Fprintf(&s, `# Benchmarks
+
+Written by `+"`make bench`"+` on %s. Each figure is a median of %d rounds with minimum and
+maximum in parentheses, unless its table says otherwise. In each round every
+competitor runs once, one after the other; a ratio is the median of the ratios
+round by round.
+
+`, time.Now().UTC().Format(time.DateOnly), r.rounds)
+	for _, line := range machine() {
+		fmt.Fprintf(&s, "- %s\n", line)
 	}
-	var procs []proc
-	for line := range strings.Lines(string(out)) {
-		f := strings.Fields(line)
-		pid, err := strconv.Atoi(f[0])
-		if err != nil {
-			continue
-		}
-		parent, _ := strconv.Atoi(f[1])
-		procs = append(procs, proc{pid, parent, f[2]})
-		parents[pid] = f[2]
+	fmt.Fprintf(&s, "- Load at the start: %s\n\n", load)
+	for _, table := range r.tables {
+		fmt.Fprintln(&s, table)
 	}
-	for _, p := range procs {
-		if (p.name == "nginx" || p.name == "dovecot") && parents[p.parent] != p.name {
-			pids = append(pids, p.pid)
-		}
+	text := strings.TrimSpace(s.String()) + "\n"
+	file := os.Getenv("BENCH_FILE")
+	if file == "" {
+		t.Log(text)
+		return
 	}
-	return pids
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 }
 
-func untilServed(t *testing.T, ip, leaf string) {
-	var wg sync.WaitGroup
-	for _, port := range []int{25, 443, 465, 993, 995, 4190} {
-		wg.Go(func() {
-			for deadline := time.Now().Add(30 * time.Second); shown(ip, port) != leaf; time.Sleep(askEvery) {
-				if time.Now().After(deadline) {
-					t.Errorf("port %d never served it", port)
-					return
-				}
-			}
-		})
+// machine is what the figures were measured on.
+func machine() []string {
+	in := func(argv ...string) string {
+		return said(slices.Concat([]string{"docker", "run", "--rm", "--pull", "never", "--entrypoint", argv[0], rig.FrontImage()}, argv[1:])...)
 	}
-	wg.Wait()
+	return []string{
+		fmt.Sprintf("%d × %s, %s memory", runtime.NumCPU(), field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal")),
+		fmt.Sprintf("Linux %s, Docker %s, %s", said("uname", "-r"), said("docker", "version", "--format", "{{.Server.Version}}"), runtime.Version()),
+		fmt.Sprintf("front %s: %s, dovecot %s", rig.FrontImage(), in("nginx", "-v"), in("dovecot", "--version")),
+		fmt.Sprintf("%s, %s, Pebble %s", said("certbot", "--version"), said(legoCommand(), "--version"), pebbleVersion()),
+		said(binary, "version") + ", commit " + said("git", "describe", "--always", "--dirty"),
+	}
 }
 
-func shown(ip string, port int) string {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(ip, strconv.Itoa(port)), time.Second)
+// field is what follows a name and a colon in a file.
+func field(file, name string) string {
+	data, _ := os.ReadFile(file) // what is not there is unknown
+	if found := regexp.MustCompile(`(?m)^` + name + `\s*:\s*(.*)$`).FindSubmatch(data); found != nil {
+		return string(found[1])
+	}
+	return "unknown"
+}
+
+func cached(program string) string {
+	root, err := rig.RepositoryRoot()
 	if err != nil {
-		return ""
+		return program
 	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	lines := bufio.NewReader(conn)
-	for _, step := range map[int][][2]string{
-		25:   {{"", "220 "}, {"EHLO x.invalid\r\n", "250 "}, {"STARTTLS\r\n", "220 "}},
-		4190: {{"", "OK"}, {"STARTTLS\r\n", "OK"}},
-	}[port] {
-		fmt.Fprint(conn, step[0])
-		for line := ""; !strings.HasPrefix(line, step[1]); {
-			if line, err = lines.ReadString('\n'); err != nil {
-				return ""
-			}
-		}
-	}
-	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "mail.example.com"})
-	if client.Handshake() != nil {
-		return ""
-	}
-	sum := sha256.Sum256(client.ConnectionState().PeerCertificates[0].Raw)
-	return hex.EncodeToString(sum[:])
+	return filepath.Join(root, ".cache", "bin", program)
 }
 
-// measureCost prints what a run that changes nothing costs.
-func (l *lab) measureCost(name, env string) {
-	var wall []time.Duration
-	var peak int64
-	var cpu time.Duration
-	for range rounds {
-		cmd := exec.Command(binary)
-		cmd.Env = append(append(os.Environ(), l.env...), env)
-		began := time.Now()
-		require.NoError(l.t, cmd.Run())
-		wall = append(wall, time.Since(began))
-		usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-		peak = max(peak, usage.Maxrss)
-		cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+func legoCommand() string { return cached("lego") }
+
+func pebbleVersion() string {
+	info, err := buildinfo.ReadFile(cached("pebble"))
+	if err != nil {
+		return "unknown"
 	}
-	slices.Sort(wall)
-	l.t.Logf("%-14s median %s, cpu %s a run, peak memory %d KiB", name, median(wall), cpu/rounds, peak)
+	return info.Main.Version
 }

@@ -81,20 +81,14 @@ func (s *spoiled) issued() int {
 	return n
 }
 
-// renewal is what JSON tells of a renewal.
-type renewal struct {
+// attempt is what JSON tells of a renewal, and of when the next is made.
+type attempt struct {
 	Next    time.Time `json:"next_attempt"`
 	Reason  string
-	Renewal struct {
-		Due, Issued bool
-		Reason      string
-		At          time.Time `json:"renew_at"`
-		Start       time.Time `json:"suggested_start"`
-		Failures    int
-	}
+	Renewal renewal
 }
 
-func renewalOf(t *testing.T, r result) (doc renewal) {
+func renewalOf(t *testing.T, r result) (doc attempt) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(r.stdout), &doc))
 	return doc

@@ -19,8 +19,9 @@ import (
 // public CA looks on.
 type issuer struct {
 	*lab
-	acme  *rig.CA
-	state string
+	acme    *rig.CA
+	state   string
+	address string // of this host, where the names lead
 }
 
 // newIssuer prepares a lab whose binary renews from a Pebble with these options.
@@ -56,10 +57,15 @@ func (i *issuer) lead(ip string, names ...string) {
 // this host, to which its names lead, as Compose has it: a restart keeps it.
 func (i *issuer) startPublished(o rig.FrontOptions) {
 	i.t.Helper()
-	ip := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(200), rand.IntN(250), 1+rand.IntN(250))
-	o.ExtraArgs = append(o.ExtraArgs, "-p", ip+":80:80", "-p", ip+":443:443")
+	i.address = loopback()
+	o.ExtraArgs = append(o.ExtraArgs, "-p", i.address+":80:80", "-p", i.address+":443:443")
 	i.start(o)
-	i.lead(ip, strings.Split(i.front.Env["HOSTNAMES"], ",")...)
+	i.lead(i.address, strings.Split(i.front.Env["HOSTNAMES"], ",")...)
+}
+
+// loopback is an address of this host that nobody else uses.
+func loopback() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(200), rand.IntN(250), 1+rand.IntN(250))
 }
 
 func (i *issuer) renew(args ...string) result {

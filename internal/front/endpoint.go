@@ -1,11 +1,24 @@
 package front
 
+import (
+	"crypto/x509"
+	"errors"
+)
+
 // Endpoint is what one TLS port showed when it was asked.
 type Endpoint struct {
 	Port
-	Leaf string // SHA-256 of the leaf it showed, lower-case hex; "" if it completed no handshake
-	Err  error  // why it did not; nil when Leaf is set
+	Leaf  string              // SHA-256 of the leaf it showed, lower-case hex; "" if it completed no handshake
+	Chain []*x509.Certificate // as it was sent, leaf first; nil if it completed no handshake
+	Err   error               // why it did not; nil when Leaf is set
 }
+
+// What an Endpoint's Err may wrap. Any other error means that the port could
+// not be reached, or broke off.
+var (
+	ErrClosed  = errors.New("connection refused") // nobody listens there
+	ErrWithout = errors.New("no TLS")             // it was offered STARTTLS, and declined
+)
 
 // Answers tells whether the port completed a TLS handshake.
 func (e Endpoint) Answers() bool { return e.Leaf != "" }

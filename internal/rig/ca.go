@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,13 +17,15 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/mint"
 )
 
 // CAOptions say how to run the ACME server. The zero value issues P-256
-// signed certificates of 90 days, at once and without rejected nonces.
+// signed certificates of 90 days, at once, without rejected nonces, and has every
+// name proved for every order.
 type CAOptions struct {
 	// Validity of certificates; default 90 days.
 	Validity time.Duration
@@ -32,6 +35,9 @@ type CAOptions struct {
 	// EAB maps key ids to base64url keys; not empty means that an account
 	// needs external binding.
 	EAB map[string]string
+	// Resolver is the DNS server, host:port, that Pebble asks in place of the
+	// CA's own: that of a Zone.
+	Resolver string
 	// Config is added to, or in place of, what is under "pebble" in
 	// Pebble's configuration file.
 	Config map[string]any
@@ -161,9 +167,9 @@ func (ca *CA) startPebble(directory, management string, o CAOptions) error {
 	if err := os.WriteFile(ca.file("pebble.json"), data, 0o600); err != nil {
 		return err
 	}
-	env := append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"}, o.Env...)
+	env := append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"}, o.Env...)
 	ca.pebble, err = startProcess(ca.file("pebble.log"), env, program,
-		"-config", ca.file("pebble.json"), "-dnsserver", ca.DNSAddr)
+		"-config", ca.file("pebble.json"), "-dnsserver", cmp.Or(o.Resolver, ca.DNSAddr))
 	return err
 }
 
@@ -215,7 +221,7 @@ func (ca *CA) file(name string) string { return filepath.Join(ca.dir, name) }
 // Roots writes the root that the issued chains end in to a file, and returns
 // its path. Pebble makes a new root at each start.
 func (ca *CA) Roots(ctx context.Context) (string, error) {
-	data, err := ca.get(ctx, ca.mgmt+"/roots/0")
+	data, err := ca.Root(ctx, 0)
 	if err != nil {
 		return "", fmt.Errorf("fetching Pebble's root: %w", err)
 	}
@@ -228,8 +234,31 @@ func (ca *CA) Roots(ctx context.Context) (string, error) {
 
 // Issued tells how many certificates the CA has issued since it was started.
 func (ca *CA) Issued() (int, error) {
-	log, err := os.ReadFile(ca.pebble.log)
-	return bytes.Count(log, []byte("Issued certificate serial ")), err
+	log, err := ca.Log()
+	return strings.Count(log, "Issued certificate serial "), err
+}
+
+// Root is the root that a chain ends in, in PEM: 0 is that of the chain that Pebble
+// sends first, the others those of PEBBLE_ALTERNATE_ROOTS.
+func (ca *CA) Root(ctx context.Context, n int) ([]byte, error) {
+	return ca.get(ctx, ca.mgmt+"/roots/"+strconv.Itoa(n))
+}
+
+// SetRenewalInfo makes Pebble answer with this body when it is asked for renewal
+// information (RFC 9773) on a certificate of its own, given in PEM.
+func (ca *CA) SetRenewalInfo(ctx context.Context, certificate []byte, answer string) error {
+	err := ca.post(ctx, ca.mgmt+"/set-renewal-info/", map[string]any{"Certificate": string(certificate), "ARIResponse": answer})
+	if err != nil {
+		return fmt.Errorf("setting renewal information: %w", err)
+	}
+	return nil
+}
+
+// Log is what Pebble has logged: among other things each request to it, and each
+// look at an answer to a challenge.
+func (ca *CA) Log() (string, error) {
+	data, err := os.ReadFile(ca.file("pebble.log"))
+	return string(data), err
 }
 
 // SetA makes a name resolve to an IPv4 address, and to no other, for Pebble.
@@ -243,18 +272,26 @@ func (ca *CA) SetA(ctx context.Context, name, ip string) error {
 // ChangeDNS posts to the DNS server's management interface; the verbs, such
 // as set-txt, are those of pebble-challtestsrv.
 func (ca *CA) ChangeDNS(ctx context.Context, verb string, body map[string]any) error {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return fmt.Errorf("changing the DNS: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, ca.dns+"/"+verb, bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("changing the DNS: %w", err)
-	}
-	if _, err := ca.do(request); err != nil {
+	if err := ca.post(ctx, ca.dns+"/"+verb, body); err != nil {
 		return fmt.Errorf("changing the DNS: %w", err)
 	}
 	return nil
+}
+
+// DNSManagement is the URL below which ChangeDNS posts.
+func (ca *CA) DNSManagement() string { return ca.dns }
+
+func (ca *CA) post(ctx context.Context, url string, body map[string]any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	_, err = ca.do(request)
+	return err
 }
 
 func (ca *CA) get(ctx context.Context, url string) ([]byte, error) {

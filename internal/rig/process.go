@@ -1,12 +1,14 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // process is a server that runs as long as it is wanted.
@@ -54,6 +56,20 @@ func (p *process) ended() error {
 	<-p.done
 	log, _ := os.ReadFile(p.log) // what cannot be read is not quoted
 	return fmt.Errorf("%s ended: %v%s", filepath.Base(p.cmd.Path), p.err, quoted(string(log)))
+}
+
+// pollAlive calls try until it returns nil, the process ends, or ctx does.
+func (p *process) pollAlive(ctx context.Context, try func() error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case <-p.done:
+			stop(p.ended())
+		case <-ctx.Done():
+		}
+	}()
+	return poll(ctx, 20*time.Millisecond, try)
 }
 
 // stop kills the process and waits for its end.

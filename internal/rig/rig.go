@@ -1,12 +1,13 @@
 // Package rig runs the real peers of the end-to-end suite and of the demo: a
-// front container, an ACME server with its DNS, and certbot. It drives the
-// docker, certbot and openssl commands with argument vectors, never through a
-// shell, and shares no code with the packages under test, so that neither can
-// hide a mistake of the other.
+// front container, an ACME server with its DNS, certbot, and an authoritative
+// DNS server with a validating resolver. It drives the docker, certbot, openssl
+// and Knot's commands with argument vectors, never through a shell, and shares
+// no code with the packages under test, so that neither can hide a mistake of
+// the other.
 //
-// What it starts ends with it. ACME servers die with the process; containers
-// and volumes carry the label mailu-hook.test, by which RemoveLeftovers and
-// `make clean` find those that a killed test left behind.
+// What it starts ends with it. Servers die with the process; containers and
+// volumes carry the label mailu-hook.test, by which RemoveLeftovers and `make
+// clean` find those that a killed test left behind.
 //
 // internal/rig/setup.sh installs what it needs.
 package rig
@@ -134,6 +135,9 @@ const (
 	NeedCertbot Peer = "certbot" // the command
 	NeedPebble  Peer = "pebble"  // the ACME server and its DNS
 	NeedOpenSSL Peer = "openssl" // the command, for Leaf
+	NeedDNS     Peer = "dns"     // Knot and Unbound, for StartZone and StartResolver
+
+	NeedPrometheus Peer = "prometheus" // promtool and node_exporter
 )
 
 // TB is the part of testing.TB that Need uses.
@@ -173,6 +177,16 @@ func missing(ctx context.Context, peer Peer) error {
 		_, err = tool("pebble")
 		if err == nil {
 			_, err = tool("pebble-challtestsrv")
+		}
+	case NeedDNS:
+		for _, program := range []string{"knotd", "knotc", "keymgr", "kdig", "unbound"} {
+			_, missing := daemon(program)
+			err = errors.Join(err, missing)
+		}
+	case NeedPrometheus:
+		_, err = tool("promtool")
+		if err == nil {
+			_, err = tool("prometheus-node-exporter")
 		}
 	default:
 		_, err = exec.LookPath(string(peer))

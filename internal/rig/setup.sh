@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# setup.sh makes this machine ready for `make test` and `make demo`.
+# setup.sh makes this machine ready for `make test` and `make demo`; `setup.sh
+# bench`, for `make bench` too.
 #
 # On Debian as root it installs what is missing; anywhere else, and without
 # root, it changes nothing and says what is missing and how to get it. When
@@ -13,6 +14,8 @@ set -euo pipefail
 readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
 readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
 
+readonly purpose=${1:-}
+
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 repo=$PWD
 bin=$repo/.cache/bin
@@ -24,6 +27,7 @@ die() {
 	for line; do printf 'setup: hint: %s\n' "$line" >&2; done
 	exit 1
 }
+PATH+=:/usr/sbin # where Debian keeps knotd and unbound, whoever looks
 have() { command -v "$1" >/dev/null 2>&1; }
 
 needs_stand_in() { [[ -z ${FRONT_IMAGE:-} || -z ${FRONT_IMAGE_OLD:-} ]]; }
@@ -45,9 +49,13 @@ missing_packages() {
 		curl curl
 		systemd-analyze systemd
 		setpriv util-linux
+		knotd knot
+		kdig knot-dnsutils
+		unbound unbound
 	LIST
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+	[[ $purpose != bench || -x /usr/bin/time ]] || echo time # bash has one of its own
 	# go test -race links through cgo: a compiler and the C headers.
 	local cc
 	read -r cc _ < <(go env CC)
@@ -81,7 +89,26 @@ apt_install() {
 	if [[ " $* " == *' docker.io '* ]] && apt-cache show docker-cli >/dev/null 2>&1; then
 		set -- "$@" docker-cli
 	fi
-	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+	without_services env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+# without_services runs a command that installs packages, and keeps knot and
+# unbound from being started by theirs, now (invoke-rc.d takes an answer of 101
+# for a no) and at the next boot: the tests run servers of their own, and port 53
+# and the resolver of this machine are none of their business.
+without_services() {
+	local policy=/usr/sbin/policy-rc.d status=0 service made=
+	if [[ ! -e $policy ]]; then
+		printf '#!/bin/sh\ncase $1 in knot*|unbound*) exit 101;; esac\n' >$policy
+		chmod +x $policy
+		made=$policy
+	fi
+	"$@" || status=$?
+	for service in knot unbound; do
+		[[ " $* " != *" $service "* ]] || systemctl disable -q $service 2>/dev/null || true
+	done
+	[[ -z $made ]] || rm -f "$made"
+	return $status
 }
 
 start_engine() {
@@ -124,15 +151,59 @@ install_tool() {
 		die "building $3@$2 failed" 'the Go module proxy must be reachable once: see go env GOPROXY'
 }
 
+# build_lego builds lego's own command, in the version that mailu-hook links, to
+# be measured against. In a module of its own, as go install finds no v4 without
+# a list of versions. It links every DNS provider, which takes minutes once.
+build_lego() {
+	local module=github.com/go-acme/lego/v4 version at
+	version=$(go list -m -f '{{.Version}}' $module)
+	at=$(go version -m "$bin/lego" 2>/dev/null | awk -v m=$module '$2 == m { print $3 }') || true
+	[[ $at != "$version" ]] || return 0
+	say "building lego $version, which takes some minutes"
+	mkdir -p "$repo/.cache/lego"
+	printf 'module lego-command\n\ngo 1.26\n\nrequire %s %s\n' $module "$version" >"$repo/.cache/lego/go.mod"
+	(
+		cd "$repo/.cache/lego"
+		GOFLAGS=-mod=mod CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${version#v}" -o "$bin/lego" $module/cmd/lego
+	) >"$repo/.cache/lego.log" 2>&1 || {
+		tail -n 20 "$repo/.cache/lego.log" >&2
+		die 'lego could not be built' 'the Go module proxy must be reachable once: see go env GOPROXY'
+	}
+}
+
+# unpack_tool PROGRAM PACKAGE takes one program out of a Debian package. Installed,
+# these packages would bring services that start at once, and a web interface.
+unpack_tool() {
+	! have "$1" && [[ ! -x $bin/$1 ]] || return 0
+	[[ -e /etc/debian_version ]] && have apt-get || die "missing: $1" "install what Debian has in its package $2"
+	say "unpacking $1 from Debian's $2"
+	local scratch log=$repo/.cache/apt.log
+	scratch=$(mktemp -d)
+	chmod 755 "$scratch" # apt-get downloads as a user of its own
+	(
+		cd "$scratch"
+		apt-get download "$2" || { apt-get update && apt-get download "$2"; }
+		dpkg-deb -x ./*.deb .
+	) >"$log" 2>&1 && install -D "$scratch/usr/bin/$1" "$bin/$1" || {
+		rm -rf "$scratch"
+		tail -n 20 "$log" >&2
+		die "apt-get could not download $2" "the whole log is $log"
+	}
+	rm -rf "$scratch"
+}
+
 have go || die 'go is not in PATH' 'see https://go.dev/dl/; mailu-hook needs 1.26 or newer'
 install_packages
 start_engine
+unpack_tool promtool prometheus
+unpack_tool prometheus-node-exporter prometheus-node-exporter
 # shellcheck disable=SC2086 # a pin is two words
 {
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv
 	install_tool $STATICCHECK honnef.co/go/tools/cmd/staticcheck
 }
+[[ $purpose != bench ]] || build_lego
 if [[ -z ${FRONT_IMAGE:-} ]]; then
 	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
 	examples/demo/front/build.sh >/dev/null

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 )
 
 const (
@@ -17,9 +18,12 @@ const (
 	below     = wellKnown + "/acme-challenge"
 )
 
-// Root is the directory that is the root of the server's URLs.
+// Root is the directory that is the root of the server's URLs. Several answers may
+// be shown at one time.
 type Root struct {
 	root *os.Root
+
+	mu   sync.Mutex
 	made []string // directories that were not there before, the lowest last
 }
 
@@ -32,8 +36,11 @@ func Open(dir string) (*Root, error) {
 	return &Root{root: root}, nil
 }
 
-// Close removes the directories that were made and are empty.
+// Close removes the directories that were made and are empty. Closing twice is
+// harmless.
 func (r *Root) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := len(r.made) - 1; i >= 0; i-- {
 		_ = r.root.Remove(r.made[i]) // fails where somebody else uses it meanwhile
 	}
@@ -43,6 +50,8 @@ func (r *Root) Close() {
 // Make makes the directories of the answers, which the server's user may read
 // whatever the umask.
 func (r *Root) Make() error {
+	r.mu.Lock() // so that nobody writes into one that has its mode to come
+	defer r.mu.Unlock()
 	for _, dir := range []string{wellKnown, below} {
 		err := r.root.Mkdir(dir, 0o755)
 		if errors.Is(err, fs.ErrExist) {
@@ -66,10 +75,8 @@ func (r *Root) Present(_ context.Context, token, keyAuth string) error {
 	}
 	name := path.Join(below, token)
 	tmp := name + ".tmp"
-	err := r.root.WriteFile(tmp, []byte(keyAuth), 0o644)
-	if err == nil {
-		err = r.root.Chmod(tmp, 0o644)
-	}
+	_ = r.root.Remove(tmp) // of a run that was killed
+	err := r.write(tmp, keyAuth)
 	if err == nil {
 		err = r.root.Rename(tmp, name)
 	}
@@ -78,6 +85,23 @@ func (r *Root) Present(_ context.Context, token, keyAuth string) error {
 		return fmt.Errorf("writing the answer to a challenge: %w", err)
 	}
 	return nil
+}
+
+// write makes a new file that the server's user may read, whatever the umask; a
+// link that somebody put there is not followed.
+func (r *Root) write(name, content string) error {
+	f, err := r.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // CleanUp takes the answer away. That there is none is no error.

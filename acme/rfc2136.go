@@ -1,0 +1,100 @@
+package acme
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-acme/lego/v4/challenge/dns01"
+	"github.com/go-acme/lego/v4/platform/config/env"
+
+	"mailu-hook/internal/resolve"
+)
+
+// dnsUpdate changes the DNS by RFC 2136. It takes the variables of lego's provider
+// of that name, which would link Kerberos for GSS-TSIG (3.5 MB) and can hold one
+// answer at a time only.
+type dnsUpdate struct {
+	resolve.Updater
+	ttl, timeout, interval time.Duration
+
+	mu   sync.Mutex
+	seen map[string]bool // names that were changed in this run
+}
+
+const defaultAlgorithm = "hmac-sha256"
+
+func newDNSUpdate() (*dnsUpdate, error) {
+	get := func(name string) string {
+		return cmp.Or(env.GetOrFile("DNSUPDATE_"+name), env.GetOrFile("RFC2136_"+name))
+	}
+	seconds := func(name string, standard time.Duration) time.Duration {
+		if d, err := env.ParseSecond(get(name)); err == nil && d > 0 {
+			return d
+		}
+		return standard
+	}
+	u := &dnsUpdate{
+		ttl:      seconds("TTL", 120*time.Second),
+		timeout:  seconds("PROPAGATION_TIMEOUT", dns01.DefaultPropagationTimeout),
+		interval: seconds("POLLING_INTERVAL", time.Second),
+		seen:     map[string]bool{},
+	}
+	u.Server, u.Key, u.Secret = get("NAMESERVER"), get("TSIG_KEY"), get("TSIG_SECRET")
+	u.Algorithm = cmp.Or(get("TSIG_ALGORITHM"), defaultAlgorithm)
+	if file := os.Getenv("DNSUPDATE_TSIG_FILE"); file != "" {
+		if err := u.readKey(file); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case u.Server == "":
+		return nil, errors.New("DNSUPDATE_NAMESERVER is not set")
+	case u.Key != "" && u.Secret == "":
+		return nil, errors.New("DNSUPDATE_TSIG_KEY is set, DNSUPDATE_TSIG_SECRET is not")
+	}
+	return u, nil
+}
+
+var keyFile2136 = regexp.MustCompile(`(?s)key\s+"?([^\s"{]+)"?\s*\{.*?algorithm\s+"?([a-z0-9.-]+)"?\s*;.*?secret\s+"?([A-Za-z0-9+/=]+)"?\s*;`)
+
+// readKey reads a key as tsig-keygen writes it.
+func (u *dnsUpdate) readKey(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("DNSUPDATE_TSIG_FILE: %w", err)
+	}
+	m := keyFile2136.FindStringSubmatch(string(data))
+	if m == nil {
+		return fmt.Errorf("DNSUPDATE_TSIG_FILE: %s holds no key as tsig-keygen writes it", file)
+	}
+	u.Key, u.Algorithm, u.Secret = m[1], m[2], m[3]
+	return nil
+}
+
+// Timeout is how long an answer may take to be seen, and how often to look.
+func (u *dnsUpdate) Timeout() (timeout, interval time.Duration) { return u.timeout, u.interval }
+
+// Present adds the answer. The first of a name in this run replaces what a killed
+// one may have left there.
+func (u *dnsUpdate) Present(domain, _, keyAuth string) error {
+	info := dns01.GetChallengeInfo(domain, keyAuth)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	name := strings.ToLower(info.EffectiveFQDN)
+	err := u.Add(context.Background(), name, info.Value, u.ttl, !u.seen[name]) // bounded by itself
+	u.seen[name] = u.seen[name] || err == nil
+	return err
+}
+
+// CleanUp removes the answer.
+func (u *dnsUpdate) CleanUp(domain, _, keyAuth string) error {
+	info := dns01.GetChallengeInfo(domain, keyAuth)
+	return u.Remove(context.Background(), info.EffectiveFQDN, info.Value)
+}

@@ -1,0 +1,56 @@
+package hook
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"slices"
+	"time"
+)
+
+// ReadChain reads the certificates of a file, leaf first, by the rules of Parse,
+// but without a key. Every error is a *Rejection.
+func ReadChain(certFile string) ([]*x509.Certificate, error) {
+	data, err := readFile(certFile)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bundle{Source: Source{CertFile: certFile}}
+	if err := b.parseChain(data); err != nil {
+		return nil, err
+	}
+	return b.Chain, nil
+}
+
+// Root is the trusted root that chain leads to, directly after its last
+// certificate. It is nil if the chain holds its root already, or leads to none.
+func (r Rules) Root(chain []*x509.Certificate) *x509.Certificate {
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	at := clamp(time.Now(), chain[0].NotBefore, chain[0].NotAfter)
+	paths, _ := chain[0].Verify(x509.VerifyOptions{Roots: r.Roots, Intermediates: between, CurrentTime: at})
+	for _, path := range paths {
+		if len(path) == len(chain)+1 && slices.EqualFunc(path[:len(chain)], chain, (*x509.Certificate).Equal) {
+			return path[len(chain)]
+		}
+	}
+	return nil
+}
+
+// Append returns b with one more certificate at the end of its chain, which is
+// then sent in every handshake. It returns b itself if the chain ends in a root
+// already, and a *Rejection if root has not signed the last certificate.
+func (b *Bundle) Append(root *x509.Certificate) (*Bundle, error) {
+	last := b.Chain[len(b.Chain)-1]
+	if selfSigned(last) {
+		return b, nil
+	}
+	if err := last.CheckSignatureFrom(root); err != nil {
+		return nil, b.rejectCert("name the root that has issued its last certificate, or let it be found: --append-root auto", "its chain does not lead to the root that is to be appended")
+	}
+	longer := *b
+	longer.Chain = append(slices.Clone(b.Chain), root)
+	longer.certPEM = append(slices.Clone(b.certPEM), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
+	return &longer, nil
+}

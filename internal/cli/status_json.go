@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/say"
+)
+
+// statusDoc is the JSON of a status. Its keys are never renamed, and all of
+// them are there, whatever was seen; what was not is null.
+type statusDoc struct {
+	Status     string           `json:"status"`
+	Summary    string           `json:"summary"`
+	At         time.Time        `json:"at"`
+	Complete   bool             `json:"complete"`
+	Durations  map[string]int64 `json:"duration_ms"` // total, as a deploy has it
+	Thresholds thresholdsDoc    `json:"thresholds"`
+	Findings   []findingDoc     `json:"findings"`
+	Fronts     []frontLookDoc   `json:"fronts"`
+	Schedule   scheduleDoc      `json:"schedule"`
+	Exit       int              `json:"exit_status"`
+}
+
+type thresholdsDoc struct {
+	Warn string `json:"warn"`
+	Crit string `json:"crit"`
+}
+
+type findingDoc struct {
+	Severity  string      `json:"severity"`
+	Code      health.Code `json:"code"`
+	Container string      `json:"container"`
+	Text      string      `json:"text"`
+	Remedy    string      `json:"remedy"`
+}
+
+type frontLookDoc struct {
+	Container string            `json:"container"`
+	Project   string            `json:"project"`
+	Image     string            `json:"image"`
+	State     string            `json:"state"`
+	Health    string            `json:"health"`
+	Flavor    string            `json:"tls_flavor"`
+	Hostnames []string          `json:"hostnames"`
+	CertsDir  string            `json:"certs_dir"`
+	CertFile  string            `json:"cert_file"` // ours, plain, link, missing, dangling, outward, unreadable
+	KeyFile   string            `json:"key_file"`
+	Daemons   []daemonDoc       `json:"daemons"`
+	Watching  *bool             `json:"watcher_running"`
+	Lineages  []lineageDoc      `json:"lineages"`
+	Installed *certificateDoc   `json:"installed"`
+	Endpoints []endpointLookDoc `json:"endpoints"`
+	Last      *lastDoc          `json:"last_deploy"`
+	Pending   *pendingDoc       `json:"pending"`
+	Held      string            `json:"held"`
+	Renewal   *nextDoc          `json:"next_renewal"`
+	DANE      []daneDoc         `json:"dane"`
+}
+
+type daemonDoc struct {
+	Daemon  string `json:"daemon"`
+	Running bool   `json:"running"`
+	PidFile string `json:"pid_file"`
+	Pid     string `json:"pid_file_state"`
+}
+
+type certificateDoc struct {
+	leafDoc
+	FractionLeft float64  `json:"fraction_left"`
+	SecondsLeft  int64    `json:"seconds_left"`
+	Missing      []string `json:"names_missing"`
+	Chain        string   `json:"chain"` // complete, leaf_only, untrusted, unknown
+}
+
+type lineageDoc struct {
+	Lineage string          `json:"lineage"`
+	Leaf    *certificateDoc `json:"leaf"`
+	Error   string          `json:"error"`
+}
+
+type endpointLookDoc struct {
+	Port     int             `json:"port"`
+	Protocol string          `json:"protocol"`
+	Daemon   string          `json:"daemon"`
+	Shows    health.Relation `json:"shows"`
+	Leaf     *certificateDoc `json:"leaf"`
+	Error    string          `json:"error"`
+}
+
+type lastDoc struct {
+	At         time.Time       `json:"at"`
+	Outcome    hook.Outcome    `json:"outcome"`
+	Lineage    string          `json:"lineage"`
+	Generation hook.Generation `json:"generation"`
+	Error      string          `json:"error"`
+}
+
+type pendingDoc struct {
+	Since    time.Time `json:"since"`
+	Lineage  string    `json:"lineage"`
+	Leaf     string    `json:"leaf"`
+	Reason   string    `json:"reason"`
+	Attempts int       `json:"attempts"`
+	Next     time.Time `json:"next_attempt"` // the year 1: at once
+}
+
+type nextDoc struct {
+	From    time.Time `json:"from"`
+	By      string    `json:"by"`
+	Timer   string    `json:"timer"`
+	Lineage string    `json:"lineage"`
+}
+
+type scheduleDoc struct {
+	Certbot string `json:"certbot"`
+	Sync    string `json:"sync"`
+	Renew   string `json:"renew"`
+}
+
+func (s *status) json() string {
+	worst := health.Worst(s.findings)
+	doc := statusDoc{
+		Status: worst.String(), Summary: s.summary(), At: s.look.At.UTC(), Complete: s.complete(), Durations: map[string]int64{"total": time.Since(s.began).Milliseconds()},
+		Thresholds: thresholdsDoc{s.options.Warn.String(), s.options.Crit.String()},
+		Findings:   []findingDoc{}, Fronts: []frontLookDoc{}, Exit: int(worst),
+		Schedule: scheduleDoc{s.look.Schedule.Certbot.By, s.look.Schedule.Sync.By, s.look.Schedule.Renew.By},
+	}
+	for _, f := range s.findings {
+		doc.Findings = append(doc.Findings, findingDoc{f.Severity.String(), f.Code, f.Front, f.Text, f.Remedy})
+	}
+	for i := range s.look.Fronts {
+		doc.Fronts = append(doc.Fronts, s.frontDoc(&s.look.Fronts[i]))
+	}
+	var out strings.Builder
+	encoder := json.NewEncoder(&out)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(doc) // no field of it can fail
+	return out.String()
+}
+
+func (s *status) frontDoc(f *health.Front) frontLookDoc {
+	doc := frontLookDoc{
+		Container: f.Container, Project: f.Project, Image: f.Image, State: f.State, Health: f.Health, Flavor: f.Flavor,
+		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
+		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
+		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []daneDoc{},
+		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.Held,
+	}
+	if last := f.Memory.Last; last != nil {
+		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}
+	}
+	if p := f.Memory.Pending; p != nil {
+		doc.Pending = &pendingDoc{p.Since, p.Lineage, p.Leaf, p.Reason, p.Attempts, p.Next}
+	}
+	if f.Inside != nil {
+		doc.Watching = &f.Inside.Watching
+		for _, d := range f.Inside.Daemons {
+			doc.Daemons = append(doc.Daemons, daemonDoc{d.Name, d.Runs, d.PidFile, d.Pid})
+		}
+	}
+	for _, l := range f.Lineages {
+		doc.Lineages = append(doc.Lineages, lineageDoc{l.Path, s.certificateDoc(f, l.Chain), errorText(l.Err)})
+	}
+	for _, e := range f.Endpoints {
+		doc.Endpoints = append(doc.Endpoints, s.endpointDoc(f, e))
+	}
+	if known := s.dane[f.Container]; known != nil {
+		doc.DANE = daneDocs(known)
+	}
+	if r, ok := f.Renewal(s.look.Schedule); ok {
+		doc.Renewal = &nextDoc{r.From.UTC(), r.By, r.Timer, r.Lineage}
+	}
+	return doc
+}
+
+func (s *status) endpointDoc(f *health.Front, e front.Endpoint) endpointLookDoc {
+	return endpointLookDoc{e.Number, e.Protocol, f.Daemon(e.Number), f.Shows(e), s.certificateDoc(f, e.Chain), errorText(e.Err)}
+}
+
+func (s *status) certificateDoc(f *health.Front, chain []*x509.Certificate) *certificateDoc {
+	leaf := health.Leaf(chain)
+	if leaf == nil {
+		return nil
+	}
+	key, _ := hook.KeyType(leaf.PublicKey)
+	return &certificateDoc{
+		leafDoc:      leafDoc{health.Sum(leaf), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key},
+		FractionLeft: max(0, health.FractionLeft(leaf, s.look.At)),
+		SecondsLeft:  int64(leaf.NotAfter.Sub(s.look.At) / time.Second),
+		Missing:      plain(hook.Missing(leaf, f.Hostnames)),
+		Chain:        chainWord(s.look, chain),
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// plain is a list of names of foreign origin, empty and not null if there are
+// none.
+func plain(names []string) []string {
+	list := []string{}
+	for _, name := range names {
+		list = append(list, say.Plain(name))
+	}
+	return list
+}

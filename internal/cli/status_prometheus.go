@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/say"
+)
+
+// sighted is a leaf and where it was seen, by a word for perfdata.
+type sighted struct {
+	label string
+	leaf  *x509.Certificate
+}
+
+func (s *status) certificates(f *health.Front) (all []sighted) {
+	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
+		all = append(all, sighted{"installed", leaf})
+	}
+	for _, e := range f.Endpoints {
+		if e.Answers() {
+			all = append(all, sighted{"port_" + strconv.Itoa(e.Number), e.Chain[0]})
+		}
+	}
+	return all
+}
+
+// metrics are samples by family, in the order in which families came up
+// (Prometheus' text format, version 0.0.4).
+type metrics struct {
+	order   []string
+	help    map[string]string
+	samples map[string][]string
+}
+
+// gauge adds a sample; labels are names and values by turns.
+func (m *metrics) gauge(name, help string, value float64, labels ...string) {
+	if m.help == nil {
+		m.help, m.samples = map[string]string{}, map[string][]string{}
+	}
+	name = "mailu_hook_" + name
+	if m.help[name] == "" {
+		m.order, m.help[name] = append(m.order, name), help
+	}
+	var pairs []string
+	for i := 0; i < len(labels); i += 2 {
+		pairs = append(pairs, labels[i]+`="`+escapeLabel.Replace(say.Plain(labels[i+1]))+`"`)
+	}
+	sample := name
+	if pairs != nil {
+		sample += "{" + strings.Join(pairs, ",") + "}"
+	}
+	sample += " " + strconv.FormatFloat(value, 'f', -1, 64)
+	if !slices.Contains(m.samples[name], sample) { // two findings of a kind are one series
+		m.samples[name] = append(m.samples[name], sample)
+	}
+}
+
+var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+func (m *metrics) String() string {
+	var out strings.Builder
+	for _, name := range m.order {
+		fmt.Fprintf(&out, "# HELP %s %s\n# TYPE %s gauge\n%s\n", name, m.help[name], name, strings.Join(m.samples[name], "\n"))
+	}
+	return out.String()
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.Unix()) }
+
+func (s *status) prometheus() string {
+	m := &metrics{}
+	worst := health.Worst(s.findings)
+	m.gauge("status", "Verdict as monitoring plugins number it: 0 ok, 1 warning, 2 critical, 3 unknown.", float64(worst))
+	m.gauge("look_timestamp_seconds", "When the mail server was looked at.", seconds(s.look.At))
+	m.gauge("look_duration_seconds", "How long that took.", time.Since(s.began).Seconds())
+	m.gauge("look_complete", "Whether all that there is to see was seen.", boolean(s.complete()))
+	for _, f := range s.findings {
+		m.gauge("finding", "Something that is wrong, or could not be seen, by its code.", 1, "code", string(f.Code), "container", f.Front, "severity", f.Severity.String())
+	}
+	for i := range s.look.Fronts {
+		s.frontMetrics(m, &s.look.Fronts[i])
+	}
+	return m.String()
+}
+
+// complete tells whether nothing remained unseen.
+func (s *status) complete() bool {
+	for _, f := range s.findings {
+		if f.Severity == health.Unknown {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *status) frontMetrics(m *metrics, f *health.Front) {
+	m.gauge("front_up", "Whether the front container runs.", boolean(f.Runs()), "container", f.Container)
+	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
+		m.gauge("installed_not_after_timestamp_seconds", "When the installed certificate expires.", seconds(leaf.NotAfter), "container", f.Container)
+		m.gauge("installed_not_before_timestamp_seconds", "When the installed certificate was issued.", seconds(leaf.NotBefore), "container", f.Container)
+	}
+	for _, l := range f.Lineages {
+		if leaf := health.Leaf(l.Chain); leaf != nil {
+			m.gauge("lineage_not_after_timestamp_seconds", "When the certificate of a lineage expires.", seconds(leaf.NotAfter), "container", f.Container, "lineage", l.Path)
+			m.gauge("lineage_matches_installed", "Whether the certificate of a lineage is the installed one.", boolean(leaf.Equal(health.Leaf(f.Directory.Chain))), "container", f.Container, "lineage", l.Path)
+		}
+	}
+	for _, e := range f.Endpoints {
+		labels := []string{"container", f.Container, "port", strconv.Itoa(e.Number), "protocol", e.Protocol}
+		m.gauge("port_up", "Whether a port completes a TLS handshake.", boolean(e.Answers()), labels...)
+		if !e.Answers() {
+			continue
+		}
+		m.gauge("port_not_after_timestamp_seconds", "When the certificate that a port shows expires.", seconds(e.Chain[0].NotAfter), labels...)
+		if shows := f.Shows(e); shows != health.Uncompared {
+			m.gauge("port_matches_installed", "Whether a port shows the installed certificate.", boolean(shows == health.Same), labels...)
+		}
+	}
+	if f.MemoryErr != nil || f.Directory.Path == "" || f.Directory.Err != nil {
+		return // nothing is known of deploys, which is not that there was none
+	}
+	m.gauge("deploy_pending", "Whether a deploy is unfinished.", boolean(f.Memory.Pending != nil), "container", f.Container)
+	if last := f.Memory.Last; last != nil {
+		m.gauge("last_deploy_timestamp_seconds", "When the last deploy ended.", seconds(last.At), "container", f.Container)
+		good := last.Outcome == hook.Installed || last.Outcome == hook.Unchanged
+		m.gauge("last_deploy_success", "Whether the last deploy left the certificate installed and served.", boolean(good), "container", f.Container)
+		m.gauge("last_deploy_info", "Outcome of the last deploy.", 1, "container", f.Container, "outcome", string(last.Outcome))
+	}
+}
+
+// writeTextfile writes the metrics to --textfile, if that is given, by one
+// rename: node_exporter reads the directory whenever it likes. It reads *.prom
+// only, so that it never meets the file under its first name.
+func (s *status) writeTextfile() error {
+	name := s.c.text("textfile")
+	if filepath.Ext(name) != ".prom" { // also none at all
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".mailu-hook-*")
+	if err != nil {
+		return say.Hint(fmt.Errorf("writing the metrics: %w", err), "does the directory exist, and may this user write in it?")
+	}
+	defer os.Remove(f.Name()) // gone already, if all is well
+	_, err = f.WriteString(s.prometheus())
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return say.Hint(fmt.Errorf("writing the metrics to %s: %w", name, err), "look at the file system that it is on")
+	}
+	return nil
+}

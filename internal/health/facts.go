@@ -1,0 +1,205 @@
+// Package health judges whether a mail server's TLS is fine, until when, and
+// what is wrong with it if it is not. It is pure: facts go in, findings come
+// out, and it asks nobody. What could not be seen is a fact of its own, and
+// never makes for a good verdict.
+//
+// No fact is about the content of a private key: whoever looks need not, and
+// does not, open one. That key and leaf belong together is therefore inferred
+// from what the ports show, where a mismatch leaves unmistakable marks.
+package health
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/front"
+)
+
+// Look is all that one look at a host saw.
+type Look struct {
+	At      time.Time
+	Fronts  []Front
+	NoFront error // why Fronts holds what is remembered of a front instead of one that was found
+	// EngineDown: NoFront is that the engine could not be asked, not its answer.
+	EngineDown bool
+	Engine     Clock
+	Schedule   Schedule
+	Roots      *x509.CertPool // nil when they could not be loaded
+	RootsErr   error
+}
+
+// Clock is the engine's time against this host's.
+type Clock struct {
+	Seen  bool
+	Ahead time.Duration // by which the engine's is ahead of ours
+}
+
+// Front is one front, as it was found or as it is remembered.
+type Front struct {
+	front.Facts
+	State      string // Docker's: running, exited, …; "" when no container was found
+	Health     string // Docker's; "" without a health check
+	Unsuitable error  // why a deploy could not work on it
+	Inside     *Inside
+	InsideErr  error    // why Inside is nil though the front runs
+	Asked      []string // where the ports were asked, if not at the container itself
+	Endpoints  []front.Endpoint
+	Directory  Directory
+	Memory     hook.State
+	MemoryErr  error
+	Lineages   []Lineage
+	DANE       []DANE   // by hostname; nil when nobody looked
+	Planned    *Renewal // of a lineage that mailu-hook renews by itself; nil when it has none
+}
+
+// Inside is what the processes and pid files of a running front tell.
+type Inside struct {
+	Daemons     []Daemon
+	NginxOnly   bool // Mailu 2.0 and older
+	Watching    bool
+	Configuring bool
+}
+
+// Daemon is nginx or dovecot. Pid is intact, lost, wrong or unseen.
+type Daemon struct {
+	Name, PidFile, Pid string
+	Runs               bool
+}
+
+// Runs tells whether a front has a process to ask.
+func (f *Front) Runs() bool { return f.State == "running" }
+
+// Daemon names the daemon behind a port: in Mailu 2.0 always nginx.
+func (f *Front) Daemon(port int) string {
+	if f.Inside != nil && f.Inside.NginxOnly || port == 25 || port == 443 {
+		return "nginx"
+	}
+	return "dovecot"
+}
+
+// Directory is the certs directory, as far as it can be seen without opening
+// a key.
+type Directory struct {
+	Path  string
+	Err   error // why it cannot be looked at
+	Used  bool  // a deploy of ours was here
+	Cert  File
+	Key   File
+	Chain []*x509.Certificate // in Cert, leaf first
+	// ChainErr is why Chain is nil though Cert leads to a file.
+	ChainErr error
+}
+
+// File is one of the two names that the front reads.
+type File struct {
+	Name   string
+	Kind   Kind
+	Target string // of a link, as it stands
+	Err    error  // of an Unreadable one
+}
+
+// Kind is what a name of the certs directory leads to.
+type Kind string
+
+// The kinds of a name.
+const (
+	Ours       Kind = "ours"       // the link that a deploy makes, to a file
+	Plain      Kind = "plain"      // a file
+	Link       Kind = "link"       // somebody's link, to a file of the directory
+	Missing    Kind = "missing"    // nothing has that name
+	Dangling   Kind = "dangling"   // a link to nothing
+	Outward    Kind = "outward"    // a link that leaves the directory, and so leads nowhere in the container
+	Unreadable Kind = "unreadable" // it cannot be told
+)
+
+// Loads tells whether the front finds a file under that name.
+func (f File) Loads() bool { return f.Kind == Ours || f.Kind == Plain || f.Kind == Link }
+
+// Lineage is where renewed certificates come from.
+type Lineage struct {
+	Path  string
+	Chain []*x509.Certificate
+	Err   error
+	Gone  bool // Err is that it does not exist
+	// Last: the last deploy came from it.
+	Last bool
+	// Certbot: it has a renewal configuration of certbot's beside it, and
+	// Hooked: that, or what goes for all lineages, calls mailu-hook.
+	Certbot, Hooked bool
+}
+
+// Schedule is what this host's files tell about who runs certbot and sync.
+type Schedule struct {
+	Certbot Timer
+	Sync    Timer
+	Renew   Timer // mailu-hook renew
+	// CertbotFailed is the line of certbot's log that says so, of its last run.
+	CertbotFailed string
+}
+
+// Timer is a periodic run of something.
+type Timer struct {
+	By   string    // what runs it: a unit or a file; "" when nothing does
+	Last time.Time // when a systemd timer last fired; zero: not known
+}
+
+// Sum is the SHA-256 of a certificate in lower-case hex.
+func Sum(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Leaf is the first certificate of a chain, nil of an empty one.
+func Leaf(chain []*x509.Certificate) *x509.Certificate {
+	if len(chain) == 0 {
+		return nil
+	}
+	return chain[0]
+}
+
+// Newest is the lineage with the leaf that was issued last, nil if none could
+// be read.
+func (f *Front) Newest() *Lineage {
+	var newest *Lineage
+	for i := range f.Lineages {
+		l := &f.Lineages[i]
+		if len(l.Chain) > 0 && (newest == nil || l.Chain[0].NotBefore.After(newest.Chain[0].NotBefore)) {
+			newest = l
+		}
+	}
+	return newest
+}
+
+// Relation is how what a port shows compares with what is installed.
+type Relation string
+
+// The relations.
+const (
+	Same  Relation = "same"
+	Older Relation = "older" // issued before what is installed, for the same main name
+	Other Relation = "other" // anything else
+	None  Relation = "none"  // it completed no handshake
+	// Uncompared: what is installed could not be seen.
+	Uncompared Relation = "unknown"
+)
+
+// Shows compares an endpoint with the installed leaf.
+func (f *Front) Shows(e front.Endpoint) Relation {
+	installed, served := Leaf(f.Directory.Chain), Leaf(e.Chain)
+	switch {
+	case served == nil:
+		return None
+	case installed == nil || !f.readsDirectory():
+		return Uncompared
+	case served.Equal(installed):
+		return Same
+	case served.NotBefore.Before(installed.NotBefore) && len(hook.Missing(served, f.main())) == 0:
+		return Older
+	}
+	return Other
+}
+
+func (f *Front) main() []string { return f.Hostnames[:min(1, len(f.Hostnames))] }

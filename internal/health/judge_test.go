@@ -1,0 +1,271 @@
+package health
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/say"
+)
+
+func TestHealthyHostGivesNoFinding(t *testing.T) {
+	s := newScene(t)
+	assert.Empty(t, Judge(s.Look, thresholds))
+	assert.Equal(t, OK, Worst(nil))
+}
+
+func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
+	for code, c := range map[Code]struct {
+		spoil    func(*scene)
+		severity Severity
+		text     string
+	}{
+		FrontStopped:    {func(s *scene) { s.stop("exited") }, Critical, "the front mailu-front-1 is not running (exited)"},
+		FrontPaused:     {func(s *scene) { s.stop("paused") }, Critical, "the front mailu-front-1 is paused: it answers nobody"},
+		FrontRestarting: {func(s *scene) { s.stop("restarting") }, Critical, "the front mailu-front-1 is restarting over and over"},
+		FrontMissing: {func(s *scene) { s.stop(""); s.NoFront = say.Hint(errors.New("no front container found"), "look") },
+			Critical, "no front container found"},
+		EngineUnseen: {func(s *scene) {
+			s.f.State, s.f.Inside, s.EngineDown, s.NoFront = "", nil, true, say.Hint(errors.New("the Docker engine cannot be asked"), "look")
+		}, Unknown, "the Docker engine cannot be asked"},
+		FrontUnhealthy: {func(s *scene) { s.f.Health = "unhealthy" }, Warning, "Docker holds the front mailu-front-1 to be unhealthy"},
+		NotMailu: {func(s *scene) {
+			s.f.Flavor, s.f.Unsuitable = "", say.Hint(errors.New("mailu-front-1: it has no TLS_FLAVOR"), "name another")
+		},
+			Critical, "it has no TLS_FLAVOR"},
+		CertsMount: {func(s *scene) {
+			s.f.Unsuitable = say.Hint(errors.New("/certs/cert.pem is mounted as a single file"), "mount")
+		},
+			Warning, "mounted as a single file"},
+		InsideUnseen: {func(s *scene) { s.f.Inside, s.f.InsideErr = nil, errors.New("ps: no") }, Unknown, "what runs in mailu-front-1 cannot be seen: ps: no"},
+		NginxDown:    {func(s *scene) { s.f.Inside.Daemons[0].Runs = false; s.refuse(errClosed) }, Critical, "nginx does not run in mailu-front-1"},
+		DovecotDown: {func(s *scene) {
+			s.f.Inside.Daemons[1] = Daemon{Name: "dovecot", Pid: "unseen"}
+			s.refuse(errClosed, dovecot...)
+		},
+			Critical, "dovecot does not run in mailu-front-1, so ports 465, 993, 995 and 4190 are closed"},
+		PidFileLost: {func(s *scene) { s.f.Inside.Daemons[0].Pid = "lost" }, Warning, "/run/nginx.pid in mailu-front-1: lost or wrong"},
+		FrontTLSOff: {func(s *scene) { s.refuse(errClosed, 443); s.refuse(errPlain, 25) }, Critical, "TLS is off in mailu-front-1"},
+		PortSilent:  {func(s *scene) { s.refuse(errHangs, 993) }, Critical, "port 993 of mailu-front-1: no TLS: 993 (imaps): no answer within 3s"},
+		PortsUnseen: {func(s *scene) { s.refuse(errHangs) }, Unknown, "none of the ports of mailu-front-1 could be asked: 25 (smtp): no answer within 3s"},
+		PairMismatch: {func(s *scene) { s.serve(s.older(), nginx...); s.refuse(errPlain, dovecot...) },
+			Critical, "cert.pem and key.pem in /mailu/certs seem not to belong together"},
+		OutOfStep: {func(s *scene) { s.serve(s.older(), dovecot...) },
+			Warning, "mailu-front-1 is out of step: nginx shows the installed certificate (25 and 443), dovecot shows an older one (465, 993, 995 and 4190)"},
+		NotServed: {func(s *scene) { s.serve(s.older()) }, Warning, "mailu-front-1 shows the certificate issued on "},
+		CertExpired: {func(s *scene) { s.everywhere(s.issue(mint.Leaf{NotAfter: s.now.Add(-day24)})) },
+			Critical, "the installed certificate, which every port shows, expired on "},
+		CertNotYetValid: {func(s *scene) { s.everywhere(s.issue(mint.Leaf{NotBefore: s.now.Add(time.Hour)})) }, Critical, "is yet to come: a clock is wrong"},
+		NamesMissing: {func(s *scene) { s.everywhere(s.issue(mint.Leaf{Names: []string{"mail.example.com"}})) },
+			Warning, "does not cover imap.example.com (it covers mail.example.com)"},
+		HostnamesUnknown: {func(s *scene) { s.f.Hostnames = nil }, Unknown, "no hostname of the mail server is known"},
+		ChainIncomplete:  {func(s *scene) { s.everywhere(s.f.Directory.Chain[:1]) }, Critical, `stands alone: its issuer "CN=mint intermediate" is not sent with it`},
+		ChainUntrusted:   {func(s *scene) { s.Roots = x509.NewCertPool() }, Critical, `is trusted by nobody: its chain ends at "CN=mint root"`},
+		RootsUnseen:      {func(s *scene) { s.Roots, s.RootsErr = nil, errors.New("no roots") }, Unknown, "whether clients trust the chain cannot be told: no roots"},
+		CertsDirUnseen:   {func(s *scene) { s.f.Directory = Directory{Path: "/mailu/certs", Err: fs.ErrPermission} }, Unknown, "the certs directory cannot be looked at"},
+		InstalledUnseen: {func(s *scene) { s.f.Directory.Chain, s.f.Directory.ChainErr = nil, fs.ErrPermission },
+			Unknown, "the installed certificate cannot be read"},
+		FileMissing:  {func(s *scene) { s.f.Directory.Key.Kind = Missing }, Critical, "there is no key.pem in /mailu/certs: when the front starts again, TLS is off"},
+		LinkDangling: {func(s *scene) { s.f.Directory.Key = File{"key.pem", Dangling, "gone.pem", nil} }, Critical, "key.pem in /mailu/certs leads to gone.pem, which does not exist"},
+		LinkOutward:  {func(s *scene) { s.f.Directory.Key = File{"key.pem", Outward, "/etc/x.pem", nil} }, Critical, "key.pem in /mailu/certs leads to /etc/x.pem, which is outside"},
+		CertDamaged: {func(s *scene) { s.f.Directory.Chain, s.f.Directory.ChainErr = nil, errors.New("no certificate in it") },
+			Critical, "cert.pem in /mailu/certs holds no certificate: no certificate in it"},
+		LinksReplaced: {func(s *scene) { s.f.Directory.Cert.Kind = Plain }, Warning, "somebody replaced mailu-hook's links"},
+		NotAdopted: {func(s *scene) {
+			s.f.Directory.Used, s.f.Directory.Cert.Kind, s.f.Directory.Key.Kind = false, Plain, Link
+		},
+			Warning, "was not installed by mailu-hook, which never deployed here yet"},
+		StateUnseen:  {func(s *scene) { s.f.MemoryErr = fmt.Errorf("opening: %w", fs.ErrPermission) }, Unknown, "whether a deploy is unfinished cannot be seen"},
+		StateDamaged: {func(s *scene) { s.f.MemoryErr = errors.New("state.json: damaged") }, Warning, "what earlier deploys remembered cannot be read: state.json: damaged"},
+		DeployPending: {func(s *scene) { s.f.Memory.Pending = &hook.Pending{Since: s.now, Reason: "nginx objects", Next: s.now} },
+			Warning, "a deploy is unfinished since "},
+		DeployFailed: {func(s *scene) {
+			s.f.Memory.Last.Outcome, s.f.Memory.Last.Error, s.f.Memory.Pending = hook.RollbackFailed, "port 993", &hook.Pending{}
+		}, Critical, "failed, and so did putting the old pair back: port 993"},
+		LineageNewer: {func(s *scene) { s.f.Lineages[0].Chain = s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)}) },
+			Warning, "/live/mail was renewed on "},
+		LineageGone: {func(s *scene) {
+			s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: fs.ErrNotExist, Gone: true, Last: true}
+		}, Warning, "the lineage /live/mail, where the installed certificate came from, does not exist any more"},
+		LineageUnseen:  {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: fs.ErrPermission} }, Unknown, "the lineage cannot be read"},
+		LineageDamaged: {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: errors.New("no PEM")} }, Warning, "the lineage /live/mail holds no certificate: no PEM"},
+		TLSAMismatch: {func(s *scene) {
+			s.f.DANE = []DANE{{"mail.example.com", DANEMatch, ""}, {"imap.example.com", DANEInsecure, ""}, {"mx.example.com", DANEMismatch, "3 1 1 of an old key"}}
+		}, Critical, "no TLSA record of mx.example.com matches what port 25 shows, so that mail servers with DANE do not deliver: 3 1 1 of an old key"},
+		TLSAUnseen: {func(s *scene) { s.f.DANE = []DANE{{"mx.example.com", DANEUnchecked, "SERVFAIL"}} },
+			Unknown, "the TLSA records of mx.example.com could not be checked: SERVFAIL"},
+		ClockSkew: {func(s *scene) { s.Engine.Ahead = -2 * time.Minute }, Warning, "the clock of the Docker engine and the one of this host differ by 2m0s"},
+		CertbotTimerMissing: {func(s *scene) { s.Schedule.Certbot = Timer{} },
+			Warning, "nothing on this host runs certbot renew from time to time: no certificate is renewed"},
+		CertbotTimerIdle: {func(s *scene) { s.Schedule.Certbot.Last = s.now.Add(-4 * day24) }, Warning, "certbot.timer should run certbot renew, and has not since "},
+		CertbotFailing:   {func(s *scene) { s.Schedule.CertbotFailed = "1 renew failure(s)" }, Warning, `certbot's last run failed: "1 renew failure(s)"`},
+		SyncTimerMissing: {func(s *scene) { s.Schedule.Sync = Timer{} }, Warning, "nothing on this host runs mailu-hook sync from time to time"},
+		SyncTimerIdle:    {func(s *scene) { s.Schedule.Sync.Last = s.now.Add(-4 * day24) }, Warning, "mailu-hook-sync.timer should run mailu-hook sync, and has not since "},
+		RenewTimerMissing: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew = Timer{} }, Warning,
+			"nothing on this host runs mailu-hook renew from time to time: no certificate is renewed"},
+		RenewTimerIdle: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew.Last = s.now.Add(-4 * day24) }, Warning,
+			"mailu-hook-renew.timer should run mailu-hook renew, and has not since "},
+		RenewFailing: {func(s *scene) { s.f.Planned = &Renewal{Failures: 3, Failure: "rateLimited"} }, Warning,
+			"mailu-hook renew has failed 3 times in a row: rateLimited"},
+	} {
+		t.Run(string(code), func(t *testing.T) {
+			s := newScene(t)
+			c.spoil(s)
+			findings := Judge(s.Look, thresholds)
+			require.Len(t, findings, 1, "%+v", findings)
+			f := findings[0]
+			assert.Equal(t, code, f.Code)
+			assert.Equal(t, c.severity, f.Severity, f.Text)
+			assert.Contains(t, f.Text, c.text)
+			assert.NotEmpty(t, f.Remedy)
+			assert.Contains(t, Codes, code)
+			assert.Empty(t, Judge(s.Look, Options{Warn: DefaultWarn, Crit: DefaultCrit, Ignore: []Code{code}}), "it can be ignored")
+		})
+	}
+}
+
+func TestFlavorCountsByWhatIsServed(t *testing.T) {
+	for flavor, want := range map[string]Severity{"letsencrypt": Warning, "mail-letsencrypt": Warning, "notls": Critical, "certs": Critical} {
+		s := newScene(t)
+		s.f.Flavor = flavor
+		s.f.Unsuitable = s.f.CheckFlavor()
+		s.f.Directory.Cert.Kind, s.f.Directory.Chain = Missing, s.older() // it does not read that
+		findings := Judge(s.Look, thresholds)
+		require.Len(t, findings, 1, "%s: %+v", flavor, findings)
+		assert.Equal(t, TLSFlavor, findings[0].Code)
+		assert.Equal(t, want, findings[0].Severity, flavor)
+		assert.Equal(t, Uncompared, s.f.Shows(s.f.Endpoints[0]), "with what it does not read")
+	}
+}
+
+func TestExpiryIsJudgedByFractionOrDays(t *testing.T) {
+	leaf := func(life, left time.Duration) mint.Leaf {
+		now := time.Now()
+		return mint.Leaf{NotBefore: now.Add(left - life), NotAfter: now.Add(left + time.Minute)}
+	}
+	days := func(warn, crit int) Options {
+		return Options{Warn: Threshold{Left: time.Duration(warn) * day24}, Crit: Threshold{Left: time.Duration(crit) * day24}}
+	}
+	for _, c := range []struct {
+		leaf mint.Leaf
+		o    Options
+		want Severity
+	}{
+		{leaf(90*day24, 23*day24), thresholds, OK},
+		{leaf(90*day24, 22*day24), thresholds, Warning},
+		{leaf(90*day24, 12*day24), thresholds, Warning},
+		{leaf(90*day24, 11*day24), thresholds, Critical},
+		{leaf(6*day24, 37*time.Hour), thresholds, OK},
+		{leaf(6*day24, 35*time.Hour), thresholds, Warning},
+		{leaf(6*day24, 17*time.Hour), thresholds, Critical},
+		{leaf(90*day24, 22*day24), days(20, 7), OK},
+		{leaf(90*day24, 19*day24), days(20, 7), Warning},
+		{leaf(90*day24, 6*day24), days(20, 7), Critical},
+		{leaf(90*day24, time.Hour), Options{}, OK},
+	} {
+		s := newScene(t)
+		s.everywhere(s.issue(c.leaf))
+		assert.Equal(t, c.want, Worst(Judge(s.Look, c.o)), "%+v with %s and %s", c.leaf, c.o.Warn, c.o.Crit)
+	}
+}
+
+func TestUnseenIsWorseThanAWarningAndBetterThanCritical(t *testing.T) {
+	s := newScene(t)
+	s.f.Health = "unhealthy"
+	s.f.MemoryErr = fs.ErrPermission
+	findings := Judge(s.Look, thresholds)
+	assert.Equal(t, []Code{StateUnseen, FrontUnhealthy}, []Code{findings[0].Code, findings[1].Code})
+	assert.Equal(t, Unknown, Worst(findings))
+	s.refuse(errHangs, 993)
+	findings = Judge(s.Look, thresholds)
+	assert.Equal(t, PortSilent, findings[0].Code, "the worst first")
+	assert.Equal(t, Critical, Worst(findings))
+}
+
+func TestMissingMainNameIsCritical(t *testing.T) {
+	s := newScene(t)
+	s.everywhere(s.issue(mint.Leaf{Names: []string{"imap.example.com"}}))
+	findings := Judge(s.Look, thresholds)
+	require.Len(t, findings, 1)
+	assert.Equal(t, Critical, findings[0].Severity)
+}
+
+func TestSentencesNameTheFrontWhereThereAreSeveral(t *testing.T) {
+	s := newScene(t)
+	other := *s.f
+	other.Facts.Container = "other-front-1"
+	other.Directory.Key = File{"key.pem", Dangling, "gone.pem", nil}
+	s.Fronts = append(s.Fronts, other)
+	findings := Judge(s.Look, thresholds)
+	require.Len(t, findings, 1)
+	assert.Equal(t, "other-front-1", findings[0].Front)
+	assert.Contains(t, findings[0].Text, "other-front-1: key.pem in ")
+}
+
+func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
+	s := newScene(t)
+	newer := s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)})
+	s.f.Lineages[0].Chain = newer
+	s.f.Memory.Held = Sum(newer[0])
+	assert.Empty(t, Judge(s.Look, thresholds), "a person rolled back from it")
+	s.f.Memory.Held = ""
+	s.f.Memory.Pending = &hook.Pending{}
+	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")
+}
+
+func TestCertificatesOfOtherSitesAreNeitherOlderNorNewerOnes(t *testing.T) {
+	s := newScene(t)
+	web := func(age time.Duration) []*x509.Certificate {
+		return s.issue(mint.Leaf{Names: []string{"www.example.com"}, NotBefore: s.now.Add(-age)})
+	}
+	s.f.Lineages = append(s.f.Lineages, Lineage{Path: "/live/www", Chain: web(time.Minute)})
+	assert.Empty(t, Judge(s.Look, thresholds), "a lineage that was named by mistake is not to be deployed")
+	s.serve(web(30*day24), 443)
+	assert.Equal(t, Other, s.f.Shows(s.f.Endpoints[1]))
+	s.serve(s.older(), 443)
+	assert.Equal(t, Older, s.f.Shows(s.f.Endpoints[1]))
+}
+
+func TestClosedPortsOfAFrontThatNobodySawAreNoProof(t *testing.T) {
+	s := newScene(t)
+	s.f.State, s.f.Inside, s.EngineDown, s.NoFront = "", nil, true, errors.New("no engine")
+	s.refuse(errClosed)
+	assert.ElementsMatch(t, []Code{EngineUnseen, PortsUnseen}, codesOf(Judge(s.Look, thresholds)))
+	s = newScene(t)
+	s.refuse(errClosed)
+	assert.Equal(t, []Code{PortSilent}, codesOf(Judge(s.Look, thresholds)), "one that runs has closed them")
+}
+
+func TestMailu20MissesNoDovecot(t *testing.T) {
+	s := newScene(t)
+	s.f.Inside.NginxOnly, s.f.Inside.Daemons[1] = true, Daemon{Name: "dovecot", Pid: "unseen"}
+	assert.Empty(t, Judge(s.Look, thresholds))
+}
+
+func TestHookIsMissedOnlyWhereNoTimerDoesItsWork(t *testing.T) {
+	s := newScene(t)
+	s.f.Lineages[0].Hooked = false
+	assert.Empty(t, Judge(s.Look, thresholds))
+	s.Schedule.Sync = Timer{}
+	assert.ElementsMatch(t, []Code{SyncTimerMissing, CertbotHookMissing}, codesOf(Judge(s.Look, thresholds)))
+}
+
+func TestPidFilesAreNotMissedWhileTheFrontWritesItsConfiguration(t *testing.T) {
+	s := newScene(t)
+	s.f.Inside.Daemons[0].Pid, s.f.Inside.Configuring = "lost", true
+	assert.Empty(t, Judge(s.Look, thresholds))
+}
+
+func TestClockThatWasSetBackIsNoticedByTheLastDeploy(t *testing.T) {
+	s := newScene(t)
+	s.f.Memory.Last.At = s.now.Add(time.Hour)
+	assert.Equal(t, []Code{ClockSkew}, codesOf(Judge(s.Look, thresholds)))
+}

@@ -1,0 +1,194 @@
+package health
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailu-hook/internal/front"
+)
+
+// ports judges what the ports show: whether they speak TLS, and whether that is
+// what is installed.
+func (j *judgement) ports(f *Front) {
+	if f.Endpoints == nil || f.Flavor == "notls" {
+		return
+	}
+	var silent, answering []front.Endpoint
+	for _, e := range f.Endpoints {
+		if e.Answers() {
+			answering = append(answering, e)
+		} else {
+			silent = append(silent, e)
+		}
+	}
+	switch {
+	case f.tlsOff():
+		j.tlsOff(f)
+	case len(answering) == 0:
+		j.noneAnswers(f)
+	case len(silent) > 0:
+		j.someSilent(f, silent, answering)
+	}
+	if len(answering) > 0 && f.readsDirectory() && !j.found(PairMismatch) && !j.found(FrontTLSOff) {
+		j.compare(f, answering)
+	}
+}
+
+// tlsOff tells whether nginx has been configured without TLS: Mailu's config.py
+// does that when it finds a certificate file missing. Then 443 is closed, and 25
+// does without STARTTLS; dovecot may have what it loaded before.
+func (f *Front) tlsOff() bool {
+	off := false
+	for _, e := range f.Endpoints {
+		switch e.Number {
+		case 25:
+			off = errors.Is(e.Err, front.ErrWithout)
+		case 443:
+			if !errors.Is(e.Err, front.ErrClosed) {
+				return false
+			}
+		}
+	}
+	return off
+}
+
+func (j *judgement) tlsOff(f *Front) {
+	remedy := "install a certificate: mailu-hook install --lineage DIR"
+	if f.Directory.Cert.Loads() && f.Directory.Key.Loads() {
+		remedy = "mailu-hook sync --now; if 443 stays closed, docker restart " + f.Container
+	}
+	j.find(Critical, FrontTLSOff, remedy,
+		"TLS is off in %s: 443 is closed and 25 offers no STARTTLS, because a certificate file was missing when the front configured itself", f.name())
+}
+
+// noneAnswers tells a front whose ports are closed from one that is out of reach.
+func (j *judgement) noneAnswers(f *Front) {
+	closed := !slices.ContainsFunc(f.Endpoints, func(e front.Endpoint) bool { return !errors.Is(e.Err, front.ErrClosed) })
+	first := f.Endpoints[0]
+	switch {
+	case j.found(NginxDown):
+	case closed && f.Runs():
+		j.find(Critical, PortSilent, "docker logs "+f.Container+" tells why; a front that has just started needs some seconds", "no port of %s is open", f.name())
+	default:
+		j.find(Unknown, PortsUnseen, "run mailu-hook where the ports can be reached; a firewall may be in the way",
+			"none of the ports of %s could be asked: %d (%s): %v", f.name(), first.Number, first.Protocol, first.Err)
+	}
+}
+
+// someSilent: dovecot, given a key of another certificate, drops TLS on all of
+// its ports at once and keeps them open, while nginx keeps its old
+// configuration. Nothing else looks like that.
+func (j *judgement) someSilent(f *Front, silent, answering []front.Endpoint) {
+	if j.found(DovecotDown) {
+		silent = slices.DeleteFunc(silent, func(e front.Endpoint) bool { return f.Daemon(e.Number) == "dovecot" })
+	}
+	if len(silent) == 0 {
+		return
+	}
+	dovecotOpen := !slices.ContainsFunc(silent, func(e front.Endpoint) bool {
+		return f.Daemon(e.Number) != "dovecot" || errors.Is(e.Err, front.ErrClosed)
+	})
+	nginxOld := !slices.ContainsFunc(answering, func(e front.Endpoint) bool {
+		return f.Daemon(e.Number) != "nginx" || f.Shows(e) == Same || f.Shows(e) == Uncompared
+	})
+	if dovecotOpen && nginxOld {
+		j.find(Critical, PairMismatch, "mailu-hook sync --now, or install --lineage DIR: it switches both files at once",
+			"%s and %s in %s seem not to belong together: dovecot speaks no TLS on any port, and nginx keeps an earlier certificate", f.CertName, f.KeyName, f.Directory.Path)
+		return
+	}
+	first := silent[0]
+	var ports []int
+	for _, e := range silent {
+		ports = append(ports, e.Number)
+	}
+	j.find(Critical, PortSilent, "docker logs "+f.Container+" tells why; mailu-hook sync --now reloads the daemons",
+		"%s of %s: no TLS: %d (%s): %v", portList(ports), f.name(), first.Number, first.Protocol, first.Err)
+}
+
+// compare holds the ports against one another and against what is installed.
+func (j *judgement) compare(f *Front, answering []front.Endpoint) {
+	stray := slices.ContainsFunc(answering, func(e front.Endpoint) bool { return f.Shows(e) != Same && f.Shows(e) != Uncompared })
+	first := answering[0]
+	if slices.ContainsFunc(answering, func(e front.Endpoint) bool { return e.Leaf != first.Leaf }) {
+		j.find(Warning, OutOfStep, "docker exec "+f.Container+" nginx -t, and doveconf -n, tell which configuration is broken; then mailu-hook sync --now",
+			"%s is out of step: %s", f.name(), f.groups(answering))
+		return
+	}
+	if stray {
+		j.find(Warning, NotServed, "mailu-hook sync --now",
+			"%s shows the certificate issued on %s, not the installed one of %s", f.name(), day(first.Chain[0].NotBefore), day(f.Directory.Chain[0].NotBefore))
+	}
+}
+
+// groups describes which daemon shows what: "nginx shows 3076aa61, dovecot …".
+func (f *Front) groups(answering []front.Endpoint) string {
+	type group struct {
+		leaf  string
+		e     front.Endpoint
+		ports []int
+	}
+	var groups []group
+	for _, e := range answering {
+		i := slices.IndexFunc(groups, func(g group) bool { return g.leaf == e.Leaf && f.Daemon(g.e.Number) == f.Daemon(e.Number) })
+		if i < 0 {
+			i, groups = len(groups), append(groups, group{leaf: e.Leaf, e: e})
+		}
+		groups[i].ports = append(groups[i].ports, e.Number)
+	}
+	var parts []string
+	for _, g := range groups {
+		what := map[Relation]string{Same: "the installed certificate", Older: "an older one"}[f.Shows(g.e)]
+		if what == "" {
+			what = fmt.Sprintf("%.8s", g.leaf)
+		}
+		parts = append(parts, fmt.Sprintf("%s shows %s (%s)", f.Daemon(g.e.Number), what, numbers(g.ports)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// name is how sentences call the front.
+func (f *Front) name() string {
+	if f.Container == "" {
+		return "the front"
+	}
+	return f.Container
+}
+
+func (f *Front) portsOf(daemon string) []int {
+	var ports []int
+	for _, p := range f.Ports {
+		if f.Daemon(p.Number) == daemon {
+			ports = append(ports, p.Number)
+		}
+	}
+	return ports
+}
+
+func numbers(ports []int) string {
+	var texts []string
+	for _, p := range ports {
+		texts = append(texts, strconv.Itoa(p))
+	}
+	return list(texts)
+}
+
+func portList(ports []int) string {
+	if len(ports) == 1 {
+		return "port " + numbers(ports)
+	}
+	return "ports " + numbers(ports)
+}
+
+// list joins as a sentence does: "a, b and c".
+func list(items []string) string {
+	if n := len(items); n > 1 {
+		return strings.Join(items[:n-1], ", ") + " and " + items[n-1]
+	}
+	return strings.Join(items, "")
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

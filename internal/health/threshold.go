@@ -1,0 +1,74 @@
+package health
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Threshold is how little of a certificate's life may be left: a fraction of
+// its lifetime, or a time. Certificates live shorter and shorter (6 to 90 days,
+// as their CA likes), so that only a fraction fits them all.
+type Threshold struct {
+	Fraction float64
+	Left     time.Duration // instead of Fraction, if not zero
+}
+
+// The defaults: certbot renews at a third of the lifetime, so that a quarter is
+// late and an eighth is alarming.
+var (
+	DefaultWarn = Threshold{Fraction: 0.25}
+	DefaultCrit = Threshold{Fraction: 0.125}
+)
+
+// ParseThreshold reads days ("20", "20d", "1.5d") or a fraction ("0.25",
+// "25%"). A bare number below 1 is a fraction.
+func ParseThreshold(text string) (Threshold, error) {
+	number, percent := strings.CutSuffix(text, "%")
+	number, days := strings.CutSuffix(number, "d")
+	value, err := strconv.ParseFloat(number, 64)
+	switch {
+	case err != nil || math.IsNaN(value) || value < 0 || percent && days:
+		return Threshold{}, fmt.Errorf("%q is neither days (20d) nor a fraction of the lifetime (25%%)", text)
+	case percent && value > 100:
+		return Threshold{}, errors.New("more than 100% of a lifetime is never left")
+	case percent:
+		return Threshold{Fraction: value / 100}, nil
+	case days || value >= 1:
+		const longest = 36500 // days
+		return Threshold{Left: time.Duration(min(value, longest) * float64(24*time.Hour))}, nil
+	}
+	return Threshold{Fraction: value}, nil
+}
+
+func (t Threshold) String() string {
+	if t.Left != 0 {
+		return strconv.FormatFloat(t.Left.Hours()/24, 'g', 4, 64) + "d"
+	}
+	return strconv.FormatFloat(t.Fraction*100, 'g', 4, 64) + "%"
+}
+
+// Of is the time that must be left of c.
+func (t Threshold) Of(c *x509.Certificate) time.Duration {
+	if t.Left != 0 {
+		return t.Left
+	}
+	return time.Duration(t.Fraction * float64(Lifetime(c)))
+}
+
+// Lifetime is how long c is valid in all.
+func Lifetime(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
+
+// FractionLeft is what is left of c's lifetime: 1 before it begins, negative
+// once it has expired.
+func FractionLeft(c *x509.Certificate, now time.Time) float64 {
+	life := Lifetime(c)
+	if life <= 0 {
+		return 0
+	}
+	return min(1, float64(c.NotAfter.Sub(now))/float64(life))
+}

@@ -1,0 +1,179 @@
+// Package survey looks at what this host's files tell about certificates and
+// their renewal: the certs directory, lineages, timers. It changes nothing, and
+// never opens a private key, so that it may run as a user who could not.
+package survey
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"mailu-hook/internal/front"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/say"
+)
+
+const (
+	homeName   = ".mailu-hook" // what a deploy leaves in the certs directory (hook/store.go)
+	ours       = homeName + "/live/"
+	mountPoint = "/certs/" // where the front sees the directory
+	maxFile    = 1 << 20
+	maxLinks   = 40 // as Linux has it
+)
+
+// Directory looks at the certs directory of a front.
+func Directory(facts front.Facts) health.Directory {
+	d := health.Directory{Path: facts.CertsDir}
+	for _, name := range []string{facts.CertName, facts.KeyName} {
+		if !front.PlainName(name) {
+			d.Err = fmt.Errorf("the front reads %s, which is not a file of %s itself", say.Foreign(name), d.Path)
+			return d
+		}
+	}
+	root, err := os.OpenRoot(d.Path)
+	if err != nil {
+		d.Err = err
+		return d
+	}
+	defer root.Close()
+	_, err = root.Lstat(homeName)
+	d.Used = err == nil
+	d.Cert, d.Key = lookAt(root, facts.CertName, "cert.pem"), lookAt(root, facts.KeyName, "key.pem")
+	if d.Cert.Loads() {
+		d.Chain, d.ChainErr = chainIn(root, facts.CertName)
+	}
+	return d
+}
+
+// lookAt tells what a name leads to, as the front would see it: an absolute link
+// into its /certs leads into the directory, and any other out of it. It follows
+// the links of the name itself; those of the directories on the way are
+// [os.Root]'s business, which lets none out either.
+func lookAt(root *os.Root, name, file string) health.File {
+	f := health.File{Name: name, Kind: health.Plain}
+	at := name
+	for range maxLinks {
+		info, err := root.Lstat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && at == name:
+			f.Kind = health.Missing
+		case errors.Is(err, fs.ErrNotExist):
+			f.Kind = health.Dangling
+		case errors.Is(err, fs.ErrPermission), err != nil && at == name:
+			f.Kind, f.Err = health.Unreadable, err
+		case err != nil: // os.Root has no name for its error on a path that escapes
+			f.Kind = health.Outward
+		case info.Mode()&fs.ModeSymlink == 0:
+			return f
+		default:
+			if at, err = step(root, at, &f); err == nil {
+				if f.Target == ours+file {
+					f.Kind = health.Ours
+				}
+				continue
+			}
+			f.Kind = health.Outward
+		}
+		return f
+	}
+	f.Kind = health.Dangling // in a circle
+	return f
+}
+
+var errOutward = errors.New("leads out of the directory")
+
+// step follows one link.
+func step(root *os.Root, at string, f *health.File) (string, error) {
+	target, err := root.Readlink(at)
+	if err != nil {
+		return "", err
+	}
+	if f.Target == "" {
+		f.Target, f.Kind = target, health.Link
+	}
+	if inside, ok := strings.CutPrefix(path.Clean(target), mountPoint); ok {
+		return inside, nil
+	}
+	next := path.Join(path.Dir(at), target)
+	if path.IsAbs(target) || next == ".." || strings.HasPrefix(next, "../") {
+		return "", errOutward
+	}
+	return next, nil
+}
+
+// chainIn reads the certificates of a file in the directory.
+func chainIn(root *os.Root, name string) ([]*x509.Certificate, error) {
+	at := name
+	for range maxLinks { // absolute links into /certs are the container's, not os.Root's
+		info, err := root.Lstat(at)
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			break
+		}
+		if at, err = step(root, at, &health.File{}); err != nil {
+			return nil, err
+		}
+	}
+	f, err := root.OpenFile(at, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return readChain(f)
+}
+
+// Lineage reads the chain of certbot's live directory dir.
+func Lineage(dir string) health.Lineage {
+	l := health.Lineage{Path: filepath.Clean(dir)}
+	var f *os.File
+	if f, l.Err = os.OpenFile(filepath.Join(l.Path, "fullchain.pem"), os.O_RDONLY|syscall.O_NONBLOCK, 0); l.Err == nil {
+		l.Chain, l.Err = readChain(f)
+	}
+	l.Gone = errors.Is(l.Err, fs.ErrNotExist)
+	return l
+}
+
+// readChain reads the certificates of a regular file of sane size, and closes
+// it. Other blocks are passed over and not decoded further, be they a key.
+func readChain(f *os.File) ([]*x509.Certificate, error) {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, errors.New("not a regular file of sane size")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return nil, err
+	}
+	var chain []*x509.Certificate
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d cannot be parsed: %w", len(chain)+1, err)
+		}
+		chain = append(chain, c)
+	}
+	if chain == nil {
+		return nil, errors.New("no certificate in it")
+	}
+	return chain, nil
+}

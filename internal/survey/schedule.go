@@ -1,0 +1,130 @@
+package survey
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mailu-hook/internal/health"
+)
+
+// Host is the file system that is looked at; its zero value is this host's own.
+type Host struct{ Root string }
+
+func (h Host) path(name string) string { return filepath.Join("/", h.Root, name) }
+
+// Schedule finds out who runs certbot and mailu-hook sync, from the files by
+// which that is arranged: no other program is asked, and none need be allowed
+// to. What cannot be read counts as not there.
+func (h Host) Schedule() health.Schedule {
+	return health.Schedule{
+		Certbot:       h.timer([]string{"certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"}, "certbot", "renew"),
+		Sync:          h.timer([]string{"mailu-hook-sync.timer"}, "mailu-hook", "sync"),
+		Renew:         h.timer([]string{"mailu-hook-renew.timer"}, "mailu-hook renew", ""),
+		CertbotFailed: h.certbotFailure(),
+	}
+}
+
+// timer is the first of units that is enabled, else the first crontab that runs
+// program with word. Debian's own crontab for certbot leaves the work to systemd
+// where that runs, and says so by naming /run/systemd/system.
+func (h Host) timer(units []string, program, word string) health.Timer {
+	_, err := os.Stat(h.path("/run/systemd/system"))
+	systemd := err == nil
+	for _, unit := range units {
+		if !systemd || !h.enabled(unit) {
+			continue
+		}
+		t := health.Timer{By: unit}
+		if info, err := os.Stat(h.path("/var/lib/systemd/timers/stamp-" + unit)); err == nil { // kept for Persistent=true
+			t.Last = info.ModTime()
+		}
+		return t
+	}
+	for _, file := range h.crontabs() {
+		runs := anyLine(file, func(line string) bool {
+			return !strings.HasPrefix(line, "#") && strings.Contains(line, program) && strings.Contains(line, word) &&
+				!(systemd && strings.Contains(line, "/run/systemd/system"))
+		})
+		if runs {
+			return health.Timer{By: strings.TrimPrefix(file, strings.TrimSuffix(h.path("/"), "/"))}
+		}
+	}
+	return health.Timer{}
+}
+
+func (h Host) enabled(unit string) bool {
+	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+		if _, err := os.Lstat(h.path(filepath.Join(dir, "timers.target.wants", unit))); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (h Host) crontabs() []string {
+	files := []string{h.path("/etc/crontab")}
+	for _, pattern := range []string{"/etc/cron.d/*", "/etc/cron.hourly/*", "/etc/cron.daily/*", "/etc/cron.weekly/*", "/var/spool/cron/crontabs/*", "/var/spool/cron/*", "/etc/crontabs/*"} {
+		found, _ := filepath.Glob(h.path(pattern)) // the patterns are well formed
+		files = append(files, found...)
+	}
+	return files
+}
+
+// certbotFailure is the line of certbot's log that says that its last run failed
+// to renew; each run begins a log of its own.
+func (h Host) certbotFailure() string {
+	failure := ""
+	anyLine(h.path("/var/log/letsencrypt/letsencrypt.log"), func(line string) bool {
+		if strings.Contains(line, "renew failure(s)") {
+			failure = line
+		}
+		return false
+	})
+	return failure
+}
+
+// Certbot completes a lineage by what certbot has noted about it: that it is
+// certbot's, and whether its renewal calls mailu-hook.
+func Certbot(l *health.Lineage) {
+	config := filepath.Dir(filepath.Dir(l.Path)) // of CONFIG/live/NAME
+	renewal := filepath.Join(config, "renewal", filepath.Base(l.Path)+".conf")
+	if _, err := os.Stat(renewal); err != nil {
+		return
+	}
+	l.Certbot = true
+	calls := func(line string) bool { return strings.Contains(line, "mailu-hook") && !strings.HasPrefix(line, "#") }
+	hooks, _ := filepath.Glob(filepath.Join(config, "renewal-hooks", "deploy", "*"))
+	l.Hooked = slices.ContainsFunc(append(hooks, renewal, filepath.Join(config, "cli.ini")), func(file string) bool {
+		return filepath.Base(file) == "mailu-hook" || anyLine(file, calls)
+	})
+}
+
+const maxLines = 1 << 16
+
+// anyLine tells whether a line of a text file is as wanted, without blanks
+// around it.
+func anyLine(file string, wanted func(line string) bool) bool {
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, 16<<20))
+	for range maxLines {
+		if !lines.Scan() {
+			return false
+		}
+		if wanted(strings.TrimSpace(lines.Text())) {
+			return true
+		}
+	}
+	return false
+}

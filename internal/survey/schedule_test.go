@@ -1,0 +1,106 @@
+package survey
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/health"
+)
+
+// hostWith is a file system with these files.
+func hostWith(t *testing.T, files map[string]string) Host {
+	t.Helper()
+	h := Host{Root: t.TempDir()}
+	for name, content := range files {
+		require.NoError(t, os.MkdirAll(filepath.Dir(h.path(name)), 0o755))
+		require.NoError(t, os.WriteFile(h.path(name), []byte(content), 0o644))
+	}
+	return h
+}
+
+const (
+	systemd       = "/run/systemd/system/x"
+	debianCrontab = "# certbot renew\n0 */12 * * * root test -x /usr/bin/certbot -a \\! -d /run/systemd/system && certbot -q renew\n"
+	wants         = "/etc/systemd/system/timers.target.wants/"
+)
+
+func TestTimersAreFoundWhereTheyAreArranged(t *testing.T) {
+	for name, c := range map[string]struct {
+		files         map[string]string
+		certbot, sync string
+	}{
+		"nothing at all":           {nil, "", ""},
+		"systemd timers":           {map[string]string{systemd: "", wants + "certbot.timer": "", wants + "mailu-hook-sync.timer": ""}, "certbot.timer", "mailu-hook-sync.timer"},
+		"the snap's timer":         {map[string]string{systemd: "", wants + "snap.certbot.renew.timer": ""}, "snap.certbot.renew.timer", ""},
+		"timers without systemd":   {map[string]string{wants + "certbot.timer": "", wants + "mailu-hook-sync.timer": ""}, "", ""},
+		"units that nobody wants":  {map[string]string{systemd: "", "/lib/systemd/system/certbot.timer": ""}, "", ""},
+		"Debian's crontab":         {map[string]string{"/etc/cron.d/certbot": debianCrontab}, "/etc/cron.d/certbot", ""},
+		"it steps back of systemd": {map[string]string{systemd: "", "/etc/cron.d/certbot": debianCrontab}, "", ""},
+		"our example": {map[string]string{"/etc/cron.d/mailu-hook": "# sync\n*/15 * * * * root mailu-hook sync >/dev/null\n"},
+			"", "/etc/cron.d/mailu-hook"},
+		"a crontab with comments only": {map[string]string{"/etc/cron.d/mailu-hook": "#*/15 * * * * root mailu-hook sync\n"}, "", ""},
+		"root's own crontab":           {map[string]string{"/var/spool/cron/crontabs/root": "@daily certbot renew -q\n*/5 * * * * mailu-hook sync\n"}, "/var/spool/cron/crontabs/root", "/var/spool/cron/crontabs/root"},
+		"scripts that run daily":       {map[string]string{"/etc/cron.daily/renew": "#!/bin/sh\n/usr/bin/certbot renew\n"}, "/etc/cron.daily/renew", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := hostWith(t, c.files).Schedule()
+			assert.Equal(t, c.certbot, s.Certbot.By)
+			assert.Equal(t, c.sync, s.Sync.By)
+		})
+	}
+}
+
+func TestRenewIsToldFromCertbotThatCallsUs(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		renew string
+	}{
+		"certbot calls us": {map[string]string{"/etc/crontab": "@daily root certbot renew --deploy-hook mailu-hook\n"}, ""},
+		"our example":      {map[string]string{"/etc/cron.d/mailu-hook-renew": "37 4,16 * * * root mailu-hook renew >/dev/null\n"}, "/etc/cron.d/mailu-hook-renew"},
+		"our timer":        {map[string]string{systemd: "", wants + "mailu-hook-renew.timer": ""}, "mailu-hook-renew.timer"},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, c.renew, hostWith(t, c.files).Schedule().Renew.By) })
+	}
+}
+
+func TestTimerThatFiredIsKnownByItsStamp(t *testing.T) {
+	h := hostWith(t, map[string]string{systemd: "", wants + "certbot.timer": "", "/var/lib/systemd/timers/stamp-certbot.timer": ""})
+	at := time.Now().Add(-100 * time.Hour).Truncate(time.Second)
+	require.NoError(t, os.Chtimes(h.path("/var/lib/systemd/timers/stamp-certbot.timer"), at, at))
+	assert.Equal(t, at, h.Schedule().Certbot.Last)
+}
+
+func TestFailureOfCertbotIsReadFromItsLog(t *testing.T) {
+	log := "2026-11-24 03:12:01,123:DEBUG:certbot._internal.main:certbot version: 2.1.0\n"
+	h := hostWith(t, map[string]string{"/var/log/letsencrypt/letsencrypt.log": log})
+	assert.Empty(t, h.Schedule().CertbotFailed)
+	h = hostWith(t, map[string]string{"/var/log/letsencrypt/letsencrypt.log": log + "2026-11-24 03:12:09,123:ERROR:certbot._internal.log:1 renew failure(s), 0 parse failure(s)\n"})
+	assert.Contains(t, h.Schedule().CertbotFailed, "1 renew failure(s), 0 parse failure(s)")
+}
+
+func TestLineageIsCertbotsWhenItHasARenewalConfiguration(t *testing.T) {
+	for name, c := range map[string]struct {
+		files           map[string]string
+		certbot, hooked bool
+	}{
+		"of no certbot":       {nil, false, false},
+		"without a hook":      {map[string]string{"renewal/mail.conf": "renew_hook = reload-web\n# mailu-hook\n"}, true, false},
+		"with a renewal hook": {map[string]string{"renewal/mail.conf": "[renewalparams]\nrenew_hook = mailu-hook --project mailu\n"}, true, true},
+		"with cli.ini":        {map[string]string{"renewal/mail.conf": "", "cli.ini": "deploy-hook = /usr/local/bin/mailu-hook\n"}, true, true},
+		"with a hook file":    {map[string]string{"renewal/mail.conf": "", "renewal-hooks/deploy/mail": "#!/bin/sh\nexec mailu-hook\n"}, true, true},
+		"with the program":    {map[string]string{"renewal/mail.conf": "", "renewal-hooks/deploy/mailu-hook": "\x7fELF"}, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := hostWith(t, c.files)
+			l := health.Lineage{Path: filepath.Join(h.Root, "live", "mail")}
+			Certbot(&l)
+			assert.Equal(t, c.certbot, l.Certbot)
+			assert.Equal(t, c.hooked, l.Hooked)
+		})
+	}
+}

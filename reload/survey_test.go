@@ -1,0 +1,163 @@
+package reload
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/front"
+)
+
+func TestSurveyFindsEveryFrontThatCouldBeMeant(t *testing.T) {
+	second := []change{named("other-front-1"), setLabel(labelProject, "other")}
+	for name, c := range map[string]struct {
+		others [][]change // besides the front of project mailu
+		want   Selector
+		found  string
+	}{
+		"the only one":            {nil, Selector{}, "mailu-front-1"},
+		"two projects":            {[][]change{second}, Selector{}, "mailu-front-1 other-front-1"},
+		"one of them stopped":     {[][]change{append(second, inState("exited"))}, Selector{}, "mailu-front-1 other-front-1"},
+		"one chosen":              {[][]change{second}, Selector{Project: "other"}, "other-front-1"},
+		"one named":               {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1"},
+		"leftover of the project": {[][]change{{named("mailu_front_1"), inState("exited")}}, Selector{}, "mailu-front-1"},
+		"two of one project":      {[][]change{{named("mailu-front-2")}}, Selector{}, "mailu-front-1 mailu-front-2"},
+		"one that is unsuitable":  {[][]change{append(second, setEnv("TLS_FLAVOR", "letsencrypt"))}, Selector{}, "mailu-front-1 other-front-1"},
+		"another's service":       {[][]change{{named("shop-front-1"), setLabel(labelProject, "shop"), setEnv("TLS_FLAVOR", "")}}, Selector{}, "mailu-front-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := &engine{containers: map[string]string{frontID: answer(t)}, command: silent}
+			for _, changes := range c.others {
+				fake.containers[fixture(t, changes...).ID] = answer(t, changes...)
+			}
+			found, err := serveHTTP(t, fake).Survey(t.Context(), c.want)
+			require.NoError(t, err)
+			var names []string
+			for _, f := range found {
+				names = append(names, f.Container)
+			}
+			assert.Equal(t, c.found, strings.Join(names, " "))
+		})
+	}
+}
+
+func TestSurveyThatFindsNothingSaysWhy(t *testing.T) {
+	_, err := serveHTTP(t, &engine{}).Survey(t.Context(), Selector{})
+	require.ErrorIs(t, err, ErrNone)
+	_, err = serveHTTP(t, &engine{}).Survey(t.Context(), Selector{Container: "nope"})
+	require.ErrorIs(t, err, ErrNone)
+	_, err = nowhere(t).Survey(t.Context(), Selector{})
+	require.ErrorIs(t, err, ErrEngine)
+}
+
+func TestHealthIsDockersUnlessThereIsNoCheck(t *testing.T) {
+	assert.Equal(t, "healthy", newFront(nowhere(t), fixture(t)).Health)
+	for _, health := range []*container.Health{nil, {Status: container.NoHealthcheck}} {
+		assert.Empty(t, newFront(nowhere(t), fixture(t, func(info *container.InspectResponse) { info.State.Health = health })).Health)
+	}
+}
+
+func TestInsideIsWhatProcessesAndPidFilesTell(t *testing.T) {
+	intact := map[string]string{"/run/nginx.pid": "23\n", "/run/dovecot/master.pid": "14"}
+	for name, c := range map[string]struct {
+		ps             string
+		files          map[string]string
+		nginx, dovecot PidState
+		want           Inside
+	}{
+		"whole":              {psWatched, intact, Intact, Intact, Inside{Watching: true}},
+		"pid files lost":     {psWhole, nil, Lost, Lost, Inside{}},
+		"pid files wrong":    {psWhole, map[string]string{"/run/nginx.pid": "", "/run/dovecot/master.pid": "7\n"}, Wrong, Wrong, Inside{}},
+		"being configured":   {psConfiguring, nil, Lost, Lost, Inside{Configuring: true}},
+		"without dovecot":    {psNoDovecot, intact, Intact, Unseen, Inside{}},
+		"Mailu 2.0":          {psNginxOnly, map[string]string{"/run/nginx.pid": "1\n"}, Intact, Unseen, Inside{NginxOnly: true}},
+		"starting, no nginx": {psStarting, nil, Unseen, Unseen, Inside{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, fake := frontOf(t, &daemons{ps: []string{c.ps}, files: c.files})
+			in, err := f.Inside(t.Context())
+			require.NoError(t, err)
+			c.want.Daemons = []Daemon{{"nginx", "/run/nginx.pid", c.nginx != Unseen, c.nginx}, {"dovecot", "/run/dovecot/master.pid", c.dovecot != Unseen, c.dovecot}}
+			assert.Equal(t, c.want, in)
+			for _, command := range fake.ran() {
+				assert.Regexp(t, `^(ps|cat) `, command, "it only looks")
+			}
+		})
+	}
+	f, _ := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"ps": 1}})
+	_, err := f.Inside(t.Context())
+	assert.ErrorContains(t, err, "listing the processes of mailu-front-1")
+}
+
+func TestLocalPidFileIsReadWithoutLeavingTheContainer(t *testing.T) {
+	t.Parallel()
+	root, outside, pid1 := containerRoot(t)
+	require.NoError(t, os.WriteFile(root+"/run/nginx.pid", []byte("23\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "secret"), []byte("42"), 0o600))
+	require.NoError(t, os.Symlink(filepath.Join(outside, "secret"), root+"/run/linked.pid"))
+	require.NoError(t, os.WriteFile(root+"/run/long.pid", make([]byte, 64), 0o600))
+	for file, want := range map[string]string{"/run/nginx.pid": "23\n", "/run/linked.pid": "", "/run/long.pid": ""} {
+		content, err := readLocal(pid1, file)
+		require.NoError(t, err, file)
+		assert.Equal(t, want, string(content), file)
+	}
+	_, err := readLocal(pid1, "/run/none.pid")
+	assert.ErrorIs(t, err, os.ErrNotExist)
+	_, err = readLocal(exited(t), "/run/nginx.pid")
+	assert.NotErrorIs(t, err, os.ErrNotExist, "a container that is gone has lost no pid file")
+	assert.Error(t, err)
+}
+
+func TestClockIsTheEnginesOwn(t *testing.T) {
+	at := time.Now().Add(-time.Hour).UTC()
+	system := at.Format(time.RFC3339Nano)
+	e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
+		assert.True(t, strings.HasSuffix(r.URL.Path, "/info"))
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"SystemTime":"`+system+`"}`)
+	}))
+	got, err := e.Clock(t.Context())
+	require.NoError(t, err)
+	assert.WithinDuration(t, at, got, 0)
+	system = "soon"
+	_, err = e.Clock(t.Context())
+	require.ErrorIs(t, err, ErrEngine)
+	_, err = nowhere(t).Clock(t.Context())
+	require.ErrorIs(t, err, ErrEngine)
+}
+
+func TestRemoteFrontIsAskedAtTheHostsGiven(t *testing.T) {
+	f := Remote(front.ParseEnvironment(func(string) string { return "" }), "mail.example.com", "::1")
+	assert.Equal(t, []string{"mail.example.com:993", "[::1]:993"}, f.addresses(993))
+	assert.Empty(t, f.State)
+}
+
+func TestAnswerSaysWhetherThePortIsClosedOrDoesWithoutTLS(t *testing.T) {
+	assert.ErrorIs(t, askAt(t, patient, "imaps", refusing(t)).Err, front.ErrClosed)
+	for protocol, dialogue := range map[string][]exchange{
+		"smtp": {{"", "220 ready\r\n"}, {"EHLO mailu-hook.invalid", "250 hello\r\n"}, {"STARTTLS", "500 5.5.1 Invalid command\r\n"}},
+		"imap": {{"", "* OK ready\r\n"}, {"a STARTTLS", "a BAD no\r\n"}},
+	} {
+		e := askAt(t, patient, protocol, listen(t, speaking(t, dialogue, hang)))
+		assert.ErrorIs(t, e.Err, front.ErrWithout, protocol)
+		assert.NotErrorIs(t, e.Err, front.ErrClosed)
+	}
+	assert.NotErrorIs(t, askAt(t, 200*time.Millisecond, "imaps", listen(t, hang)).Err, front.ErrClosed)
+}
+
+func TestWholeChainIsKeptAsItWasSent(t *testing.T) {
+	pair := newPair(t)
+	e := askAt(t, patient, "imaps", listen(t, handshaking(serverConfig(t, pair))))
+	require.NoError(t, e.Err)
+	require.Len(t, e.Chain, 2)
+	assert.Equal(t, pair.Cert.Raw, e.Chain[0].Raw)
+	assert.True(t, e.Chain[1].IsCA)
+}
