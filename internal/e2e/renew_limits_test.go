@@ -108,12 +108,12 @@ func TestEachFailureWaitsTwiceAsLongUntilAPersonInsists(t *testing.T) {
 func TestWhatFailsBeforeTheCALooksNeedNotWait(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.failed(s.renew("--listen", "192.0.2.1:80"), 6, "listening for the CA")
+	assert.Zero(t, s.relay.Count("challenge"))
 	if soak {
 		s.lead("127.0.0.2", "imap.example.com") // where nobody answers
 		s.failed(s.renew(), 6, "imap.example.com", "looking for the answer")
 		s.lead(s.ip, "imap.example.com")
 	}
-	assert.Zero(t, s.relay.Count("challenge"))
 	require.Equal(t, 0, s.renew().code)
 	s.settled("mended")
 }
