@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -231,7 +232,7 @@ func (f *Front) shows(ctx context.Context, token string) error {
 		DisableKeepAlives: true,
 	}
 	client := &http.Client{Transport: transport, Timeout: askLimit}
-	url := "http://" + net.JoinHostPort(f.serverName(), "80") + "/.well-known/acme-challenge/" + token
+	url := "http://" + cmp.Or(f.serverName(), "localhost") + "/.well-known/acme-challenge/" + token
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
