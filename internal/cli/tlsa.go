@@ -37,9 +37,12 @@ the DNS, and says for each host, as a comment:
   unusable  no record that mail servers can use
   insecure  the answer was not validated, so it counts for nobody or could
             not be believed: see --trust-ad
-  unknown   the DNS could not be asked (exit 1)
-
-A mismatch goes before the rest; all other states exit 0.`,
+  unknown   the DNS could not be asked (exit 1)`,
+		exits: `  0  what is published fits, or nothing is that counts
+  1  it could not be found out
+  2  wrong usage, or a configuration that leaves a choice open
+  3  a mismatch, or the certificate cannot be read
+`,
 		examples: `  mailu-hook tlsa
   mailu-hook tlsa --lineage /etc/letsencrypt/live/mail.example.com
   mailu-hook tlsa --cert fullchain.pem --hostname mail.example.com
