@@ -1,98 +1,282 @@
 package e2e
 
 import (
+	"io"
+	"net"
 	"os"
 	"path/filepath"
-	"syscall"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/internal/mint"
 	"mailu-hook/internal/rig"
 )
 
-// newSpoiledFront is a front without a certificate, which renews through a relay.
-func newSpoiledFront(t *testing.T) *spoiled {
-	t.Helper()
-	s := &spoiled{issuer: newIssuer(t, rig.CAOptions{Env: []string{"PEBBLE_AUTHZREUSE=0"}})}
-	s.throughRelay()
-	s.startPublished(rig.FrontOptions{})
-	require.Eventually(t, func() bool { return s.listens(25) }, 30*time.Second, 100*time.Millisecond)
-	return s
+// gate stands before the web ports of a front, as a balancer does: it says the
+// PROXY header where one is wanted, and can be shut.
+type gate struct {
+	i       *issuer
+	header  string
+	arrived chan struct{} // somebody stands before the shut gate
+	opened  chan struct{} // closed: it is open
+	once    sync.Once
 }
 
-// overrides are what the front has in its directory of them.
-func (s *spoiled) overrides() (names []string) {
-	s.t.Helper()
-	entries, err := os.ReadDir(filepath.Join(s.root, "overrides", "nginx"))
-	require.NoError(s.t, err)
-	for _, e := range entries {
-		names = append(names, e.Name())
+// build puts a gate at the address where the names lead.
+func (i *issuer) build(header string) *gate {
+	i.t.Helper()
+	g := &gate{i: i, header: header, arrived: make(chan struct{}), opened: make(chan struct{})}
+	i.address = loopback()
+	i.lead(i.address, mailName)
+	for _, port := range []string{"80", "443"} {
+		listener, err := net.Listen("tcp", net.JoinHostPort(i.address, port))
+		require.NoError(i.t, err)
+		i.t.Cleanup(func() { _ = listener.Close() })
+		go g.serve(listener, port)
 	}
-	return names
+	return g
 }
 
-func TestRunThatEndsInAChallengeLeavesNothingInTheFront(t *testing.T) {
-	s := newSpoiledFront(t)
-	again := []string{"--force", "--min-interval", "1ns"}
-	for i, kind := range []string{"challenge", "certificate"} {
-		before := s.issued()
-		r := s.strike(syscall.SIGKILL, kind, 1, true, again...)
-		require.True(t, r.killed(), kind)
-		assert.ElementsMatch(t, []string{"mailu-hook-acme", "mailu-hook-acme.conf"}, s.overrides(), "%s: the kill came too late", kind)
-		s.relay.Meddle(nil)
-		require.Equal(t, 0, s.renew(again...).code, kind)
-		s.nothingLeft()
-		s.servesLineage("mail.example.com")
-		assert.Equal(t, before+1, s.issued(), kind)
-		assert.Empty(t, unfinished(t, s.state), kind)
-		if i == 0 {
-			s.healthyAndReloadable()
+func (g *gate) open() { close(g.opened) }
+
+func (g *gate) serve(listener net.Listener, port string) {
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return
 		}
+		go g.pass(client, port)
 	}
-
-	// Who ends otherwise tidies up himself.
-	old := s.live()
-	for kind, end := range map[string]func(){
-		"a signal": func() {
-			r := s.strike(syscall.SIGTERM, "challenge", 1, true, again...)
-			assert.Equal(t, 6, r.state.ExitCode(), r.out)
-			assert.Less(t, r.took, 10*time.Second)
-			assert.Contains(t, r.out, "terminated signal received")
-		},
-		"the time": func() {
-			s.relay.Meddle(on("challenge", (*rig.Exchange).Hang))
-			s.failed(s.renew(append(again, "--issue-timeout", "4s", "--now")...), 6, "the time is up (--issue-timeout 4s)")
-		},
-		"the CA": func() {
-			s.relay.Meddle(on("authorization", always(problem(403, "unauthorized", "not you"))))
-			s.failed(s.renew(append(again, "--now")...), 6, "not you")
-		},
-	} {
-		end()
-		assert.Empty(t, s.overrides(), kind)
-		assert.Equal(t, old, s.servesLineage("mail.example.com"), kind)
-	}
-	s.relay.Meddle(nil)
-	s.killedBeforeTheDeploy()
-	assert.NotEqual(t, old, s.live())
-	s.healthyAndReloadable()
-	s.nothingLeft()
 }
 
-// killedBeforeTheDeploy lets a renewal be killed when its certificate is live and
-// not yet installed, and the next run install it.
-func (s *spoiled) killedBeforeTheDeploy() {
-	s.t.Helper()
-	r := s.traced(killPoint{call: "renameat", path: "mail.example.com", nth: 1, after: true}.fault(), "--force", "--min-interval", "1ns", "--now")
-	require.True(s.t, r.killed, r.out)
-	live, before := s.live(), s.issued()
-	served, err := s.front.Served(s.t.Context(), 443)
-	require.NoError(s.t, err)
-	require.NotEqual(s.t, live, served[443], "it was killed too late")
-	require.Equal(s.t, 0, s.renew().code)
-	assert.Equal(s.t, live, s.servesLineage("mail.example.com"))
-	assert.Equal(s.t, before, s.issued())
+func (g *gate) pass(client net.Conn, port string) {
+	defer client.Close()
+	select {
+	case <-g.opened:
+	default:
+		g.once.Do(func() { close(g.arrived) })
+		<-g.opened
+	}
+	ip, err := g.i.front.IP(g.i.t.Context())
+	if err != nil {
+		return
+	}
+	server, err := net.DialTimeout("tcp", net.JoinHostPort(ip, port), 5*time.Second)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	_, _ = server.Write([]byte(g.header))
+	go func() {
+		_, _ = io.Copy(client, server)
+		client.Close()
+	}()
+	_, _ = io.Copy(server, client)
+}
+
+// inBackground starts renew and returns what waits for its result.
+func (i *issuer) inBackground(args ...string) (wait func() result) {
+	done := make(chan result, 1)
+	go func() { done <- i.renew(args...) }()
+	return func() result { return <-done }
+}
+
+// proxyHeader is PROXY protocol version 2 with the command LOCAL.
+const proxyHeader = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+
+func TestFrontThatWantsPROXYHeadersEverywhereAnswers(t *testing.T) {
+	i := newIssuer(t, rig.CAOptions{})
+	old := i.issue(mint.Leaf{NotBefore: time.Now().Add(-24 * time.Hour)})
+	i.writePlain(old, "cert.pem", "key.pem")
+	i.start(rig.FrontOptions{Env: map[string]string{"PROXY_PROTOCOL": "80,443,mail", "REAL_IP_FROM": "0.0.0.0/0"}})
+	require.NoError(t, i.front.WaitServing(t.Context()))
+	i.build(proxyHeader).open()
+	i.issues()
+	i.servesLineage(mailName)
+	i.nothingLeft()
+}
+
+func TestFrontThatIsRecreatedDuringTheChallengeStillGetsItsCertificate(t *testing.T) {
+	i, _ := startServingIssuer(t)
+	g := i.build("")
+	wait := i.inBackground("--no-self-check")
+	<-g.arrived // the CA looks
+	require.NoError(t, i.front.Remove())
+	i.start(rig.FrontOptions{Project: i.front.Project})
+	require.NoError(t, i.front.WaitServing(t.Context(), 443))
+	g.open()
+	r := wait()
+	require.Equal(t, 0, r.code)
+	assert.Equal(t, "installed", r.doc.Outcome)
+	i.servesLineage(mailName)
+	i.healthyAndReloadable()
+	i.nothingLeft()
+}
+
+func TestFrontThatIsStoppedDuringTheChallengeLeavesNothingBehind(t *testing.T) {
+	i, old := startServingIssuer(t)
+	g := i.build("")
+	wait := i.inBackground("--no-self-check")
+	<-g.arrived
+	require.NoError(t, i.front.Stop(t.Context()))
+	g.open()
+	r := wait()
+	assert.Equal(t, 6, r.code)
+	assert.Contains(t, r.doc.Error, "for "+mailName)
+	i.nothingLeft()
+	require.NoError(t, i.front.Start(t.Context()))
+	i.waitServing()
+	i.serves(old)
+	i.issues("--now")
+	i.servesLineage(mailName)
+	i.nothingLeft()
+}
+
+// startServingIssuer is startRenewing with nothing published: a gate stands there.
+func startServingIssuer(t *testing.T) (*issuer, *mint.Pair) {
+	t.Helper()
+	i := newIssuer(t, rig.CAOptions{})
+	old := i.issue(mint.Leaf{NotBefore: time.Now().Add(-24 * time.Hour)})
+	i.writePlain(old, "cert.pem", "key.pem")
+	i.start(rig.FrontOptions{})
+	i.waitServing()
+	return i, old
+}
+
+func TestTwoRunsAtOnceObtainOneCertificate(t *testing.T) {
+	i, _ := startServingIssuer(t)
+	g := i.build("")
+	first := i.inBackground("--no-self-check")
+	<-g.arrived
+	second := i.inBackground("--no-self-check")
+	hurried := i.renew("--timeout", "1s")
+	assert.Equal(t, 7, hurried.code, "another run holds the lock")
+	require.NotEmpty(t, listed(t, filepath.Join(i.root, "overrides", "nginx", "mailu-hook-acme")), "the answer of the first is still there")
+	g.open()
+	assert.True(t, first().renewal(t).Issued)
+	r := second()
+	require.Equal(t, 0, r.code)
+	assert.Equal(t, "unchanged", r.doc.Outcome)
+	assert.Equal(t, 1, strings.Count(i.log(), "Issued certificate serial"))
+	i.servesLineage(mailName)
+	i.healthyAndReloadable()
+	i.nothingLeft()
+}
+
+func TestFrontThatDoesNotRunMattersOnlyOnceACertificateIsDue(t *testing.T) {
+	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
+	i.issues()
+	leaf := i.live(mailName)
+	again := []string{"--force", "--min-interval", "1ms"}
+	i.env = append(i.env, "MAILU_HOOK_CERTS_DIR="+i.certs())
+	for _, state := range []struct {
+		name, why string
+		make      func() error
+	}{
+		{"stopped", "is not running (exited)", func() error { return i.front.Stop(t.Context()) }},
+		{"absent", "no front container found", i.front.Remove},
+	} {
+		require.NoError(t, state.make(), state.name)
+		idle := i.renew()
+		require.Equal(t, 0, idle.code, state.name)
+		assert.False(t, idle.renewal(t).Due, state.name)
+		r := i.renew(append(again, "--now")...)
+		assert.Equal(t, 6, r.code, state.name)
+		assert.Contains(t, r.doc.Error, "no front can answer the CA's challenge", state.name)
+		assert.Contains(t, r.doc.Error, state.why)
+		assert.Contains(t, r.doc.Hint, "--challenge", state.name)
+		assert.Equal(t, leaf, i.live(mailName))
+	}
+	i.start(rig.FrontOptions{Project: i.front.Project, ExtraArgs: []string{"-p", i.address + ":80:80", "-p", i.address + ":443:443"}})
+	i.waitServing()
+	require.NoError(t, i.front.Pause(t.Context()))
+	r := i.renew(append(again, "--now")...)
+	require.NoError(t, i.front.Unpause(t.Context()))
+	assert.Equal(t, 6, r.code)
+	assert.Contains(t, r.doc.Error, "the front "+i.front.Name+" is paused")
+	i.issues(append(again, "--now")...)
+	i.servesLineage(mailName)
+	i.nothingLeft()
+}
+
+func TestTwoFrontsAreAnErrorThatNamesBothBeforeTheCAIsAsked(t *testing.T) {
+	i, old := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
+	other, otherOld := startAnother(t, i.lab)
+	var r result
+	assert.Empty(t, i.asked(func() {
+		r = i.run([]string{"MAILU_HOOK_PROJECT="}, "renew", "--agree-tos", "--output", "json")
+	}))
+	assert.Equal(t, 2, r.code)
+	assert.Contains(t, r.doc.Error, i.front.Name)
+	assert.Contains(t, r.doc.Error, other.front.Name)
+	assert.Contains(t, r.doc.Hint, "--project")
+	i.serves(old)
+	other.serves(otherOld)
+	i.nothingLeft()
+}
+
+func TestCertificateThatTheFrontRefusesIsKeptAndInstalledOnceTheCauseIsMended(t *testing.T) {
+	for name, finish := range map[string]func(i *issuer) result{
+		"by renew": func(i *issuer) result { return i.renew("--now") },
+		"by sync":  func(i *issuer) result { return i.sync("--now") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, old := startServingIssuer(t)
+			i.address = loopback()
+			i.lead(i.address, mailName)
+			i.env = append(i.env, "MAILU_HOOK_CHALLENGE=standalone", "MAILU_HOOK_LISTEN="+i.address+":80")
+			broken := filepath.Join(i.root, "overrides", "nginx", "broken.conf")
+			require.NoError(t, os.WriteFile(broken, []byte("no_such_setting;\n"), 0o644))
+			r := i.renew()
+			assert.Equal(t, 4, r.code)
+			assert.Contains(t, r.doc.Error, "no_such_setting")
+			assert.True(t, r.renewal(t).Issued)
+			i.serves(old)
+			leaf := i.live(mailName)
+
+			waits := i.renew()
+			assert.Equal(t, 8, waits.code)
+			assert.Contains(t, waits.doc.Error, "not yet time to try again")
+			i.serves(old)
+
+			require.NoError(t, os.Remove(broken))
+			require.Equal(t, 0, finish(i).code)
+			i.servesLineage(mailName)
+			assert.Equal(t, leaf, i.live(mailName))
+			assert.Equal(t, 1, strings.Count(i.log(), "Issued certificate serial"))
+			i.healthyAndReloadable()
+		})
+	}
+}
+
+func TestRenewFinishesADeployThatTheEngineInterrupted(t *testing.T) {
+	i, _ := startServingIssuer(t)
+	i.address = loopback()
+	i.lead(i.address, mailName)
+	i.env = append(i.env, "MAILU_HOOK_CHALLENGE=standalone", "MAILU_HOOK_LISTEN="+i.address+":80", "MAILU_HOOK_HOSTNAME="+mailName, "MAILU_HOOK_CERTS_DIR="+i.certs())
+	r := i.run([]string{"DOCKER_HOST=unix:///nonexistent"}, "renew", "--agree-tos", "--output", "json")
+	assert.Equal(t, 8, r.code)
+	assert.True(t, r.renewal(t).Issued)
+	leaf := i.live(mailName)
+	finished := i.renew("--now")
+	require.Equal(t, 0, finished.code)
+	assert.False(t, finished.renewal(t).Issued)
+	assert.Equal(t, leaf, i.live(mailName))
+	i.servesLineage(mailName)
+	i.healthyAndReloadable()
+}
+
+// After a reload, old workers of nginx take connections for a moment beside the
+// new ones. None of these runs may let the CA look in that moment.
+func TestRunsInARowNeverLetTheCAMeetAWorkerWithoutTheOverride(t *testing.T) {
+	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
+	for n := range 8 {
+		require.Equal(t, 0, i.renew("--dry-run", "--no-self-check").code, "run %d", n)
+	}
+	i.nothingLeft()
 }

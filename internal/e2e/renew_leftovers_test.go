@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/rig"
+)
+
+// newSpoiledFront is a front without a certificate, which renews through a relay.
+func newSpoiledFront(t *testing.T) *spoiled {
+	t.Helper()
+	s := &spoiled{issuer: newIssuer(t, rig.CAOptions{Env: []string{"PEBBLE_AUTHZREUSE=0"}})}
+	s.throughRelay()
+	s.startPublished(rig.FrontOptions{})
+	require.Eventually(t, func() bool { return s.listens(25) }, 30*time.Second, 100*time.Millisecond)
+	return s
+}
+
+// overrides are what the front has in its directory of them.
+func (s *spoiled) overrides() (names []string) {
+	s.t.Helper()
+	entries, err := os.ReadDir(filepath.Join(s.root, "overrides", "nginx"))
+	require.NoError(s.t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestRunThatEndsInAChallengeLeavesNothingInTheFront(t *testing.T) {
+	s := newSpoiledFront(t)
+	again := []string{"--force", "--min-interval", "1ns"}
+	for i, kind := range []string{"challenge", "certificate"} {
+		before := s.issued()
+		r := s.strike(syscall.SIGKILL, kind, 1, true, again...)
+		require.True(t, r.killed(), kind)
+		assert.ElementsMatch(t, []string{"mailu-hook-acme", "mailu-hook-acme.conf"}, s.overrides(), "%s: the kill came too late", kind)
+		s.relay.Meddle(nil)
+		require.Equal(t, 0, s.renew(again...).code, kind)
+		s.nothingLeft()
+		s.servesLineage("mail.example.com")
+		assert.Equal(t, before+1, s.issued(), kind)
+		assert.Empty(t, unfinished(t, s.state), kind)
+		if i == 0 {
+			s.healthyAndReloadable()
+		}
+	}
+
+	// Who ends otherwise tidies up himself.
+	old := s.live()
+	for kind, end := range map[string]func(){
+		"a signal": func() {
+			r := s.strike(syscall.SIGTERM, "challenge", 1, true, again...)
+			assert.Equal(t, 6, r.state.ExitCode(), r.out)
+			assert.Less(t, r.took, 10*time.Second)
+			assert.Contains(t, r.out, "terminated signal received")
+		},
+		"the time": func() {
+			s.relay.Meddle(on("challenge", (*rig.Exchange).Hang))
+			s.failed(s.renew(append(again, "--issue-timeout", "4s", "--now")...), 6, "the time is up (--issue-timeout 4s)")
+		},
+		"the CA": func() {
+			s.relay.Meddle(on("authorization", always(problem(403, "unauthorized", "not you"))))
+			s.failed(s.renew(append(again, "--now")...), 6, "not you")
+		},
+	} {
+		end()
+		assert.Empty(t, s.overrides(), kind)
+		assert.Equal(t, old, s.servesLineage("mail.example.com"), kind)
+	}
+	s.relay.Meddle(nil)
+	s.killedBeforeTheDeploy()
+	assert.NotEqual(t, old, s.live())
+	s.healthyAndReloadable()
+	s.nothingLeft()
+}
+
+// killedBeforeTheDeploy lets a renewal be killed when its certificate is live and
+// not yet installed, and the next run install it.
+func (s *spoiled) killedBeforeTheDeploy() {
+	s.t.Helper()
+	r := s.traced(killPoint{call: "renameat", path: "mail.example.com", nth: 1, after: true}.fault(), "--force", "--min-interval", "1ns", "--now")
+	require.True(s.t, r.killed, r.out)
+	live, before := s.live(), s.issued()
+	served, err := s.front.Served(s.t.Context(), 443)
+	require.NoError(s.t, err)
+	require.NotEqual(s.t, live, served[443], "it was killed too late")
+	require.Equal(s.t, 0, s.renew().code)
+	assert.Equal(s.t, live, s.servesLineage("mail.example.com"))
+	assert.Equal(s.t, before, s.issued())
+}
