@@ -119,7 +119,7 @@ func TestServerThatIsNoCAIsNamedWithTheRemedy(t *testing.T) {
 		"nobody":          {nil, []string{"--server", "https://" + closed.Addr().String() + "/dir"}, 6, []string{closed.Addr().String(), "refused"}, 30 * time.Second},
 		"no such name":    {nil, []string{"--server", "https://ca.invalid/dir"}, 6, []string{"https://ca.invalid/dir"}, 20 * time.Second},
 		"no URL":          {nil, []string{"--server", "https://"}, 2, nil, 3 * time.Second},
-		"refused account": {on("newAccount", always(problem(403, "unauthorized", "we do not know you"))), nil, 6, []string{"we do not know you", "unauthorized", "refuses this account"}, 5 * time.Second},
+		"refused account": {on("newAccount", always(problem(403, "unauthorized", "we do not know you"))), nil, 6, []string{"we do not know you", "unauthorized", "mailu-hook account"}, 5 * time.Second},
 	}
 	for name, c := range cases {
 		if c.limit == 30*time.Second && name != "500 for ever" && !soak {
