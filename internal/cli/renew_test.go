@@ -253,8 +253,31 @@ func TestTwoRenewalsAtOneTimeAreOneAfterTheOther(t *testing.T) {
 	assert.Zero(t, asked.Load())
 }
 
+// obtained is a state directory in which an earlier run left a certificate.
+func (w *world) obtained(pair *mint.Pair) {
+	w.t.Helper()
+	state := w.env["MAILU_HOOK_STATE_DIR"]
+	generation := filepath.Join(state, "archive/mail.example.com/20260101T000000Z-a")
+	require.NoError(w.t, os.MkdirAll(generation, 0o700))
+	require.NoError(w.t, os.MkdirAll(filepath.Join(state, "live"), 0o700))
+	for name, data := range map[string][]byte{"privkey.pem": pair.KeyPEM, "cert.pem": pair.LeafPEM, "chain.pem": pair.IssuerPEM, "fullchain.pem": pair.Chain} {
+		require.NoError(w.t, os.WriteFile(filepath.Join(generation, name), data, 0o600))
+	}
+	require.NoError(w.t, os.Symlink("../archive/mail.example.com/20260101T000000Z-a", filepath.Join(state, "live/mail.example.com")))
+}
+
+func TestWhatWasObtainedIsInstalledEvenIfTheCAFails(t *testing.T) {
+	w := newRenewer(t)
+	w.engine(w.stopped())
+	w.obtained(w.pair)
+	w.acme(http.NotFound)
+	assert.Equal(t, exitACME, w.run("renew", "--challenge", "standalone").status)
+	assert.True(t, w.installed(w.pair))
+}
+
 func TestARunThatIsToldToEndSaysNoMoreThanThat(t *testing.T) {
 	w := newRenewer(t)
+	w.obtained(w.pair)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	w.acme(func(_ http.ResponseWriter, r *http.Request) {
 		cancel(context.Canceled)
@@ -264,6 +287,7 @@ func TestARunThatIsToldToEndSaysNoMoreThanThat(t *testing.T) {
 	status := Run(ctx, []string{"renew", "--challenge", "standalone"}, func(name string) string { return w.env[name] }, &stdout, &stderr)
 	assert.Equal(t, exitACME, status)
 	assert.NotContains(t, stderr.String(), "what was obtained before")
+	assert.False(t, w.installed(w.pair))
 	delete(w.env, "MAILU_HOOK_SERVER")
 	_, asked := w.acme(http.NotFound)
 	w.run("renew", "--challenge", "standalone")
