@@ -57,7 +57,7 @@ func TestRunThatEndsInAChallengeLeavesNothingInTheFront(t *testing.T) {
 	old := s.live()
 	for kind, end := range map[string]func(){
 		"a signal": func() {
-			r := s.strike(syscall.SIGTERM, "challenge", 1, true, again...)
+			r := s.strike(syscall.SIGTERM, "challenge", 1, true, append(again, "--now")...)
 			assert.Equal(t, 6, r.state.ExitCode(), r.out)
 			assert.Less(t, r.took, 10*time.Second)
 			assert.Contains(t, r.out, "terminated signal received")
