@@ -30,9 +30,6 @@ type Front interface {
 	// Await asks every port until done says yes to its answer or ctx ends,
 	// and returns the last answers.
 	Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint
-	// Prepare begins what Test will need, which takes a while, and changes
-	// nothing. The caller calls forget when it needs no Test any more.
-	Prepare(ctx context.Context) (forget func())
 	// Test lets nginx judge what is installed. It returns a *front.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
@@ -111,11 +108,10 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	defer stop()
 
 	d.step(Validate) // 2
-	old, err := s.Installed()
-	defer d.prepare(ctx, old)()
 	if err := o.Rules.Check(b); err != nil {
 		return r, err
 	}
+	old, err := s.Installed()
 	if err != nil || d.nothingToDo(ctx, old, before()) {
 		return r, err
 	}
@@ -196,15 +192,6 @@ func (d *deploy) look(ctx context.Context) (answers func() []front.Endpoint, sto
 	}()
 	answers = func() []front.Endpoint { <-done; return ports }
 	return answers, func() { cancel(); <-done }
-}
-
-// prepare lets the front begin its test early where it will most likely be asked
-// for it. forget ends that.
-func (d *deploy) prepare(ctx context.Context, old Pair) (forget func()) {
-	if d.f == nil || d.o.DryRun || old.Holds(d.b) {
-		return func() {}
-	}
-	return d.f.Prepare(ctx)
 }
 
 // nothingToDo settles the outcomes that need no lock.

@@ -29,10 +29,9 @@ type scripted struct {
 	deadOnce    bool   // it has
 	unsettled   error  // Settle ends with it
 
-	asked    atomic.Int32 // Looks under way
-	prepared atomic.Int32 // tests that were begun and not forgotten
-	mu       sync.Mutex
-	calls    []Step // what was asked of it: Look, Test, Reload, Settle; and "explain"
+	asked atomic.Int32 // Looks under way
+	mu    sync.Mutex
+	calls []Step // what was asked of it: Look, Test, Reload, Settle; and "explain"
 }
 
 // scriptedPort is a port and how it follows a reload.
@@ -101,11 +100,6 @@ func (f *scripted) Await(ctx context.Context, done func(front.Endpoint) bool) []
 		<-ctx.Done()
 	}
 	return endpoints
-}
-
-func (f *scripted) Prepare(context.Context) func() {
-	f.prepared.Add(1)
-	return func() { f.prepared.Add(-1) }
 }
 
 func (f *scripted) Test(ctx context.Context) error {

@@ -42,64 +42,43 @@ func (f *Front) exec(ctx context.Context, stdin []byte, command ...string) (outp
 }
 
 // startExec starts a command that was created, feeds it stdin, and returns what
-// it wrote.
+// it wrote. It takes the connection over by itself, because the client's own
+// ContainerExecAttach does not obey ctx before the engine has answered.
 func (e *Engine) startExec(ctx context.Context, id string, stdin []byte) ([]byte, error) {
-	stream, err := e.openExec(ctx, id)
+	conn, err := e.api.Dialer()(ctx)
 	if err != nil {
 		return nil, err
 	}
+	stream := types.NewHijackedResponse(conn, "")
 	defer stream.Close()
-	defer context.AfterFunc(ctx, stream.Close)()
-	return feed(stream, stdin)
-}
-
-// openExec starts a command that was created, and returns the connection to it.
-// It takes the connection over by itself, because the client's own
-// ContainerExecAttach does not obey ctx before the engine has answered.
-func (e *Engine) openExec(ctx context.Context, id string) (stream types.HijackedResponse, err error) {
-	conn, err := e.api.Dialer()(ctx)
-	if err != nil {
-		return stream, err
-	}
-	stream = types.NewHijackedResponse(conn, "")
-	defer func() {
-		if err != nil {
-			stream.Close()
-		}
-	}()
 	defer context.AfterFunc(ctx, stream.Close)()
 	path := "/v" + e.api.ClientVersion() + "/exec/" + id + "/start"
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://docker"+path, strings.NewReader("{}"))
 	if err != nil {
-		return stream, err
+		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Connection", "Upgrade")
 	request.Header.Set("Upgrade", "tcp")
 	if err := request.Write(conn); err != nil {
-		return stream, err
+		return nil, err
 	}
 	response, err := http.ReadResponse(stream.Reader, request)
 	if err != nil {
-		return stream, err
+		return nil, err
 	}
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxOutput))
-		return stream, fmt.Errorf("%s: %s", response.Status, say.Plain(string(text)))
+		return nil, fmt.Errorf("%s: %s", response.Status, say.Plain(string(text)))
 	}
-	return stream, nil
-}
-
-// feed gives a command its stdin, and returns what it wrote until its end.
-func feed(stream types.HijackedResponse, stdin []byte) ([]byte, error) {
 	if stdin != nil {
-		_, err := stream.Conn.Write(stdin)
+		_, err := conn.Write(stdin)
 		if err = errors.Join(err, stream.CloseWrite()); err != nil {
 			return nil, err
 		}
 	}
 	var out limited
-	_, err := stdcopy.StdCopy(&out, &out, stream.Reader)
+	_, err = stdcopy.StdCopy(&out, &out, stream.Reader)
 	return out.kept.Bytes(), err
 }
 

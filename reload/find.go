@@ -56,7 +56,6 @@ type Front struct {
 	published  map[int][]string // by port of the container: host:port
 	restarted  bool             // by us: once is enough to know whether it helps
 	switched   time.Time        // when the daemons were last told of a new pair
-	waiting    *waiting         // a test that Prepare began; nil: none
 }
 
 // Find finds the front container: that of the Compose service "front", told
