@@ -76,7 +76,6 @@ install_packages() {
 		'elsewhere: install the same programs, then run make again'
 	say "installing ${missing[*]}"
 	local log=$repo/.cache/apt.log
-	mkdir -p "$repo/.cache"
 	if ! apt_install "${missing[@]}" >"$log" 2>&1; then
 		tail -n 20 "$log" >&2
 		die "apt-get could not install ${missing[*]}" "the whole log is $log"
@@ -119,7 +118,6 @@ start_engine() {
 		'start it, or let this user use it: sudo usermod -aG docker "$USER", then log in again'
 	have dockerd || die 'no Docker engine on this machine' 'see https://docs.docker.com/engine/install/'
 	local log=$repo/.cache/dockerd.log
-	mkdir -p "$repo/.cache"
 	say 'starting the Docker engine'
 	if [[ $(cat /proc/1/comm 2>/dev/null) == systemd ]]; then
 		systemctl start docker || die 'systemd could not start docker' 'see: journalctl -u docker'
@@ -192,6 +190,7 @@ unpack_tool() {
 	rm -rf "$scratch"
 }
 
+mkdir -p "$bin"
 have go || die 'go is not in PATH' 'see https://go.dev/dl/; mailu-hook needs 1.26 or newer'
 install_packages
 start_engine
