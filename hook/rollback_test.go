@@ -37,13 +37,13 @@ func assertRolledBack(t *testing.T, s *scene, r Result, err error) {
 	assert.Equal(t, state.Pending.Next, r.Next)
 }
 
-func TestWhatNginxRefusesIsRolledBackBeforeAnyPortLoadsIt(t *testing.T) {
+func TestWhatNginxRefusesIsRolledBackBeforeItIsReloaded(t *testing.T) {
 	s := newScene(t)
 	s.f.refuses = s.new.Fingerprint()
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
 	assert.ErrorContains(t, err, "[emerg]")
-	assert.Equal(t, []Step{Look, Test, Reload, Settle, Look}, s.f.Calls(), "the one reload is of the old pair")
+	assert.Equal(t, []Step{Look, Test, Reload, Settle}, s.f.Calls(), "the one reload is of the old pair")
 	assertSteps(t, r, Look, Validate, Stage, Switch, Test, Rollback)
 }
 
@@ -98,6 +98,15 @@ func TestAPortThatIsLostWhileSettlingIsRolledBack(t *testing.T) {
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
 	assert.ErrorContains(t, err, "port 993")
+}
+
+func TestAPortThatIsLostWhileTheOldPairSettlesIsToldOnceMore(t *testing.T) {
+	s := newScene(t)
+	s.f.refuses = s.new.Fingerprint()
+	s.f.settles = func() { s.port(993).shows = "" }
+	r, err := s.deploy(t, s.new)
+	assertRolledBack(t, s, r, err)
+	assert.Equal(t, []Step{Look, Test, Reload, Settle, explain, Reload}, s.f.Calls())
 }
 
 func TestRollbackOutlivesTheCaller(t *testing.T) {

@@ -28,6 +28,7 @@ type scripted struct {
 	diesAt      Step   // at Test or Reload the container stops
 	deadOnce    bool   // it has
 	unsettled   error  // Settle ends with it
+	settles     func() // what else happens at the first Settle
 
 	asked atomic.Int32 // Looks under way
 	mu    sync.Mutex
@@ -147,6 +148,10 @@ func (f *scripted) Explain(ctx context.Context) error {
 
 func (f *scripted) Settle(ctx context.Context) error {
 	f.called(Settle)
+	if f.settles != nil {
+		f.settles()
+		f.settles = nil
+	}
 	return errors.Join(f.unsettled, ctx.Err())
 }
 

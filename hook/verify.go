@@ -96,7 +96,9 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 	if err := d.f.Settle(ctx); err != nil {
 		d.warn("the front did not settle: %v", err)
 	}
-	d.r.Endpoints = d.f.Look(ctx)
+	if ctx.Err() == nil {
+		_ = d.await(ctx, good) // settling has reloaded the daemons
+	}
 	var wrong []string
 	for _, e := range d.r.Endpoints {
 		if !good(e) {
