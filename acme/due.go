@@ -14,14 +14,14 @@ type Due struct {
 	At     time.Time // when it will be, if nothing changes; zero when it is now
 
 	forced  bool // by a person
-	changed bool // there is none yet, or the request is another one
+	changed bool // there is none yet, or the request is a new one
 }
 
 // Due holds the lineage against what is wanted of it. force is a person's word.
 // It asks nobody: Client.Refresh brings the CA's renewal information up to date.
 func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 	changed := func(format string, args ...any) Due {
-		return Due{Now: true, Reason: fmt.Sprintf(format, args...), changed: true}
+		return Due{Now: true, Reason: fmt.Sprintf(format, args...), changed: !l.Former.is(want)}
 	}
 	switch {
 	case l.Leaf == nil:
@@ -41,10 +41,11 @@ func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 	case now.After(l.Leaf.NotAfter):
 		return Due{Now: true, Reason: "it has expired"}
 	case l.Info.about(l.Leaf):
-		if !now.Before(l.Info.Draw) {
+		at := earlier(l.Info.time(), l.Leaf.NotAfter.Add(-l.lifetime()/lastPart))
+		if !now.Before(at) {
 			return Due{Now: true, Reason: fmt.Sprintf("the CA suggests to renew it between %s and %s", instant(l.Info.Start), instant(l.Info.End))}
 		}
-		return Due{Reason: "the time that was drawn from the CA's suggestion has not come", At: l.Info.Draw}
+		return Due{Reason: "the time that was drawn from the CA's suggestion has not come", At: at}
 	}
 	at := l.Leaf.NotAfter.Add(-reserve(l.lifetime()))
 	if !now.Before(at) {
@@ -62,6 +63,11 @@ func (l *Lineage) Planned(now time.Time) time.Time {
 	return now
 }
 
+// lastPart is the part of a lifetime for which no advice makes a renewal wait: a
+// window may end with the certificate, and a failure wants time. status calls an
+// eighth critical.
+const lastPart = 8
+
 func (l *Lineage) lifetime() time.Duration { return l.Leaf.NotAfter.Sub(l.Leaf.NotBefore) }
 
 // reserve is how much of a lifetime is left when a certificate is renewed without
@@ -75,14 +81,16 @@ func reserve(lifetime time.Duration) time.Duration {
 }
 
 const (
-	firstWait    = 15 * time.Minute // after a failure; doubled for each further one
-	longestWait  = 12 * time.Hour
+	firstWait    = 15 * time.Minute   // after a failure; doubled for each further one
+	longestWait  = 8 * time.Hour      // so that each run of a timer twice a day is a try
 	adviceWait   = 6 * time.Hour      // between issuances that the CA's advice asks for
 	longestLimit = 8 * 24 * time.Hour // of what a CA says; Let's Encrypt's longest is a week
 )
 
 // DefaultInterval is the least time between two issuances of the same request.
-// Let's Encrypt allows five in a week, and gives one back every 34 hours.
+// Let's Encrypt allows five in a week, and gives one back every 34 hours. A new
+// request needs not wait, but going back to the one before it does: two timers
+// that ask for different things would else undo each other's work for ever.
 const DefaultInterval = 36 * time.Hour
 
 // Wait tells until when the lineage must not be tried although it is due, and
@@ -148,6 +156,13 @@ func limit(err error) (until time.Time) {
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
 		return a
 	}
 	return b

@@ -76,17 +76,45 @@ func TestAChangedRequestIsDueAtOnce(t *testing.T) {
 func TestTheCAsAdviceGoesBeforeTheLifetime(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	l.Info = &Info{Leaf: fingerprint(l.Leaf), Start: began.Add(5 * day), End: began.Add(7 * day), Draw: began.Add(6 * day)}
-	due := l.Due(want, began.Add(6*day-time.Second), false)
-	assert.False(t, due.Now)
-	assert.Equal(t, l.Info.Draw, due.At)
-	assert.True(t, l.Due(want, began.Add(6*day), false).Now)
+	dueFrom(t, l, want, began.Add(6*day-12*time.Hour), "a run half a day later may be the next")
+	l.Info.Draw = began.Add(5*day + time.Hour)
+	dueFrom(t, l, want, began.Add(5*day), "never before the window")
 
-	l.Info.Draw = began.Add(80 * day)
-	assert.False(t, l.Due(want, began.Add(70*day), false).Now, "later than by the lifetime, too")
+	l.Info.Start, l.Info.Draw = began.Add(65*day), began.Add(75*day)
+	dueFrom(t, l, want, began.Add(75*day-12*time.Hour), "later than by the lifetime, too")
+	l.Info.Draw = began.Add(90*day - time.Minute)
+	dueFrom(t, l, want, began.Add(90*day*7/8), "but not in the last eighth")
+
 	l.Info.Leaf = "another"
 	assert.True(t, l.Due(want, began.Add(70*day), false).Now, "advice about another certificate is none")
 	l.Info = &Info{Leaf: fingerprint(l.Leaf)}
 	assert.True(t, l.Due(want, began.Add(70*day), false).Now, "no window is no advice")
+}
+
+// dueFrom: at a time, and not a second before.
+func dueFrom(t *testing.T, l *Lineage, want Request, from time.Time, because string) {
+	t.Helper()
+	before := l.Due(want, from.Add(-time.Second), false)
+	assert.False(t, before.Now, because)
+	assert.Equal(t, from, before.At, because)
+	assert.True(t, l.Due(want, from, false).Now, because)
+}
+
+func TestGoingBackToTheFormerRequestWaits(t *testing.T) {
+	l, want := lineageOf(t, began, 90*day)
+	now := l.Issued.Add(time.Hour)
+	other := want
+	other.Names = []string{"mail.example.com", "b.example.com"}
+	until, _ := l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
+	assert.Zero(t, until, "a new request")
+
+	l.Former = &Former{other.Directory, other.Names, other.Key, other.Profile}
+	until, reason := l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
+	assert.Equal(t, l.Issued.Add(DefaultInterval), until, "the one before this")
+	assert.Contains(t, reason, "least interval")
+	other.Key = RSA2048
+	until, _ = l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
+	assert.Zero(t, until, "not quite the one before this")
 }
 
 func TestTheLeastIntervalBetweenIssuances(t *testing.T) {
@@ -138,7 +166,7 @@ func TestAWordInARequestIsNoForce(t *testing.T) {
 func TestFailuresMakeTheNextTryWaitEverLonger(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	now := began.Add(80 * day)
-	for n, wait := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 12 * time.Hour, 12 * time.Hour} {
+	for n, wait := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour} {
 		l.fail(errors.New("the reason"), now)
 		assert.Equal(t, n+1, l.Failures)
 		assert.Equal(t, now.Add(wait), l.Next)

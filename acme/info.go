@@ -41,6 +41,13 @@ func (i *Info) about(leaf *x509.Certificate) bool {
 	return i != nil && i.Leaf == fingerprint(leaf) && !i.Draw.IsZero()
 }
 
+// wakeUp is the time between two runs of the timer in examples/systemd.
+const wakeUp = 12 * time.Hour
+
+// time is when to renew: at the draw, or from the start of the window on if the
+// next run may come too late for that (RFC 9773, section 4.2).
+func (i *Info) time() time.Time { return later(i.Start, i.Draw.Add(-wakeUp)) }
+
 // stale tells whether the CA is to be asked.
 func (i *Info) stale(leaf *x509.Certificate, now time.Time) bool {
 	return i == nil || i.Leaf != fingerprint(leaf) || !ahead(i.Next, now, longestInterval)

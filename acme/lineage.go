@@ -41,8 +41,10 @@ type Record struct {
 	Version   int       `json:"version"`
 	Directory string    `json:"directory"` // of the CA that issued the live one
 	Names     []string  `json:"names"`     // that were asked for
+	Key       KeyType   `json:"key_type"`
 	Profile   string    `json:"profile,omitempty"`
-	Issued    time.Time `json:"issued,omitzero"` // by this host's clock
+	Former    *Former   `json:"former,omitempty"` // the last request that was another one
+	Issued    time.Time `json:"issued,omitzero"`  // by this host's clock
 	Info      *Info     `json:"renewal_info,omitempty"`
 	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key is published
 
@@ -50,6 +52,18 @@ type Record struct {
 	Failure  string    `json:"failure,omitempty"`  // the last
 	Next     time.Time `json:"next,omitzero"`      // before which no try is made unasked
 	Limited  time.Time `json:"limited,omitzero"`   // before which the CA takes none
+}
+
+// Former is a request whose certificate that of another request has replaced.
+type Former struct {
+	Directory string   `json:"directory"`
+	Names     []string `json:"names"`
+	Key       KeyType  `json:"key_type"`
+	Profile   string   `json:"profile,omitempty"`
+}
+
+func (f *Former) is(want Request) bool {
+	return f != nil && f.Directory == want.Directory && want.sameNames(f.Names) && f.Key == want.Key && f.Profile == want.Profile
 }
 
 // Lineage reads what is kept under a name. A lineage that is not there has no

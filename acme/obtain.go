@@ -142,7 +142,12 @@ func (l *Lineage) Complete() error {
 }
 
 func (l *Lineage) complete(o *order) error {
-	l.Record = Record{Directory: o.Directory, Names: o.Wanted, Profile: o.Profile, Issued: time.Now().UTC()}
+	done := Request{Directory: o.Directory, Names: o.Wanted, Key: keyTypeOf(o.key.Public()), Profile: o.Profile}
+	former := l.Former
+	if last := (&Former{l.Directory, l.Names, l.Key, l.Profile}); l.Directory != "" && !last.is(done) {
+		former = last
+	}
+	l.Record = Record{Directory: done.Directory, Names: done.Names, Key: done.Key, Profile: done.Profile, Former: former, Issued: time.Now().UTC()}
 	if err := l.record(); err != nil {
 		return err
 	}
@@ -271,13 +276,6 @@ const (
 	firstAsk   = 250 * time.Millisecond
 	longestAsk = 5 * time.Second
 )
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
 
 func (p *pace) next(ctx context.Context, notBefore time.Time) error {
 	p.last = min(max(firstAsk, 2*p.last), longestAsk)
