@@ -34,8 +34,7 @@ func (l *Lineage) PrepareKey(kind KeyType) error {
 }
 
 // PreparedKey is the public half of the prepared key, as SubjectPublicKeyInfo in
-// DER, nil if none is prepared. One that is live already, after a run that was
-// killed before it could say so, is none.
+// DER, nil if none is prepared. One that is live already is none.
 func (l *Lineage) PreparedKey() (spki []byte, kind KeyType, err error) {
 	dir, err := l.state.open(renewalName, l.Name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,14 +45,11 @@ func (l *Lineage) PreparedKey() (spki []byte, kind KeyType, err error) {
 	}
 	defer dir.Close()
 	key, err := readKey(dir, nextFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && l.Leaf != nil && owns(key, l.Leaf):
 		return nil, "", nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, "", fmt.Errorf("reading the prepared key %s/%s: %w", dir.Path(), nextFile, err)
-	}
-	if l.Leaf != nil && owns(key, l.Leaf) {
-		return nil, "", removeAll(dir, nextFile)
 	}
 	spki, err = x509.MarshalPKIXPublicKey(key.Public())
 	return spki, keyTypeOf(key.Public()), err

@@ -200,7 +200,7 @@ func readKey(dir *disk.Dir, name string) (crypto.Signer, error) {
 	return key, dir.Wrap(name, err)
 }
 
-// forget removes the order, and then its key.
+// forget removes the order, and then its key, be it the prepared one too.
 func (o *order) forget() error {
 	if o.dry {
 		return nil
@@ -213,8 +213,11 @@ func (o *order) forget() error {
 	if err := removeAll(dir, orderFile, keyFile); err != nil {
 		return err
 	}
-	_, _, err = o.lineage.PreparedKey() // which removes it if it is live now
-	return err
+	next, err := readKey(dir, nextFile)
+	if err == nil && o.lineage.Leaf != nil && owns(next, o.lineage.Leaf) {
+		return removeAll(dir, nextFile)
+	}
+	return nil
 }
 
 // dead is an error after which the CA will not fulfil the order, though it may

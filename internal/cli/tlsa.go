@@ -2,14 +2,12 @@ package cli
 
 import (
 	"context"
-	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -100,7 +98,7 @@ func runTLSA(ctx context.Context, c *call) error {
 	}
 	var doc tlsaDoc
 	if d.flag("next") {
-		key, kerr := nextKey(filepath.Join(c.text("state-dir"), "renewal", hosts[0], "next.pem"))
+		key, kerr := c.preparedKey(hosts[0])
 		if kerr != nil {
 			return kerr
 		}
@@ -143,26 +141,20 @@ func (d *deployment) tlsaSubject(ctx context.Context) (hosts []string, cert stri
 	return hosts, cert, nil
 }
 
-// nextKey reads the key that is prepared for a later renewal, and returns its
-// public half as a record has it.
-func nextKey(name string) ([]byte, error) {
-	data, err := os.ReadFile(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, say.Hint(fmt.Errorf("no key is prepared: there is no %s", name), "mailu-hook renew --next-key makes one")
+// preparedKey is the public half of the key that renew --next-key prepared.
+func (c *call) preparedKey(host string) (spki []byte, err error) {
+	state, err := acme.OpenExisting(c.text("state-dir"))
+	if err == nil {
+		defer state.Close()
+		var lineage *acme.Lineage
+		if lineage, err = state.Lineage(acme.Request{Names: []string{host}}.LineageName()); err == nil {
+			spki, _, err = lineage.PreparedKey()
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the next key: %w", err)
+	if err == nil && spki == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil, say.Hint(fmt.Errorf("no key is prepared for %s in %s", host, c.text("state-dir")), "mailu-hook renew --next-key makes one")
 	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("reading the next key: %s holds no private key as PKCS#8", name)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("reading the next key: %s is damaged", name)
-	}
-	return x509.MarshalPKIXPublicKey(signer.Public())
+	return spki, err
 }
 
 // describeChain lists the records of a chain, and of the root that it leads to
