@@ -57,6 +57,17 @@ func TestRenewalInformationIsAskedForWhenItIsTimeTo(t *testing.T) {
 	assert.True(t, l.Due(a.request(), now.Add(4*time.Hour), false).Now, "a window that was moved, as after a revocation")
 }
 
+func TestEveryRequestSaysWhoAsks(t *testing.T) {
+	a := newAuthority(t)
+	a.meddle = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		assert.Contains(t, r.UserAgent(), "test", "%s %s", r.Method, r.URL.Path)
+		return false
+	}
+	_, l, c := renewed(t, a)
+	_ = c.Refresh(l, time.Now())
+	assert.Equal(t, 1, a.count("GET /info"))
+}
+
 func TestATroubledCAChangesNoAdvice(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, []byte) bool{
 		"404 in JSON": on("/info", 404, "malformed", "no such certificate"),

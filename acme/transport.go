@@ -37,6 +37,7 @@ const (
 // twice, which costs nothing, but no certificate (see Client.finalize).
 type transport struct {
 	ctx   context.Context
+	agent string // User-Agent of requests that lego gives none: those for renewal information
 	base  http.RoundTripper
 	pause time.Duration // before the second try, about; doubled before each further one
 
@@ -103,7 +104,11 @@ func (t *transport) once(request *http.Request) (*http.Response, error) {
 	t.forget(request.URL.String())
 	ctx, cancel := context.WithTimeoutCause(t.ctx, requestLimit, errors.New("no answer within "+requestLimit.String()))
 	defer cancel()
-	response, err := t.base.RoundTrip(request.WithContext(ctx))
+	request = request.Clone(ctx)
+	if request.UserAgent() == "" {
+		request.Header.Set("User-Agent", t.agent) // RFC 8555, section 6.1
+	}
+	response, err := t.base.RoundTrip(request)
 	var body []byte
 	if err == nil {
 		body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1))
