@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -241,28 +242,33 @@ func (c *Client) download(o *order, want Request) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func (c *Client) chains(url string, all bool) ([][]*x509.Certificate, error) {
+// chains returns what the CA offers, its own choice first. Alternates that cannot
+// be had or read are left out: they are a matter of taste.
+func (c *Client) chains(url string, alternates bool) ([][]*x509.Certificate, error) {
 	raw := map[string]*lego.RawCertificate{}
 	var err error
-	if all {
-		raw, err = c.core.Certificates.GetAll(url, true)
-	} else {
-		raw[url] = &lego.RawCertificate{}
-		raw[url].Cert, raw[url].Issuer, err = c.core.Certificates.Get(url, true)
-	}
-	if err != nil {
-		return nil, c.explain(err, "downloading the certificate", "")
-	}
-	var chains [][]*x509.Certificate
-	for at, r := range raw {
-		chain, err := parseChain(r.Cert)
-		if err != nil {
-			return nil, fmt.Errorf("reading the certificate that the CA sent: %w", err)
+	if alternates {
+		if raw, err = c.core.Certificates.GetAll(url, true); err != nil {
+			c.o.Log.Warn("no alternate chain", "error", c.explain(err, "downloading the alternate chains", ""))
 		}
-		if at == url {
-			chains = slices.Insert(chains, 0, chain)
-		} else {
+	}
+	if raw[url] == nil {
+		raw = map[string]*lego.RawCertificate{url: {}}
+		if raw[url].Cert, raw[url].Issuer, err = c.core.Certificates.Get(url, true); err != nil {
+			return nil, c.explain(err, "downloading the certificate", "")
+		}
+	}
+	first, err := parseChain(raw[url].Cert)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate that the CA sent: %w", err)
+	}
+	chains := [][]*x509.Certificate{first}
+	delete(raw, url)
+	for _, at := range slices.Sorted(maps.Keys(raw)) {
+		if chain, err := parseChain(raw[at].Cert); err == nil {
 			chains = append(chains, chain)
+		} else {
+			c.o.Log.Warn("an alternate chain cannot be read", "url", at, "error", err)
 		}
 	}
 	return chains, nil

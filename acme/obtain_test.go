@@ -503,3 +503,27 @@ func TestManyNamesThatFailMakeAShortError(t *testing.T) {
 	assert.Less(t, len(err.Error()), 4000)
 	assert.Contains(t, err.Error(), "and 6 more names")
 }
+
+func TestAlternateChainsThatCannotBeHadAreLeftOut(t *testing.T) {
+	want := func(a *authority, preferred string) Request {
+		r := a.request()
+		r.PreferredChain = preferred
+		return r
+	}
+	for name, at := range map[string]string{"missing": "/cert/7/no", "empty": "/nonce"} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t)
+			a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+				if r.URL.Path == "/cert/0" {
+					w.Header().Add("Link", "<"+a.server.URL+at+`>;rel="alternate"`)
+				}
+				return false
+			}
+			dir := t.TempDir()
+			_, err := a.obtain(dir, want(a, "another"))
+			require.NoError(t, err)
+			live(t, dir, "mail.example.com")
+			assert.Positive(t, a.count("POST "+at), "it was asked for")
+		})
+	}
+}
