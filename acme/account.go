@@ -29,6 +29,11 @@ var (
 	ErrTerms     = errors.New("the CA's terms of service were not agreed to")
 )
 
+// NoAccount is the error of a CA's directory at which no account was made.
+func NoAccount(directory string) error {
+	return say.Hint(fmt.Errorf("%w: %s", ErrNoAccount, directory), "'mailu-hook renew' makes one at first use")
+}
+
 // signIn makes sure that the CA knows the account. The key is on disk before the
 // CA hears of it, and the CA answers the same key with the same account (RFC 8555,
 // section 7.3.1); so an account is never lost, whatever ends the run.
@@ -151,7 +156,7 @@ const (
 // ErrNoAccount if the CA has not made one; a key that was kept before comes with
 // that error.
 func (s *State) account(directory string) (a Account, key crypto.Signer, err error) {
-	none := say.Hint(fmt.Errorf("%w: %s", ErrNoAccount, directory), "'mailu-hook renew' makes one at first use")
+	none := NoAccount(directory)
 	dir, err := s.open(accountsName, fileName(directory))
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil, none

@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -55,7 +57,10 @@ func runAccount(ctx context.Context, c *call) error {
 		return err
 	}
 	return c.limited(ctx, "timeout", func(ctx context.Context) error {
-		state, err := acme.OpenState(c.text("state-dir"))
+		state, err := acme.OpenExisting(c.text("state-dir"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return acme.NoAccount(options.Directory)
+		}
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ killed is taken up by the next one, without a second certificate.`,
 			certificateFlags(fs)
 			fs.Bool("force", false, "renew although it is not due")
 			fs.Bool("now", false, "try at once, whatever failed before")
-			fs.Duration("min-interval", acme.DefaultInterval, "`TIME` between two issuances that nothing but --force or age asks for")
+			fs.Duration("min-interval", acme.DefaultInterval, "least `TIME` between two issuances, unless something new is asked for")
 			fs.Duration("issue-timeout", 10*time.Minute, "`TIME` after which to give up on the CA")
 			fs.String("letsencrypt-dir", "/etc/letsencrypt", "`DIR` of certbot, whose certificates are left to it")
 			fs.Bool("force-standalone", false, "go on although certbot manages the name")
