@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -91,11 +92,14 @@ func DNSProvider(name, resolver string, noCheck bool) (Solver, error) {
 		options = append(options, dns01.AddRecursiveNameservers([]string{resolver}),
 			dns01.DisableAuthoritativeNssPropagationRequirement(), dns01.RecursiveNSsPropagationRequirement())
 	}
-	return &dnsSolver{provider: opened, options: options, skip: noCheck}, nil
+	hint := fmt.Sprintf("the variables that begin with %s say how %s changes the zone, and as whom; --log-level debug shows what it said",
+		strings.Join(p.prefixes, " or "), name)
+	return &dnsSolver{provider: opened, hint: hint, options: options, skip: noCheck}, nil
 }
 
 type dnsSolver struct {
 	provider challenge.Provider
+	hint     string // for when it fails
 	options  []dns01.ChallengeOption
 	skip     bool
 	mu       sync.Mutex // some services change a zone by reading it and writing it anew
@@ -114,13 +118,13 @@ func (s *dnsSolver) width() int {
 func (s *dnsSolver) present(_ context.Context, a answerTo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return foreign(s.provider.Present(a.name, a.token, a.keyAuth))
+	return s.foreign(s.provider.Present(a.name, a.token, a.keyAuth))
 }
 
 func (s *dnsSolver) cleanUp(_ context.Context, a answerTo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return foreign(s.provider.CleanUp(a.name, a.token, a.keyAuth))
+	return s.foreign(s.provider.CleanUp(a.name, a.token, a.keyAuth))
 }
 
 // check waits until the record can be seen, as long as the provider thinks that
@@ -148,9 +152,9 @@ func (s *dnsSolver) check(ctx context.Context, a answerTo) error {
 	return err
 }
 
-func foreign(err error) error {
+func (s *dnsSolver) foreign(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s", say.Plain(err.Error()))
+	return say.Hint(errors.New(say.Plain(err.Error())), "%s", s.hint)
 }

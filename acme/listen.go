@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -105,10 +107,13 @@ func (s *Server) Present(_ context.Context, token, keyAuth string) error {
 	s.mu.Lock()
 	s.shown[token] = keyAuth
 	s.mu.Unlock()
-	return s.listen(func(l net.Listener) {
-		server := &http.Server{Handler: s, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
-		_ = server.Serve(l) // ends with the listener
-	})
+	return s.listen(s.serve)
+}
+
+// serve ends with the listener. What clients do wrong is their business.
+func (s *Server) serve(l net.Listener) {
+	server := &http.Server{Handler: s, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	_ = server.Serve(l)
 }
 
 // CleanUp shows it no more.
@@ -164,23 +169,10 @@ func (s alpnSolver) cleanUp(_ context.Context, a answerTo) error {
 	return nil
 }
 
-// handshakes completes TLS handshakes, and says nothing after them.
+// handshakes completes TLS handshakes, which are the whole answer (RFC 8737,
+// section 3).
 func (s *Server) handshakes(l net.Listener) {
-	config := &tls.Config{NextProtos: []string{tlsalpn01.ACMETLS1Protocol}, GetCertificate: s.certificate}
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue
-		}
-		go func() {
-			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-			_ = tls.Server(conn, config).Handshake() // who fails it has seen what there is
-		}()
-	}
+	s.serve(tls.NewListener(l, &tls.Config{NextProtos: []string{tlsalpn01.ACMETLS1Protocol}, GetCertificate: s.certificate}))
 }
 
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

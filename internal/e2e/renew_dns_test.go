@@ -140,6 +140,9 @@ esac
 	r := i.renew("--challenge", "dns", "--dns-provider", "exec", "--hostname", "*.example.com", "--force", "--min-interval", "1ms")
 	assert.Equal(t, 6, r.code)
 	assert.Contains(t, r.doc.Error, "exit status 3")
+	assert.Contains(t, r.doc.Hint, "begin with EXEC_")
+	loud := i.renew("--challenge", "dns", "--dns-provider", "exec", "--hostname", "*.example.com", "--force", "--min-interval", "1ms", "--now", "--log-level", "debug")
+	assert.Contains(t, loud.stderr, "no such zone", "as the hint says")
 }
 
 func TestWildcardFromDNSIsServedByTheFrontWithoutAnOverride(t *testing.T) {
