@@ -26,6 +26,7 @@ func deployed(t *testing.T) (l *lab, live string, first, second *mint.Pair) {
 		require.Equal(t, 0, l.hook(live).code)
 		l.serves(pair)
 	}
+	require.NoError(t, l.front.WaitHealthy(t.Context())) // as Docker sees it, at its next look
 	return l, live, first, second
 }
 
