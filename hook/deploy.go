@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"mailu-hook/internal/front"
@@ -30,6 +31,9 @@ type Front interface {
 	// Await asks every port until done says yes to its answer or ctx ends,
 	// and returns the last answers.
 	Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint
+	// Hold keeps the front from reacting to a switch by itself until it settles
+	// or release is called, as far as it can.
+	Hold(ctx context.Context) (release func())
 	// Test lets nginx judge what is installed. It returns a *front.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
@@ -80,11 +84,11 @@ const (
 //  1. look: what is installed, and what does each port serve now?
 //  2. validate b, and stop if there is nothing to do or o.Guard holds b back;
 //  3. stage it as a new generation, after adopting what was installed;
-//  4. switch to it by one rename;
+//  4. switch to it by one rename, while the front's own reactions are held;
 //  5. test: would the front load it?
 //  6. reload the daemons;
 //  7. verify that every port that served TLS before serves the new leaf, let
-//     the front settle, and look once more;
+//     the front react and settle, and look once more;
 //  8. record the result.
 //
 // If the front refuses at 5 or 7, Deploy switches back to what was installed,
@@ -137,6 +141,7 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	}
 
 	d.step(Switch) // 4
+	defer d.holdFront(ctx)()
 	if err := s.Switch(d.next); err != nil {
 		return r, d.unswitch(err)
 	}
@@ -277,6 +282,16 @@ func (d *deploy) stage(old Pair) (err error) {
 		d.prev = ""
 	}
 	return nil
+}
+
+// holdFront keeps a front that serves on every port from reacting to the switch
+// until it has been seen to serve the new pair. What a front that does not would
+// do by itself may be what it needs.
+func (d *deploy) holdFront(ctx context.Context) (release func()) {
+	if d.f == nil || slices.ContainsFunc(d.before.ports, func(e front.Endpoint) bool { return !e.Answers() }) {
+		return func() {}
+	}
+	return d.f.Hold(ctx)
 }
 
 // unswitch returns to the old pair after a switch that the disk did not carry

@@ -91,6 +91,7 @@ func (s *scene) deploy(t *testing.T, b *Bundle) (r Result, err error) {
 			synctest.Wait()
 			if s.f != nil {
 				s.asking = s.f.asked.Load()
+				assert.Zero(t, s.f.held.Load(), "a front was left held")
 			}
 			time.Sleep(time.Minute) // for what outlives the deploy
 		}()
@@ -221,6 +222,23 @@ func TestAPortThatFollowsOnlyTheSecondReloadIsInstalled(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, Installed, r.Outcome)
 	assert.Equal(t, s.all(s.new), s.shown())
+}
+
+func TestAFrontThatServesIsHeldFromBeforeTheSwitchOn(t *testing.T) {
+	s := newScene(t)
+	r, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	require.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, s.old.Fingerprint(), s.f.kept)
+}
+
+func TestAFrontThatDoesNotServeEverywhereMayHelpItself(t *testing.T) {
+	s := newScene(t)
+	s.port(993).shows = ""
+	r, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	require.Equal(t, Installed, r.Outcome)
+	assert.Empty(t, s.f.kept)
 }
 
 func TestNotNewerIsSkippedUnlessAskedForByHand(t *testing.T) {

@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,6 +32,8 @@ type scripted struct {
 	settles     func() // what else happens at the first Settle
 
 	asked atomic.Int32 // Looks under way
+	held  atomic.Int32 // Holds that were not released
+	kept  string       // what was on disk at the first Hold, "" if there was none
 	mu    sync.Mutex
 	calls []Step // what was asked of it: Look, Test, Reload, Settle; and "explain"
 }
@@ -101,6 +104,12 @@ func (f *scripted) Await(ctx context.Context, done func(front.Endpoint) bool) []
 		<-ctx.Done()
 	}
 	return endpoints
+}
+
+func (f *scripted) Hold(context.Context) (release func()) {
+	f.held.Add(1)
+	f.kept = cmp.Or(f.kept, f.leaf())
+	return func() { f.held.Add(-1) }
 }
 
 func (f *scripted) Test(ctx context.Context) error {

@@ -45,9 +45,9 @@ func (d *deploy) verify(ctx context.Context) error {
 }
 
 const (
-	patience        = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
-	longestPatience = 16 * time.Second // then half a minute has gone by
-	lastWord        = 25 * time.Second // for settling and the look after it; the front's part is bounded by itself
+	curiosity = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
+	patience  = 13 * time.Second // with a daemon that has no reason, before it is told once more
+	lastWord  = 25 * time.Second // for settling and the look after it; the front's part is bounded by itself
 )
 
 // prove waits for the ports that count, and judges their answers.
@@ -61,26 +61,26 @@ func (d *deploy) prove(ctx context.Context, want string) error {
 
 // await asks the ports until done accepts each answer, the time is up, or a
 // daemon says that it will not load what is installed. A daemon that says
-// nothing and does not follow is told once more, each time after twice as long.
-// dovecot needs that: the killall of the front's own configuration run can hit a
-// child of its master, which then fails to start ("read failed: Interrupted
-// system call"), and dovecot leaves that service alone for seconds, or until it
-// is reloaded.
+// nothing and does not follow is told once more, but not soon: the killall of the
+// front's own configuration run can hit a child of dovecot's master, which then
+// waits ten seconds for it and leaves that service alone for two. Telling it
+// meanwhile would make it wait once more.
 func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) error {
-	for wait := patience; wait <= longestPatience; wait *= 2 {
+	followed := func(wait time.Duration) bool {
 		soon, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
 		d.r.Endpoints = d.f.Await(soon, done)
-		cancel()
-		if !slices.ContainsFunc(d.r.Endpoints, func(e front.Endpoint) bool { return !done(e) }) || ctx.Err() != nil {
-			return nil
-		}
-		var refusal *front.Refusal
-		if err := d.f.Explain(ctx); errors.As(err, &refusal) {
-			return err
-		}
-		if err := d.f.Reload(ctx); err != nil {
-			break // nobody to tell
-		}
+		return !slices.ContainsFunc(d.r.Endpoints, func(e front.Endpoint) bool { return !done(e) }) || ctx.Err() != nil
+	}
+	if followed(curiosity) {
+		return nil
+	}
+	var refusal *front.Refusal
+	if err := d.f.Explain(ctx); errors.As(err, &refusal) {
+		return err
+	}
+	if followed(patience) || d.f.Reload(ctx) != nil {
+		return nil // seen, or nobody to tell
 	}
 	d.r.Endpoints = d.f.Await(ctx, done)
 	return nil

@@ -55,7 +55,9 @@ type Front struct {
 	ips        []string         // of the container, or of the host if it shares that network
 	published  map[int][]string // by port of the container: host:port
 	restarted  bool             // by us: once is enough to know whether it helps
-	switched   time.Time        // when the daemons were last told of a new pair
+	told       time.Time        // when daemons were last told to reload
+	held       bool             // the watcher, by Hold
+	reacts     time.Time        // until when the watcher may begin to react to a switch
 }
 
 // Find finds the front container: that of the Compose service "front", told

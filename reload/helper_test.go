@@ -2,6 +2,7 @@ package reload
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -77,11 +78,18 @@ func rootedAt(t *testing.T, dir string) int {
 // fakeTree is a tree of processes in a pid namespace of its own, named as
 // those of a front are: start.py, certwatcher.py, nginx with a worker, dovecot.
 type fakeTree struct {
+	dir    string
 	pid1   int
 	output *bufio.Reader // a line "HUP" for each that the nginx master got, "bye" on TERM
 }
 
 func newTree(t *testing.T) fakeTree {
+	t.Helper()
+	return newTreeWith(t, "sleep 600 & wait")
+}
+
+// newTreeWith is one whose watcher does as the script says. It has a /config.py.
+func newTreeWith(t *testing.T, watcher string) fakeTree {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"python3", "nginx", "dovecot"} {
@@ -89,7 +97,8 @@ func newTree(t *testing.T) fakeTree {
 	}
 	for name, script := range map[string]string{
 		"start.py":       "./python3 ./certwatcher.py & ./dovecot ./dovecot.sh & ./nginx ./master.sh & wait",
-		"certwatcher.py": "sleep 600 & wait",
+		"certwatcher.py": watcher,
+		"config.py":      "date +%s%N >>runs; sleep 0.2; date +%s%N >>runs",
 		"dovecot.sh":     "sleep 600 & wait",
 		"master.sh":      "trap 'echo HUP' HUP; trap 'echo bye; exit' TERM; ./nginx ./worker.sh & while :; do wait; done",
 		"worker.sh":      "echo ready; sleep 600 & wait",
@@ -100,13 +109,23 @@ func newTree(t *testing.T) fakeTree {
 	cmd.Dir = dir
 	isolated(cmd, syscall.CLONE_NEWPID)
 	output := start(t, cmd)
-	tree := fakeTree{cmd.Process.Pid, output}
+	tree := fakeTree{dir, cmd.Process.Pid, output}
 	require.Eventually(t, func() bool { // the three are started side by side
 		procs := localProcesses(tree.pid1)
 		_, dovecot := master(procs, "dovecot")
 		return dovecot && runs(procs, watcherScript)
 	}, 5*time.Second, 5*time.Millisecond)
 	return tree
+}
+
+// front is one whose processes the tree are, as if they were a container's.
+func (tree fakeTree) front(t *testing.T) *Front {
+	t.Helper()
+	groups, err := os.ReadFile(proc(tree.pid1, "cgroup"))
+	require.NoError(t, err)
+	f := &Front{pid: tree.pid1}
+	f.ID = string(bytes.TrimSpace(groups))
+	return f
 }
 
 // within fails the test if what took longer than limit since began.

@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	askLimit    = 3 * time.Second // one question to one port, handshake included
-	dialLimit   = time.Second     // one address
-	firstPause  = 10 * time.Millisecond
+	askLimit    = 3 * time.Second        // one question to one port, handshake included
+	dialLimit   = time.Second            // one address
+	firstWait   = 100 * time.Millisecond // after daemons were told to reload: none is done sooner, and questions hold them up
+	firstPause  = 50 * time.Millisecond
 	longestWait = 250 * time.Millisecond
 )
 
@@ -46,6 +47,10 @@ func (f *Front) ask(ctx context.Context, ports []front.Port) []front.Endpoint {
 // ctx has ended before.
 func (f *Front) Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint {
 	answers := make([]front.Endpoint, len(f.Ports))
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Until(f.told.Add(firstWait))):
+	}
 	var wg sync.WaitGroup
 	for i, p := range f.Ports {
 		wg.Go(func() {

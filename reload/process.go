@@ -20,6 +20,8 @@ type process struct {
 	parent int // inside
 	name   string
 	args   []string
+
+	stopped bool // by a signal; unknown by ps
 }
 
 // processes lists what runs in the container: from /proc, when its processes
@@ -103,6 +105,8 @@ func readProcess(pid int) (process, error) {
 		case len(fields) == 0:
 		case key == "Name":
 			p.name = fields[0]
+		case key == "State":
+			p.stopped = fields[0] == "T"
 		case key == "PPid":
 			p.parent, _ = strconv.Atoi(fields[0])
 		case key == "NSpid":
@@ -155,9 +159,19 @@ func master(procs []process, name string) (process, bool) {
 	return procs[i], true
 }
 
-// runs tells whether a script of that name runs, under an interpreter or alone.
+// runs tells whether a script of that name runs.
 func runs(procs []process, script string) bool {
-	return slices.ContainsFunc(procs, func(p process) bool {
+	_, ok := running(procs, script)
+	return ok
+}
+
+// running finds a script of that name, under an interpreter or alone.
+func running(procs []process, script string) (process, bool) {
+	i := slices.IndexFunc(procs, func(p process) bool {
 		return slices.ContainsFunc(p.args[:min(len(p.args), 3)], func(arg string) bool { return path.Base(arg) == script })
 	})
+	if i < 0 {
+		return process{}, false
+	}
+	return procs[i], true
 }

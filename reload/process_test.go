@@ -152,10 +152,7 @@ func TestContainerIsLocalOnlyIfItsControlGroupNamesIt(t *testing.T) {
 func TestProcessesOfALocalContainerNeedNoEngine(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
-	groups, err := os.ReadFile(proc(tree.pid1, "cgroup"))
-	require.NoError(t, err)
-	f := &Front{pid: tree.pid1}
-	f.ID = string(bytes.TrimSpace(groups))
+	f := tree.front(t)
 	procs, err := f.processes(t.Context())
 	require.NoError(t, err)
 	nginx, _ := master(procs, "nginx")
@@ -170,7 +167,7 @@ func TestSignalReachesTheMaster(t *testing.T) {
 	tree := newTree(t)
 	nginx, ok := master(localProcesses(tree.pid1), "nginx")
 	require.True(t, ok)
-	require.NoError(t, (&Front{}).signal(nginx))
+	require.NoError(t, (&Front{}).signal(nginx, syscall.SIGHUP))
 	line, err := tree.output.ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "HUP\n", line)
@@ -182,9 +179,9 @@ func TestSignalSparesAProcessThatIsNotTheOneFound(t *testing.T) {
 	nginx, ok := master(localProcesses(tree.pid1), "nginx")
 	require.True(t, ok)
 	f := &Front{}
-	assert.Error(t, f.signal(process{host: nginx.host, inside: nginx.inside, name: "dovecot"}), "pid used anew by another daemon")
-	assert.Error(t, f.signal(process{host: nginx.host, inside: nginx.inside + 1, name: "nginx"}), "pid used anew in another container")
-	assert.Error(t, f.signal(process{host: exited(t), inside: nginx.inside, name: "nginx"}))
+	assert.Error(t, f.signal(process{host: nginx.host, inside: nginx.inside, name: "dovecot"}, syscall.SIGHUP), "pid used anew by another daemon")
+	assert.Error(t, f.signal(process{host: nginx.host, inside: nginx.inside + 1, name: "nginx"}, syscall.SIGHUP), "pid used anew in another container")
+	assert.Error(t, f.signal(process{host: exited(t), inside: nginx.inside, name: "nginx"}, syscall.SIGHUP))
 
 	require.NoError(t, syscall.Kill(nginx.host, syscall.SIGTERM))
 	rest, err := tree.output.ReadString('\n') // HUP would be handled first

@@ -34,7 +34,7 @@ const (
 // than both daemons take to reload, and dovecot keeps serving what it had when
 // it dislikes its configuration. Explain asks it when the ports do not follow.
 func (f *Front) Test(ctx context.Context) error {
-	f.switched = time.Now()
+	f.reacts = time.Now().Add(watcherDelay)
 	return f.verdict(ctx, "nginx", "-t", "-q")
 }
 
@@ -54,13 +54,17 @@ func (f *Front) Explain(ctx context.Context) error {
 	return f.verdict(ctx, "doveconf", "-c", dovecot.args[i+1], "-h", "protocols")
 }
 
-// verdict runs a daemon's test, and once more when it objects: the front's own
-// configuration run, which answers a switch within a second or two, writes anew
-// the files that the test reads, and a half of one is no verdict.
+// verdict runs a daemon's test, and once more when it objects and the watcher is
+// not held: the front's own configuration run, which answers a switch within a
+// second or two, writes anew the files that the test reads, and a half of one is
+// no verdict.
 func (f *Front) verdict(ctx context.Context, command ...string) error {
 	err := f.test(ctx, command...)
 	var refusal *front.Refusal
 	if !errors.As(err, &refusal) {
+		return err
+	}
+	if procs, perr := f.processes(ctx); f.held && perr == nil && !reconfiguring(procs) {
 		return err
 	}
 	rest, cancel := context.WithTimeout(ctx, settleLimit)
@@ -98,7 +102,8 @@ func (f *Front) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.switched = time.Now()
+	f.told = time.Now()
+	f.reacts = f.told.Add(watcherDelay)
 	nginx, _ := master(procs, "nginx")
 	dovecot, ok := master(procs, "dovecot")
 	if ok {
@@ -159,7 +164,7 @@ func (f *Front) restart(ctx context.Context) error {
 	}
 	fresh := newFront(f.engine, info) // its addresses may have changed
 	f.pid, f.State, f.ips, f.published = fresh.pid, fresh.State, fresh.ips, fresh.published
-	f.switched = time.Time{} // it started on the new pair: the watcher has nothing to react to
+	f.held, f.reacts = false, time.Time{} // it started on the new pair: the watcher has nothing to react to
 	_, err = f.started(ctx)
 	return err
 }
@@ -167,10 +172,8 @@ func (f *Front) restart(ctx context.Context) error {
 // hangUp sends HUP to a master: by its pid on the host where we may, else by
 // killall in the container, as Mailu's own config.py does.
 func (f *Front) hangUp(ctx context.Context, p process) error {
-	if p.host > 0 {
-		if err := f.signal(p); err == nil {
-			return nil
-		}
+	if f.signal(p, syscall.SIGHUP) == nil {
+		return nil
 	}
 	out, status, err := f.exec(ctx, nil, "killall", "-HUP", p.name)
 	if err == nil && status != 0 {
@@ -184,7 +187,10 @@ func (f *Front) hangUp(ctx context.Context, p process) error {
 
 // signal holds on to the process before it checks that it is still the one
 // that was found, so that a pid used anew cannot be hit.
-func (f *Front) signal(p process) error {
+func (f *Front) signal(p process, what syscall.Signal) error {
+	if p.host <= 0 {
+		return errors.New("no process of this host")
+	}
 	handle, err := os.FindProcess(p.host) // a pidfd
 	if err != nil {
 		return err
@@ -194,7 +200,7 @@ func (f *Front) signal(p process) error {
 	if err != nil || now.name != p.name || now.inside != p.inside {
 		return fmt.Errorf("process %d is no longer %s", p.host, p.name)
 	}
-	return handle.Signal(syscall.SIGHUP)
+	return handle.Signal(what)
 }
 
 // Running asks the engine whether the container still runs. An engine that

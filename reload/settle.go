@@ -10,21 +10,8 @@ import (
 	"path"
 	"strconv"
 	"syscall"
-	"time"
 
 	"mailu-hook/internal/say"
-)
-
-const (
-	watcherScript = "certwatcher.py"
-	configScript  = "config.py"
-
-	// The watcher looks once a second. A look that falls into the switch sees
-	// one name change, and the next look the other: two periods, and a margin.
-	watcherDelay = 2200 * time.Millisecond
-	quiet        = time.Second // without a configuration run: between two of a row the watcher needs a few ms, but hosts can be busy
-	settlePoll   = 50 * time.Millisecond
-	settleLimit  = 15 * time.Second
 )
 
 // pidFiles are those of the front's two daemons, which its health check and
@@ -38,7 +25,8 @@ var pidFiles = []struct {
 }
 
 // Settle waits, 15 seconds at most, until the front's watcher has reacted to
-// the last switch, and then puts the daemons' pid files right.
+// the last switch, and then puts the daemons' pid files right. A watcher that was
+// held goes on.
 //
 // The watcher (core/nginx/certwatcher.py) answers a switched link by up to four
 // runs of config.py, each of which deletes every pid file under /run and sends
@@ -66,33 +54,6 @@ func (f *Front) Settle(ctx context.Context) error {
 	}
 	return nil
 }
-
-// quiesce returns the processes once no reaction of the watcher is to be
-// expected any more.
-func (f *Front) quiesce(ctx context.Context) ([]process, error) {
-	busy := time.Now().Add(-quiet) // nothing was seen to run yet
-	for {
-		procs, err := f.processes(ctx)
-		if err != nil {
-			return nil, err
-		}
-		now := time.Now()
-		if reconfiguring(procs) {
-			busy = now
-		}
-		watched := runs(procs, watcherScript) && now.Sub(f.switched) < watcherDelay
-		if !watched && now.Sub(busy) >= quiet {
-			return procs, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(settlePoll):
-		}
-	}
-}
-
-func reconfiguring(procs []process) bool { return runs(procs, configScript) }
 
 // putPid makes file a regular one that holds pid, unless it is that already.
 func (f *Front) putPid(ctx context.Context, file string, pid int, mode fs.FileMode) error {

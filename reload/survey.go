@@ -62,6 +62,7 @@ type Inside struct {
 	Daemons     []Daemon // nginx, then dovecot
 	NginxOnly   bool     // Mailu 2.0 and older: nginx is PID 1 and serves all ports
 	Watching    bool     // the watcher of the certificate files runs
+	Held        bool     // and is stopped, as by Hold
 	Configuring bool     // config.py runs: the configuration is being written
 }
 
@@ -92,7 +93,8 @@ func (f *Front) Inside(ctx context.Context) (Inside, error) {
 		return Inside{}, err
 	}
 	nginx, _ := master(procs, "nginx")
-	in := Inside{NginxOnly: nginx.inside == 1, Watching: runs(procs, watcherScript), Configuring: reconfiguring(procs)}
+	watcher, watching := running(procs, watcherScript)
+	in := Inside{NginxOnly: nginx.inside == 1, Watching: watching, Held: watcher.stopped, Configuring: reconfiguring(procs)}
 	for _, file := range pidFiles {
 		d := Daemon{Name: file.name, PidFile: file.file, Pid: Unseen}
 		var p process

@@ -124,7 +124,7 @@ func inside(ctx context.Context, from *reload.Front) (*health.Inside, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := &health.Inside{NginxOnly: in.NginxOnly, Watching: in.Watching, Configuring: in.Configuring}
+	seen := &health.Inside{NginxOnly: in.NginxOnly, Watching: in.Watching, Held: in.Held, Configuring: in.Configuring}
 	for _, d := range in.Daemons {
 		seen.Daemons = append(seen.Daemons, health.Daemon{Name: d.Name, PidFile: d.PidFile, Pid: string(d.Pid), Runs: d.Runs})
 	}

@@ -30,6 +30,15 @@ func deployed(t *testing.T) (l *lab, live string, first, second *mint.Pair) {
 	return l, live, first, second
 }
 
+func TestAWatcherThatAKilledDeployLeftStoppedIsSeenAndSetGoing(t *testing.T) {
+	l, _, _, second := deployed(t)
+	l.execOK("killall", "-STOP", "certwatcher.py")
+	assert.Equal(t, []string{"warning watcher_stopped"}, l.status(nil).codes())
+	require.Equal(t, "unchanged", l.sync().doc.Outcome)
+	assert.Equal(t, "ok", l.status(nil).Status)
+	l.serves(second)
+}
+
 func (l *lab) sync(args ...string) result {
 	l.t.Helper()
 	return l.run(nil, append([]string{"sync", "--output", "json"}, args...)...)

@@ -60,6 +60,7 @@ type Inside struct {
 	Daemons     []Daemon
 	NginxOnly   bool // Mailu 2.0 and older
 	Watching    bool
+	Held        bool // the watcher is stopped
 	Configuring bool
 }
 

@@ -57,6 +57,7 @@ const (
 	NginxDown       Code = "nginx_down"
 	DovecotDown     Code = "dovecot_down"
 	PidFileLost     Code = "pid_file_lost"
+	WatcherStopped  Code = "watcher_stopped"
 
 	PortSilent   Code = "port_silent"
 	PortsUnseen  Code = "ports_unseen"
@@ -115,7 +116,7 @@ const (
 // Codes are those that Judge gives.
 var Codes = []Code{
 	EngineUnseen, FrontMissing, FrontStopped, FrontPaused, FrontRestarting, FrontTLSOff, FrontUnhealthy, NotMailu, TLSFlavor,
-	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
+	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
 	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen,
 	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced,
 	StateUnseen, StateDamaged, DeployPending, DeployFailed, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,

@@ -152,4 +152,8 @@ func (j *judgement) inside(f *Front) {
 		j.find(Warning, PidFileLost, "mailu-hook sync puts them back; docker restart "+f.Container+" does too",
 			"%s in %s: lost or wrong, so reloads by nginx -s and doveadm fail, and so does the health check (Mailu#4080)", list(lost), f.Container)
 	}
+	if f.Inside.Held {
+		j.find(Warning, WatcherStopped, "unless a deploy is under way: mailu-hook sync sets it going; docker restart "+f.Container+" does too",
+			"the watcher of the certificate files in %s is stopped, as a deploy that was killed leaves it: files that somebody else changes are not loaded", f.Container)
+	}
 }

@@ -1,0 +1,111 @@
+package reload
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// stopped: the watcher is, or is not, within the moment that a signal takes.
+func (tree fakeTree) stopped(t *testing.T, want bool) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		watcher, ok := running(localProcesses(tree.pid1), watcherScript)
+		return ok && watcher.stopped == want
+	}, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
+	t.Parallel()
+	tree := newTree(t)
+	release := tree.front(t).Hold(t.Context())
+	tree.stopped(t, true)
+	release()
+	tree.stopped(t, false)
+	release()
+	tree.stopped(t, false)
+}
+
+func TestAWatcherThatAKilledRunHeldGoesOn(t *testing.T) {
+	t.Parallel()
+	tree := newTree(t)
+	tree.front(t).Hold(t.Context())
+	tree.stopped(t, true)
+	_, err := tree.front(t).quiesce(t.Context()) // of another run
+	require.NoError(t, err)
+	tree.stopped(t, false)
+}
+
+func TestNothingIsHeldWhereProcessesAreOutOfReach(t *testing.T) {
+	t.Parallel()
+	tree := newTree(t)
+	f := tree.front(t)
+	f.ID = strings.Repeat("0123456789abcdef", 4) // of an engine elsewhere
+	f.Hold(t.Context())()
+	tree.stopped(t, false)
+	assert.False(t, f.held)
+}
+
+func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
+	t.Parallel()
+	tree := newTreeWith(t, "while [ ! -e go ]; do sleep 0.05; done; for i in 1 2 3 4; do ./python3 ./config.py; done; sleep 600 & wait")
+	f := tree.front(t)
+	defer f.Hold(t.Context())()
+	require.NoError(t, os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600)) // the switch
+	_, err := f.quiesce(t.Context())
+	require.NoError(t, err)
+	tree.stopped(t, false)
+	assert.False(t, f.held)
+
+	data, err := os.ReadFile(filepath.Join(tree.dir, "runs"))
+	require.NoError(t, err)
+	times := strings.Fields(string(data))
+	require.Len(t, times, 8, "four runs, and the end of each was waited for")
+	at := func(i int) time.Time {
+		n, err := strconv.ParseInt(times[i], 10, 64)
+		require.NoError(t, err)
+		return time.Unix(0, n)
+	}
+	for i := 2; i < len(times); i += 2 {
+		assert.GreaterOrEqual(t, at(i).Sub(at(i-1)), settlePoll, "between two runs something was seen to be over")
+	}
+}
+
+func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
+	t.Parallel()
+	tree := newTreeWith(t, "./python3 ./config.py; while :; do ./python3 ./config.py; done")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := tree.front(t).quiesce(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	tree.stopped(t, false)
+}
+
+func TestARefusalWhileTheWatcherIsHeldIsAVerdict(t *testing.T) {
+	for held, tests := range map[bool]int{true: 1, false: 2} {
+		f, fake := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
+		f.held = held
+		require.Error(t, f.Test(t.Context()))
+		n := 0
+		for _, command := range fake.ran() {
+			if strings.HasPrefix(command, "nginx") {
+				n++
+			}
+		}
+		assert.Equal(t, tests, n, "held: %t", held)
+	}
+}
+
+func TestSignalsGoToNoProcessGroup(t *testing.T) {
+	for _, pid := range []int{0, -1} {
+		assert.Error(t, (&Front{}).signal(process{host: pid}, syscall.SIGCONT))
+	}
+}
