@@ -34,7 +34,7 @@ check: setup ## gofmt, go vet, staticcheck
 test: check build ## check, unit tests, end-to-end suite; a skipped test fails
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_BINARY=$(CURDIR)/mailu-hook; \
 	{ go test -json -race -shuffle=on $(UNIT) && \
-	  go test -json -count=1 -timeout=30m ./internal/e2e/...; } | go run ./internal/rig/tally
+	  go test -json -count=1 -timeout=45m ./internal/e2e/...; } | go run ./internal/rig/tally
 
 soak: setup ## the long versions of the end-to-end tests, alone
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_SOAK=1; \

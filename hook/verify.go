@@ -47,7 +47,7 @@ func (d *deploy) verify(ctx context.Context) error {
 const (
 	curiosity = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
 	patience  = 13 * time.Second // with a daemon that has no reason, before it is told once more
-	lastWord  = 25 * time.Second // for settling and the look after it; the front's part is bounded by itself
+	lastWord  = 30 * time.Second // for settling and the look after it; the front's part is bounded by itself
 )
 
 // prove waits for the ports that count, and judges their answers.

@@ -98,6 +98,7 @@ func newTreeWith(t *testing.T, watcher string) fakeTree {
 	for name, script := range map[string]string{
 		"start.py":       "./python3 ./certwatcher.py & ./dovecot ./dovecot.sh & ./nginx ./master.sh & wait",
 		"certwatcher.py": watcher,
+		"busy.sh":        "while :; do sleep 0.02; done",
 		"config.py":      "date +%s%N >>runs; sleep 0.2; date +%s%N >>runs",
 		"dovecot.sh":     "sleep 600 & wait",
 		"master.sh":      "trap 'echo HUP' HUP; trap 'echo bye; exit' TERM; ./nginx ./worker.sh & while :; do wait; done",

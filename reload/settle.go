@@ -24,7 +24,7 @@ var pidFiles = []struct {
 	{"dovecot", "/run/dovecot/master.pid", 0o600},
 }
 
-// Settle waits, 15 seconds at most, until the front's watcher has reacted to
+// Settle waits, 20 seconds at most, until the front's watcher has reacted to
 // the last switch, and then puts the daemons' pid files right. A watcher that was
 // held goes on.
 //

@@ -17,7 +17,7 @@ const (
 	resumedDelay = 1200 * time.Millisecond // from when it goes on: one period, and a margin
 	quiet        = time.Second             // without a configuration run: between two of a row the watcher needs a few ms, but hosts can be busy
 	settlePoll   = 50 * time.Millisecond
-	settleLimit  = 15 * time.Second
+	settleLimit  = 20 * time.Second
 )
 
 // Hold stops the front's watcher by SIGSTOP, so that it does not reconfigure
@@ -49,7 +49,7 @@ func (f *Front) Hold(context.Context) (release func()) {
 // the master forks all its services anew. When that child was to be dovecot's
 // config service, the master waits ten seconds for it, and all mail ports with
 // it. So the watcher is stopped while a run of it goes on, and continued when
-// processes have ceased to come and go.
+// processes have ceased to come and go, or after a second where they never do.
 func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 	busy := time.Now().Add(-quiet) // nothing was seen to run yet
 	var watcher process
@@ -67,7 +67,7 @@ func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 		case reconfiguring(procs):
 			busy = now
 			_ = f.signal(watcher, syscall.SIGSTOP)
-		case stopped && same(before, procs):
+		case stopped && (same(before, procs) || now.Sub(busy) >= quiet):
 			_ = f.signal(watcher, syscall.SIGCONT)
 			f.reacts, f.held = now.Add(resumedDelay), false
 		}

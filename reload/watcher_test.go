@@ -79,6 +79,17 @@ func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 	}
 }
 
+func TestAWatcherGoesOnWhereProcessesNeverCeaseToComeAndGo(t *testing.T) {
+	t.Parallel()
+	tree := newTreeWith(t, "./python3 ./busy.sh & ./python3 ./config.py; ./python3 ./config.py; sleep 600 & wait")
+	_, err := tree.front(t).quiesce(t.Context())
+	require.NoError(t, err)
+	tree.stopped(t, false)
+	data, err := os.ReadFile(filepath.Join(tree.dir, "runs"))
+	require.NoError(t, err)
+	assert.Len(t, strings.Fields(string(data)), 4, "two runs")
+}
+
 func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./config.py; while :; do ./python3 ./config.py; done")

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	askEvery = 25 * time.Millisecond // six handshakes each: more would slow down what is measured
+	askEvery = 50 * time.Millisecond // six handshakes each: more would slow down what is measured
 	restFor  = 3 * time.Second       // until the front's watcher is done with the last round
 )
 
