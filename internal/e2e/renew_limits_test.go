@@ -92,7 +92,7 @@ func TestEachFailureWaitsTwiceAsLongUntilAPersonInsists(t *testing.T) {
 		assert.Equal(t, asked, s.relay.Count(), "the CA was asked too early")
 		doc := renewalOf(t, r)
 		assert.Equal(t, n, doc.Renewal.Failures)
-		assert.WithinDuration(t, time.Now().Add(min(wait, 12*time.Hour)), doc.Next, time.Minute)
+		assert.WithinDuration(t, time.Now().Add(min(wait, 8*time.Hour)), doc.Next, time.Minute)
 		wait *= 2
 	}
 	s.relay.Meddle(nil)
