@@ -5,13 +5,18 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/publicsuffix"
 
 	"mailu-hook/internal/say"
 )
 
-var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// label is compiled at its first use, like all patterns here with counts: each run
+// of the program would pay for it, also those that end at once.
+var label = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+})
 
 // CheckNames finds the names for which no CA could issue, before one is asked
 // and counts the refusal. private is a CA of the user's own, which may know
@@ -49,7 +54,7 @@ func checkName(name string, method Method, profile string, private bool) error {
 		return refuse("use --challenge dns --dns-provider NAME, or name each host", "a wildcard can be proved by DNS only")
 	}
 	for part := range strings.SplitSeq(bare, ".") {
-		if !label.MatchString(part) {
+		if !label().MatchString(part) {
 			return refuse(other, "not a host name")
 		}
 	}

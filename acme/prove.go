@@ -47,7 +47,9 @@ const (
 	cleanUpLimit = 20 * time.Second // also after the time is up
 )
 
-var base64url = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+var base64url = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+})
 
 // unproved are the names that could not be proved, each with its reason.
 type unproved map[string]error
@@ -171,7 +173,7 @@ func (c *Client) proveOne(url string, a lego.Authorization, s Solver) (err error
 	if i < 0 {
 		return say.Hint(fmt.Errorf("%s: the CA offers no %s challenge", name, s.kind()), "choose another with --challenge")
 	}
-	if !base64url.MatchString(a.Challenges[i].Token) { // RFC 8555, section 8.3; it becomes a file name
+	if !base64url().MatchString(a.Challenges[i].Token) { // RFC 8555, section 8.3; it becomes a file name
 		return fmt.Errorf("%s: the CA sent a token that is none: %s", name, say.Foreign(a.Challenges[i].Token))
 	}
 	answer := answerTo{name: a.Identifier.Value, token: a.Challenges[i].Token, core: c.core}

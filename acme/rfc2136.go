@@ -62,7 +62,9 @@ func newDNSUpdate() (*dnsUpdate, error) {
 	return u, nil
 }
 
-var keyFile2136 = regexp.MustCompile(`(?s)key\s+"?([^\s"{]+)"?\s*\{.*?algorithm\s+"?([a-z0-9.-]+)"?\s*;.*?secret\s+"?([A-Za-z0-9+/=]+)"?\s*;`)
+var keyFile2136 = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)key\s+"?([^\s"{]+)"?\s*\{.*?algorithm\s+"?([a-z0-9.-]+)"?\s*;.*?secret\s+"?([A-Za-z0-9+/=]+)"?\s*;`)
+})
 
 // readKey reads a key as tsig-keygen writes it.
 func (u *dnsUpdate) readKey(file string) error {
@@ -70,7 +72,7 @@ func (u *dnsUpdate) readKey(file string) error {
 	if err != nil {
 		return fmt.Errorf("DNSUPDATE_TSIG_FILE: %w", err)
 	}
-	m := keyFile2136.FindStringSubmatch(string(data))
+	m := keyFile2136().FindStringSubmatch(string(data))
 	if m == nil {
 		return fmt.Errorf("DNSUPDATE_TSIG_FILE: %s holds no key as tsig-keygen writes it", file)
 	}
