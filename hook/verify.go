@@ -79,9 +79,10 @@ func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) erro
 	if err := d.f.Explain(ctx); errors.As(err, &refusal) {
 		return err
 	}
-	if followed(patience) || d.f.Reload(ctx) != nil {
-		return nil // seen, or nobody to tell
+	if followed(patience) {
+		return nil
 	}
+	_ = d.f.Reload(ctx) // where nobody can be told, the ports may follow all the same
 	d.r.Endpoints = d.f.Await(ctx, done)
 	return nil
 }
