@@ -33,7 +33,7 @@ type Front interface {
 	Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint
 	// Hold keeps the front from reacting to a switch by itself until it settles
 	// or release is called, as far as it can.
-	Hold(ctx context.Context) (release func())
+	Hold() (release func())
 	// Test lets nginx judge what is installed. It returns a *front.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
@@ -141,7 +141,7 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	}
 
 	d.step(Switch) // 4
-	defer d.holdFront(ctx)()
+	defer d.holdFront()()
 	if err := s.Switch(d.next); err != nil {
 		return r, d.unswitch(err)
 	}
@@ -287,11 +287,11 @@ func (d *deploy) stage(old Pair) (err error) {
 // holdFront keeps a front that serves on every port from reacting to the switch
 // until it has been seen to serve the new pair. What a front that does not would
 // do by itself may be what it needs.
-func (d *deploy) holdFront(ctx context.Context) (release func()) {
+func (d *deploy) holdFront() (release func()) {
 	if d.f == nil || slices.ContainsFunc(d.before.ports, func(e front.Endpoint) bool { return !e.Answers() }) {
 		return func() {}
 	}
-	return d.f.Hold(ctx)
+	return d.f.Hold()
 }
 
 // unswitch returns to the old pair after a switch that the disk did not carry

@@ -106,7 +106,7 @@ func (f *scripted) Await(ctx context.Context, done func(front.Endpoint) bool) []
 	return endpoints
 }
 
-func (f *scripted) Hold(context.Context) (release func()) {
+func (f *scripted) Hold() (release func()) {
 	f.held.Add(1)
 	f.kept = cmp.Or(f.kept, f.leaf())
 	return func() { f.held.Add(-1) }

@@ -28,7 +28,7 @@ const (
 // A run that is killed leaves the watcher stopped, and nothing else: what the
 // front serves is not touched by that. The next Settle or a restart of the
 // container sets it going.
-func (f *Front) Hold(context.Context) (release func()) {
+func (f *Front) Hold() (release func()) {
 	if !f.isLocal() {
 		return func() {}
 	}
@@ -37,7 +37,12 @@ func (f *Front) Hold(context.Context) (release func()) {
 		return func() {}
 	}
 	f.held = true
-	return func() { _ = f.signal(watcher, syscall.SIGCONT) }
+	return func() { f.letGo(watcher) }
+}
+
+func (f *Front) letGo(watcher process) {
+	_ = f.signal(watcher, syscall.SIGCONT) // one that is gone need not be told
+	f.held = false
 }
 
 // quiesce returns the processes once no reaction of the watcher is to be
@@ -53,7 +58,7 @@ func (f *Front) Hold(context.Context) (release func()) {
 func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 	busy := time.Now().Add(-quiet) // nothing was seen to run yet
 	var watcher process
-	defer func() { _ = f.signal(watcher, syscall.SIGCONT) }() // whatever ends this
+	defer func() { f.letGo(watcher) }() // whatever ends this
 	for before := []process(nil); ; {
 		procs, err := f.processes(ctx)
 		if err != nil {
@@ -68,8 +73,8 @@ func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 			busy = now
 			_ = f.signal(watcher, syscall.SIGSTOP)
 		case stopped && (same(before, procs) || now.Sub(busy) >= quiet):
-			_ = f.signal(watcher, syscall.SIGCONT)
-			f.reacts, f.held = now.Add(resumedDelay), false
+			f.letGo(watcher)
+			f.reacts = now.Add(resumedDelay)
 		}
 		before = procs
 		if !(watched && (stopped || now.Before(f.reacts))) && now.Sub(busy) >= quiet {

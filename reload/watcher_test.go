@@ -26,7 +26,7 @@ func (tree fakeTree) stopped(t *testing.T, want bool) {
 func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
-	release := tree.front(t).Hold(t.Context())
+	release := tree.front(t).Hold()
 	tree.stopped(t, true)
 	release()
 	tree.stopped(t, false)
@@ -37,7 +37,7 @@ func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
 func TestAWatcherThatAKilledRunHeldGoesOn(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
-	tree.front(t).Hold(t.Context())
+	tree.front(t).Hold()
 	tree.stopped(t, true)
 	_, err := tree.front(t).quiesce(t.Context()) // of another run
 	require.NoError(t, err)
@@ -49,7 +49,7 @@ func TestNothingIsHeldWhereProcessesAreOutOfReach(t *testing.T) {
 	tree := newTree(t)
 	f := tree.front(t)
 	f.ID = strings.Repeat("0123456789abcdef", 4) // of an engine elsewhere
-	f.Hold(t.Context())()
+	f.Hold()()
 	tree.stopped(t, false)
 	assert.False(t, f.held)
 }
@@ -58,7 +58,7 @@ func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "while [ ! -e go ]; do sleep 0.05; done; for i in 1 2 3 4; do ./python3 ./config.py; done; sleep 600 & wait")
 	f := tree.front(t)
-	defer f.Hold(t.Context())()
+	defer f.Hold()()
 	require.NoError(t, os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600)) // the switch
 	_, err := f.quiesce(t.Context())
 	require.NoError(t, err)
