@@ -139,35 +139,35 @@ func (l *Lineage) nextKey(want Request) (crypto.Signer, error) {
 // keepKey writes the key, in the place of an earlier order's. That comes before
 // the order is made, so that a full disk costs none.
 func (o *order) keepKey() error {
+	return o.kept(o.lineage.state.make, func(dir *disk.Dir) error {
+		if err := removeAll(dir, orderFile); err != nil {
+			return err
+		}
+		data, err := encodeKey(o.key)
+		if err != nil {
+			return err
+		}
+		return dir.Replace(keyFile, data, 0o600)
+	})
+}
+
+// kept changes what is kept of the order, in renewal/NAME; of a dry run's, nothing
+// is.
+func (o *order) kept(open func(...string) (*disk.Dir, error), change func(*disk.Dir) error) error {
 	if o.dry {
 		return nil
 	}
-	dir, err := o.lineage.state.make(renewalName, o.lineage.Name)
+	dir, err := open(renewalName, o.lineage.Name)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if err := removeAll(dir, orderFile); err != nil {
-		return err
-	}
-	data, err := encodeKey(o.key)
-	if err != nil {
-		return err
-	}
-	return dir.Replace(keyFile, data, 0o600)
+	return change(dir)
 }
 
 // keep writes the order. A run that finds it finds its key.
 func (o *order) keep() error {
-	if o.dry {
-		return nil
-	}
-	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return writeJSON(dir, orderFile, o)
+	return o.kept(o.lineage.state.open, func(dir *disk.Dir) error { return writeJSON(dir, orderFile, o) })
 }
 
 // unfinished reads the order that an earlier run left, nil if there is none. What
@@ -202,22 +202,16 @@ func readKey(dir *disk.Dir, name string) (crypto.Signer, error) {
 
 // forget removes the order, and then its key, be it the prepared one too.
 func (o *order) forget() error {
-	if o.dry {
+	return o.kept(o.lineage.state.open, func(dir *disk.Dir) error {
+		if err := removeAll(dir, orderFile, keyFile); err != nil {
+			return err
+		}
+		next, err := readKey(dir, nextFile)
+		if err == nil && o.lineage.Leaf != nil && owns(next, o.lineage.Leaf) {
+			return removeAll(dir, nextFile)
+		}
 		return nil
-	}
-	dir, err := o.lineage.state.open(renewalName, o.lineage.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := removeAll(dir, orderFile, keyFile); err != nil {
-		return err
-	}
-	next, err := readKey(dir, nextFile)
-	if err == nil && o.lineage.Leaf != nil && owns(next, o.lineage.Leaf) {
-		return removeAll(dir, nextFile)
-	}
-	return nil
+	})
 }
 
 // dead is an error after which the CA will not fulfil the order, though it may
