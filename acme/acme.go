@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // Directories of Let's Encrypt.
@@ -93,7 +93,7 @@ func CanonicalNames(names []string) []string {
 	for _, name := range names {
 		bare, wild := strings.CutPrefix(strings.TrimSpace(name), "*.")
 		ip, err := netip.ParseAddr(bare)
-		switch bare = front.CanonicalName(bare); {
+		switch bare = mailu.CanonicalName(bare); {
 		case wild:
 			bare = "*." + bare
 		case err == nil:

@@ -21,27 +21,27 @@ import (
 	"slices"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // Front is what a deploy needs of the front container.
 type Front interface {
 	// Look asks every TLS port once, all at the same time, what it shows.
-	Look(ctx context.Context) []front.Endpoint
+	Look(ctx context.Context) []mailu.Endpoint
 	// Await asks every port until done says yes to its answer or ctx ends,
 	// and returns the last answers.
-	Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint
+	Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint
 	// Hold keeps the front from reacting to a switch by itself until it settles
 	// or release is called, as far as it can.
 	Hold() (release func())
-	// Test lets nginx judge what is installed. It returns a *front.Refusal
+	// Test lets nginx judge what is installed. It returns a *mailu.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
 	// Reload makes the daemons load what is installed, and restarts the
 	// container if one that should serve is not running at all.
 	Reload(ctx context.Context) error
 	// Explain asks the other daemons why they may not have loaded it, and
-	// returns a *front.Refusal when one objects.
+	// returns a *mailu.Refusal when one objects.
 	Explain(ctx context.Context) error
 	// Settle waits until the front's own reactions to a switch are over, and
 	// leaves it reloadable and healthy.
@@ -69,7 +69,7 @@ type Options struct {
 	Hold     string        // leaf that later syncs are not to install again: the one rolled back from
 	Keep     int           // generations kept for rollback; 0: three
 	Rollback time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
-	Facts    front.Facts   // remembered for a time when the front cannot be asked
+	Facts    mailu.Facts   // remembered for a time when the front cannot be asked
 	Unasked  error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair at its start
 	Progress func(Step)    // told of each step as it begins
 }
@@ -177,30 +177,30 @@ type deploy struct {
 
 // situation is what the deploy found.
 type situation struct {
-	ports []front.Endpoint
+	ports []mailu.Endpoint
 	live  Generation
 	held  string // State.Held
 }
 
 // look starts asking the ports; validation does not wait for them. answers does;
 // stop ends the questions, if they are not answered yet, and waits for that.
-func (d *deploy) look(ctx context.Context) (answers func() []front.Endpoint, stop func()) {
+func (d *deploy) look(ctx context.Context) (answers func() []mailu.Endpoint, stop func()) {
 	if d.f == nil {
-		return func() []front.Endpoint { return nil }, func() {}
+		return func() []mailu.Endpoint { return nil }, func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	var ports []front.Endpoint
+	var ports []mailu.Endpoint
 	go func() {
 		defer close(done)
 		ports = d.f.Look(ctx)
 	}()
-	answers = func() []front.Endpoint { <-done; return ports }
+	answers = func() []mailu.Endpoint { <-done; return ports }
 	return answers, func() { cancel(); <-done }
 }
 
 // nothingToDo settles the outcomes that need no lock.
-func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []front.Endpoint) bool {
+func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpoint) bool {
 	d.before.ports, d.r.Endpoints = before, before
 	switch {
 	case old.Holds(d.b) && old.inHome && d.served():
@@ -240,7 +240,7 @@ func (d *deploy) served() bool {
 			return false
 		}
 	}
-	return front.AnyAnswers(d.before.ports)
+	return mailu.AnyAnswers(d.before.ports)
 }
 
 // superseded: what is installed is as good and not older (a "-0001" twin of
@@ -288,7 +288,7 @@ func (d *deploy) stage(old Pair) (err error) {
 // until it has been seen to serve the new pair. What a front that does not would
 // do by itself may be what it needs.
 func (d *deploy) holdFront() (release func()) {
-	if d.f == nil || slices.ContainsFunc(d.before.ports, func(e front.Endpoint) bool { return !e.Answers() }) {
+	if d.f == nil || slices.ContainsFunc(d.before.ports, func(e mailu.Endpoint) bool { return !e.Answers() }) {
 		return func() {}
 	}
 	return d.f.Hold()
@@ -317,7 +317,7 @@ func (d *deploy) apply(ctx context.Context) error {
 		return nil
 	}
 	d.step(Test) // 5
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	testErr := d.f.Test(ctx)
 	if errors.As(testErr, &refusal) {
 		return testErr
@@ -338,7 +338,7 @@ func (d *deploy) apply(ctx context.Context) error {
 // refused tells whether err calls for the old pair. It does not when the front
 // could not be told or asked: then the new pair, which is valid, stays.
 func (d *deploy) refused(err error) bool {
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	return err != nil && d.prev != "" && errors.As(err, &refusal)
 }
 
@@ -363,7 +363,7 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 		return fmt.Errorf("%w: %w; then %w, after %w", ErrRollbackFailed, cause, err, reloadErr)
 	case err != nil:
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
-	case !front.AnyAnswers(d.r.Endpoints):
+	case !mailu.AnyAnswers(d.r.Endpoints):
 		return fmt.Errorf("%w: %w; then the old pair was put back, but no port shows any certificate", ErrPending, cause)
 	}
 	return fmt.Errorf("%w: %w", ErrRolledBack, cause)

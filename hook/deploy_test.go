@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/disk"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 )
 
@@ -34,10 +34,10 @@ func newScene(t *testing.T) *scene {
 	s.new.Lineage = "/etc/letsencrypt/live/mail.example.com"
 	writePair(t, s.dir, s.old)
 	s.f = &scripted{dir: s.dir}
-	for _, p := range []front.Port{{Number: 25, Protocol: "smtp"}, {Number: 443, Protocol: "https", Implicit: true}, {Number: 993, Protocol: "imaps", Implicit: true}} {
+	for _, p := range []mailu.Port{{Number: 25, Protocol: "smtp"}, {Number: 443, Protocol: "https", Implicit: true}, {Number: 993, Protocol: "imaps", Implicit: true}} {
 		s.f.ports = append(s.f.ports, &scriptedPort{Port: p, shows: s.old.Fingerprint()})
 	}
-	s.o = Options{Rules: trusted(t), Facts: front.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}}}
+	s.o = Options{Rules: trusted(t), Facts: mailu.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}}}
 	return s
 }
 

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // Missing returns those of names that the leaf does not cover, in their order.
@@ -24,7 +24,7 @@ func Missing(leaf *x509.Certificate, names []string) []string {
 }
 
 func covers(leaf *x509.Certificate, name string) bool {
-	name = front.CanonicalName(name)
+	name = mailu.CanonicalName(name)
 	if ip, err := netip.ParseAddr(name); err == nil {
 		for _, san := range leaf.IPAddresses {
 			if got, ok := netip.AddrFromSlice(san); ok && got.Unmap() == ip.Unmap() {
@@ -34,7 +34,7 @@ func covers(leaf *x509.Certificate, name string) bool {
 		return false
 	}
 	for _, san := range leaf.DNSNames {
-		if matchName(front.CanonicalName(san), name) {
+		if matchName(mailu.CanonicalName(san), name) {
 			return true
 		}
 	}

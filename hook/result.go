@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // Outcome is how a deploy ended, in one word that users script against.
@@ -48,7 +48,7 @@ type Result struct {
 	Reason     string // of a skip
 	Bundle     *Bundle
 	Generation Generation // that is live at the end; "" before the first
-	Endpoints  []front.Endpoint
+	Endpoints  []mailu.Endpoint
 	Warnings   []string
 	Next       time.Time // when sync will try again; zero after success
 	Durations  map[Step]time.Duration

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // keeps is a port that goes on showing leaf, whatever it is told to load.
@@ -19,7 +19,7 @@ func keeps(leaf string) func(string) string { return func(string) string { retur
 func assertRolledBack(t *testing.T, s *scene, r Result, err error) {
 	t.Helper()
 	require.ErrorIs(t, err, ErrRolledBack)
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	require.ErrorAs(t, err, &refusal, "the cause is part of it")
 	assert.Equal(t, RolledBack, r.Outcome)
 	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir))

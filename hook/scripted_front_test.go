@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // scripted is a front that loads files. At a reload each of its ports reads
@@ -40,7 +40,7 @@ type scripted struct {
 
 // scriptedPort is a port and how it follows a reload.
 type scriptedPort struct {
-	front.Port
+	mailu.Port
 	shows   string                   // leaf; "" when it does not answer
 	follows func(leaf string) string // what a reload with leaf makes it show; nil: leaf
 }
@@ -73,12 +73,12 @@ func (f *scripted) leaf() string {
 	return fingerprint(pair.Leaf)
 }
 
-func (f *scripted) answers() []front.Endpoint {
+func (f *scripted) answers() []mailu.Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var endpoints []front.Endpoint
+	var endpoints []mailu.Endpoint
 	for _, p := range f.ports {
-		e := front.Endpoint{Port: p.Port, Leaf: p.shows}
+		e := mailu.Endpoint{Port: p.Port, Leaf: p.shows}
 		if f.deadOnce {
 			e.Leaf = ""
 		}
@@ -90,7 +90,7 @@ func (f *scripted) answers() []front.Endpoint {
 	return endpoints
 }
 
-func (f *scripted) Look(context.Context) []front.Endpoint {
+func (f *scripted) Look(context.Context) []mailu.Endpoint {
 	f.asked.Add(1)
 	defer f.asked.Add(-1)
 	f.called(Look)
@@ -98,9 +98,9 @@ func (f *scripted) Look(context.Context) []front.Endpoint {
 	return f.answers()
 }
 
-func (f *scripted) Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint {
+func (f *scripted) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint {
 	endpoints := f.answers()
-	if slices.ContainsFunc(endpoints, func(e front.Endpoint) bool { return !done(e) }) {
+	if slices.ContainsFunc(endpoints, func(e mailu.Endpoint) bool { return !done(e) }) {
 		<-ctx.Done()
 	}
 	return endpoints
@@ -118,7 +118,7 @@ func (f *scripted) Test(ctx context.Context) error {
 		return err
 	}
 	if leaf := f.leaf(); leaf == "" || leaf == f.refuses {
-		return &front.Refusal{Err: errors.New(`nginx: "[emerg] cannot load certificate"`)}
+		return &mailu.Refusal{Err: errors.New(`nginx: "[emerg] cannot load certificate"`)}
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func (f *scripted) Explain(ctx context.Context) error {
 		return err
 	}
 	if f.leaf() == f.objects {
-		return &front.Refusal{Err: errors.New(`dovecot: "doveconf: Fatal: ssl_key"`)}
+		return &mailu.Refusal{Err: errors.New(`dovecot: "doveconf: Fatal: ssl_key"`)}
 	}
 	return nil
 }

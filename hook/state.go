@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // State is what the store remembers between runs, in .mailu-hook/state.json.
@@ -16,7 +16,7 @@ import (
 // or damaged costs only the memory.
 type State struct {
 	Version  int         `json:"version"`
-	Front    front.Facts `json:"front"`              // what the front last said of itself
+	Front    mailu.Facts `json:"front"`              // what the front last said of itself
 	Lineages []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
 	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
 	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish

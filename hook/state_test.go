@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // remembered is what state.json in dir says, read without the code under test.
@@ -28,7 +28,7 @@ func TestStateIsReadAsItWasRecorded(t *testing.T) {
 	now := time.Now().UTC()
 	want := State{
 		Version:  stateVersion,
-		Front:    front.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}, CertName: "cert.pem", KeyName: "key.pem"},
+		Front:    mailu.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}, CertName: "cert.pem", KeyName: "key.pem"},
 		Lineages: []Seen{{"/le/live/mail", "00ff", now}},
 		Last:     &Last{At: now, Outcome: IsPending, Lineage: "/le/live/mail", Error: "no port answered"},
 		Pending:  &Pending{Since: now, Lineage: "/le/live/mail", Leaf: "00ff", Reason: "no port answered"},

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 
 	"mailu-hook/internal/disk"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -42,7 +42,7 @@ type Store struct {
 // the store.
 func OpenStore(dir, certName, keyName string) (*Store, error) {
 	for _, name := range []string{certName, keyName} {
-		if !front.PlainName(name) || name == homeName {
+		if !mailu.PlainName(name) || name == homeName {
 			return nil, say.Hint(fmt.Errorf("the front reads %q, which is not a file of %s itself", name, dir),
 				"set TLS_CERT_FILENAME and TLS_KEYPAIR_FILENAME in mailu.env to plain names such as cert.pem and key.pem")
 		}
@@ -58,7 +58,7 @@ func OpenStore(dir, certName, keyName string) (*Store, error) {
 	}
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("opening the certs directory: %w", err),
-			"name the directory that the front mounts at /certs: --certs-dir DIR (%s by default)", front.DefaultCertsDir)
+			"name the directory that the front mounts at /certs: --certs-dir DIR (%s by default)", mailu.DefaultCertsDir)
 	}
 	s := &Store{certs: certs, certName: certName, keyName: keyName}
 	if err := s.openHome(); err != nil && !errors.Is(err, fs.ErrNotExist) {

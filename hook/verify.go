@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -52,7 +52,7 @@ const (
 
 // prove waits for the ports that count, and judges their answers.
 func (d *deploy) prove(ctx context.Context, want string) error {
-	err := d.await(ctx, func(e front.Endpoint) bool { return e.Leaf == want || !d.counts(e) })
+	err := d.await(ctx, func(e mailu.Endpoint) bool { return e.Leaf == want || !d.counts(e) })
 	if err != nil {
 		return err
 	}
@@ -65,17 +65,17 @@ func (d *deploy) prove(ctx context.Context, want string) error {
 // front's own configuration run can hit a child of dovecot's master, which then
 // waits ten seconds for it and leaves that service alone for two. Telling it
 // meanwhile would make it wait once more.
-func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) error {
+func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) error {
 	followed := func(wait time.Duration) bool {
 		soon, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
 		d.r.Endpoints = d.f.Await(soon, done)
-		return !slices.ContainsFunc(d.r.Endpoints, func(e front.Endpoint) bool { return !done(e) }) || ctx.Err() != nil
+		return !slices.ContainsFunc(d.r.Endpoints, func(e mailu.Endpoint) bool { return !done(e) }) || ctx.Err() != nil
 	}
 	if followed(curiosity) {
 		return nil
 	}
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	if err := d.f.Explain(ctx); errors.As(err, &refusal) {
 		return err
 	}
@@ -90,7 +90,7 @@ func (d *deploy) await(ctx context.Context, done func(front.Endpoint) bool) erro
 // verifyOld waits until each port serves the old pair again, or what it served
 // before, be it nothing.
 func (d *deploy) verifyOld(ctx context.Context) error {
-	good := func(e front.Endpoint) bool {
+	good := func(e mailu.Endpoint) bool {
 		return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Number).Leaf
 	}
 	_ = d.await(ctx, good) // whatever a daemon says of the old pair, the ports decide
@@ -112,22 +112,22 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 	return nil
 }
 
-func (d *deploy) was(port int) front.Endpoint {
+func (d *deploy) was(port int) mailu.Endpoint {
 	for _, e := range d.before.ports {
 		if e.Number == port {
 			return e
 		}
 	}
-	return front.Endpoint{}
+	return mailu.Endpoint{}
 }
 
 // counts tells whether the deploy depends on a port's answer.
-func (d *deploy) counts(e front.Endpoint) bool {
-	return d.was(e.Number).Answers() || !front.AnyAnswers(d.before.ports)
+func (d *deploy) counts(e mailu.Endpoint) bool {
+	return d.was(e.Number).Answers() || !mailu.AnyAnswers(d.before.ports)
 }
 
 // judge says whether the answers in d.r.Endpoints prove the deploy. It returns
-// a *front.Refusal when the front answered, and answered wrongly.
+// a *mailu.Refusal when the front answered, and answered wrongly.
 func (d *deploy) judge(ctx context.Context, want string) error {
 	var wrong []string
 	regressed := false
@@ -148,7 +148,7 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 		err = fmt.Errorf("interrupted before every port was seen with the new certificate: %w", err)
 	}
 	if regressed {
-		return &front.Refusal{Err: err}
+		return &mailu.Refusal{Err: err}
 	}
 	return err
 }
@@ -156,10 +156,10 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 // gone: no port answers any more, and the engine does not say that the front
 // runs.
 func (d *deploy) gone(ctx context.Context) bool {
-	return !front.AnyAnswers(d.r.Endpoints) && !d.f.Running(context.WithoutCancel(ctx))
+	return !mailu.AnyAnswers(d.r.Endpoints) && !d.f.Running(context.WithoutCancel(ctx))
 }
 
-func describe(e front.Endpoint) string {
+func describe(e mailu.Endpoint) string {
 	if e.Answers() {
 		return fmt.Sprintf("port %d (%s, shows leaf %.8s)", e.Number, e.Protocol, e.Leaf)
 	}

@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 	"mailu-hook/internal/webroot"
 )
@@ -50,7 +50,7 @@ type Challenges struct {
 // ServeChallenges puts an override and a directory of answers into the front's
 // overrides, reloads nginx, and returns once the front shows an answer. The
 // caller closes the Challenges. After an error, nothing is left; it is a
-// *front.Refusal if nginx does not take the override. After a crash,
+// *mailu.Refusal if nginx does not take the override. After a crash,
 // ForgetChallenges removes what is there.
 func (f *Front) ServeChallenges(ctx context.Context) (*Challenges, error) {
 	if f.overrides == "" {
@@ -216,7 +216,7 @@ func (c *Challenges) awaitFirst(ctx context.Context) error {
 
 // unshown explains why the front does not show an answer.
 func (f *Front) unshown(ctx context.Context, err error) error {
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	if verr := f.verdict(ctx, "nginx", "-t", "-q"); errors.As(verr, &refusal) {
 		return say.Hint(refusal, "another override may answer /.well-known/acme-challenge/ already: remove that, or mend what nginx names, or choose another --challenge")
 	}
@@ -262,8 +262,8 @@ func (f *Front) dialHTTP(ctx context.Context, _, addr string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	conn, err := f.dial(ctx, front.Port{Number: port})
-	if err != nil || !front.Proxied(f.proxy, port) {
+	conn, err := f.dial(ctx, mailu.Port{Number: port})
+	if err != nil || !mailu.Proxied(f.proxy, port) {
 		return conn, err
 	}
 	if _, err := conn.Write(proxyHeader); err != nil {

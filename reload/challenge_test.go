@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -157,7 +157,7 @@ func TestAFrontThatDoesNotShowTheAnswerIsLeftAsItWas(t *testing.T) {
 			defer cancel()
 			_, err := w.f.ServeChallenges(ctx)
 			require.ErrorContains(t, err, c.want)
-			var refusal *front.Refusal
+			var refusal *mailu.Refusal
 			assert.Equal(t, c.refused, errors.As(err, &refusal))
 			assert.Contains(t, say.HintOf(err), c.hint)
 			assert.NotContains(t, err.Error(), "\x1b")

@@ -15,7 +15,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -43,7 +43,7 @@ var (
 
 // Front is a Mailu front container as it was when Find asked.
 type Front struct {
-	front.Facts
+	mailu.Facts
 	State  string // of Docker: running, paused, restarting, exited, created, dead, …
 	Health string // of Docker: healthy, unhealthy, starting; "" without a health check
 
@@ -63,7 +63,7 @@ type Front struct {
 // Find finds the front container: that of the Compose service "front", told
 // from the front of anything else by Mailu's environment and its mount at
 // /certs. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrAmbiguous or
-// front.ErrUnsuitable.
+// mailu.ErrUnsuitable.
 func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
 	found, err := e.fronts(ctx, want)
 	if err != nil {
@@ -122,7 +122,7 @@ func newFront(e *Engine, info container.InspectResponse) *Front {
 		env[name] = value
 	}
 	get := func(name string) string { return env[name] }
-	f := &Front{Facts: front.ParseEnvironment(get), State: info.State.Status, engine: e, pid: info.State.Pid}
+	f := &Front{Facts: mailu.ParseEnvironment(get), State: info.State.Status, engine: e, pid: info.State.Pid}
 	f.Container, f.ID, f.Image = strings.TrimPrefix(info.Name, "/"), info.ID, info.Config.Image
 	f.Project = info.Config.Labels[labelProject]
 	f.proxy = get("PROXY_PROTOCOL")
@@ -174,11 +174,11 @@ func choose(found []*Front, want Selector) (*Front, error) {
 		"choose with --project NAME or --container NAME, in the hook's command or in /etc/mailu-hook.conf (MAILU_HOOK_PROJECT=…)")
 }
 
-// Suitable returns a front.ErrUnsuitable for a front on which a deploy could not
+// Suitable returns a mailu.ErrUnsuitable for a front on which a deploy could not
 // work.
 func (f *Front) Suitable() error {
 	refuse := func(remedy, format string, args ...any) error {
-		return say.Hint(fmt.Errorf("%w: %s: %s", front.ErrUnsuitable, f.Container, fmt.Sprintf(format, args...)), "%s", remedy)
+		return say.Hint(fmt.Errorf("%w: %s: %s", mailu.ErrUnsuitable, f.Container, fmt.Sprintf(format, args...)), "%s", remedy)
 	}
 	switch {
 	case f.Flavor == "":
@@ -200,7 +200,7 @@ func (f *Front) recognise(ctx context.Context) {
 	}
 	if procs, err := f.processes(ctx); err == nil {
 		if nginx, ok := master(procs, "nginx"); ok && nginx.inside == 1 {
-			f.Ports = front.NginxOnly(f.proxy)
+			f.Ports = mailu.NginxOnly(f.proxy)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -92,7 +92,7 @@ func TestUnsuitableFrontIsRefusedWithReasonAndRemedy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := newFront(nowhere(t), fixture(t, c.change)).Suitable()
-			require.ErrorIs(t, err, front.ErrUnsuitable)
+			require.ErrorIs(t, err, mailu.ErrUnsuitable)
 			assert.ErrorContains(t, err, c.why)
 			assert.Contains(t, say.HintOf(err), c.how)
 		})
@@ -164,7 +164,7 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 		"two fronts, container":     {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1", nil, ""},
 		"unknown project":           {nil, Selector{Project: "nope"}, "", ErrNone, ""},
 		"unknown container":         {nil, Selector{Container: "nope"}, "", ErrNone, "nope"},
-		"named, but not Mailu's":    {[][]change{foreign}, Selector{Container: "shop-front-1"}, "", front.ErrUnsuitable, "not Mailu's front"},
+		"named, but not Mailu's":    {[][]change{foreign}, Selector{Container: "shop-front-1"}, "", mailu.ErrUnsuitable, "not Mailu's front"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -210,7 +210,7 @@ func TestMailu20IsKnownByItsFirstProcess(t *testing.T) {
 	defer cancel()
 	f, err := serveHTTP(t, fake).Find(ctx, Selector{})
 	require.NoError(t, err)
-	assert.Equal(t, front.NginxOnly("mail"), f.Ports)
+	assert.Equal(t, mailu.NginxOnly("mail"), f.Ports)
 }
 
 func silent([]string, string) (string, int) { return "", 0 }

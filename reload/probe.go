@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -27,12 +27,12 @@ const (
 
 // Look asks every TLS port of the front once, all at the same time, and returns
 // after three seconds at the latest.
-func (f *Front) Look(ctx context.Context) []front.Endpoint {
+func (f *Front) Look(ctx context.Context) []mailu.Endpoint {
 	return f.ask(ctx, f.Ports)
 }
 
-func (f *Front) ask(ctx context.Context, ports []front.Port) []front.Endpoint {
-	answers := make([]front.Endpoint, len(ports))
+func (f *Front) ask(ctx context.Context, ports []mailu.Port) []mailu.Endpoint {
+	answers := make([]mailu.Endpoint, len(ports))
 	var wg sync.WaitGroup
 	for i, p := range ports {
 		wg.Go(func() { answers[i] = f.askOne(ctx, p) })
@@ -45,8 +45,8 @@ func (f *Front) ask(ctx context.Context, ports []front.Port) []front.Endpoint {
 // ends, and returns the last answers; done is called for several ports at a
 // time. Each port is asked at least once unless
 // ctx has ended before.
-func (f *Front) Await(ctx context.Context, done func(front.Endpoint) bool) []front.Endpoint {
-	answers := make([]front.Endpoint, len(f.Ports))
+func (f *Front) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint {
+	answers := make([]mailu.Endpoint, len(f.Ports))
 	select {
 	case <-ctx.Done():
 	case <-time.After(time.Until(f.told.Add(firstWait))):
@@ -73,7 +73,7 @@ func (f *Front) Await(ctx context.Context, done func(front.Endpoint) bool) []fro
 	return answers
 }
 
-func (f *Front) askOne(ctx context.Context, p front.Port) front.Endpoint {
+func (f *Front) askOne(ctx context.Context, p mailu.Port) mailu.Endpoint {
 	ctx, cancel := context.WithTimeoutCause(ctx, askLimit, errors.New("no answer within "+askLimit.String()))
 	defer cancel()
 	chain, err := f.handshake(ctx, p)
@@ -81,17 +81,17 @@ func (f *Front) askOne(ctx context.Context, p front.Port) front.Endpoint {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return front.Endpoint{Port: p, Err: err}
+		return mailu.Endpoint{Port: p, Err: err}
 	}
 	sum := sha256.Sum256(chain[0].Raw)
-	return front.Endpoint{Port: p, Leaf: hex.EncodeToString(sum[:]), Chain: chain}
+	return mailu.Endpoint{Port: p, Leaf: hex.EncodeToString(sum[:]), Chain: chain}
 }
 
 // handshake completes a TLS handshake on the port, as a mail client would, and
 // returns the chain that was sent, which is never empty. It is not checked here,
 // as the question is what the server shows; that it owns the leaf's key is part
 // of the handshake.
-func (f *Front) handshake(ctx context.Context, p front.Port) ([]*x509.Certificate, error) {
+func (f *Front) handshake(ctx context.Context, p mailu.Port) ([]*x509.Certificate, error) {
 	conn, err := f.dial(ctx, p)
 	if err != nil {
 		return nil, err
@@ -119,13 +119,13 @@ func (f *Front) serverName() string {
 	if len(f.Hostnames) == 0 {
 		return ""
 	}
-	return front.CanonicalName(f.Hostnames[0])
+	return mailu.CanonicalName(f.Hostnames[0])
 }
 
 // dial connects to the port at the first of its addresses that can be reached.
 // A refusal is an answer, and the port closed: whoever publishes it would
 // accept the connection only to drop it.
-func (f *Front) dial(ctx context.Context, p front.Port) (net.Conn, error) {
+func (f *Front) dial(ctx context.Context, p mailu.Port) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialLimit}
 	err := errors.New("no address to ask: the container is on no network, and the port is not published")
 	for _, addr := range f.addresses(p.Number) {
@@ -134,7 +134,7 @@ func (f *Front) dial(ctx context.Context, p front.Port) (net.Conn, error) {
 			return conn, nil
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("%w at %s", front.ErrClosed, addr)
+			return nil, fmt.Errorf("%w at %s", mailu.ErrClosed, addr)
 		}
 	}
 	return nil, err

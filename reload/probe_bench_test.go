@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 )
 
@@ -35,9 +35,9 @@ func BenchmarkLook(b *testing.B) {
 			}()
 		}
 	}()
-	f := &Front{Facts: front.Facts{Hostnames: []string{mint.DefaultName}}, published: map[int][]string{}}
+	f := &Front{Facts: mailu.Facts{Hostnames: []string{mint.DefaultName}}, published: map[int][]string{}}
 	for i := range 6 {
-		f.Ports = append(f.Ports, front.Port{Number: i + 1, Protocol: "https", Implicit: true})
+		f.Ports = append(f.Ports, mailu.Port{Number: i + 1, Protocol: "https", Implicit: true})
 		f.published[i+1] = []string{l.Addr().String()}
 	}
 	for b.Loop() {

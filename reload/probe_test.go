@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 func TestImplicitTLSPortShowsItsLeaf(t *testing.T) {
@@ -166,7 +166,7 @@ func TestAwaitAsksEachPortUntilItChanges(t *testing.T) {
 	var seen atomic.Int32
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
-	answers := f.Await(ctx, func(e front.Endpoint) bool {
+	answers := f.Await(ctx, func(e mailu.Endpoint) bool {
 		if e.Leaf == before.SHA256() && seen.Add(1) == 3 {
 			current.Store(swapped)
 		}
@@ -196,7 +196,7 @@ func TestAwaitKeepsTheLastRealAnswerWhenTheTimeIsUp(t *testing.T) {
 		hang(conn)
 	})})
 	began := time.Now()
-	answers := f.Await(ctx, func(front.Endpoint) bool { return false })
+	answers := f.Await(ctx, func(mailu.Endpoint) bool { return false })
 	assert.Equal(t, pair.SHA256(), answers[0].Leaf)
 	assert.NoError(t, answers[0].Err)
 	within(t, 2*time.Second, began, "ending")
@@ -206,7 +206,7 @@ func TestAwaitUnderADeadContextStillNamesEveryPort(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("stopped"))
 	f := frontAt(map[string]string{"imaps": refusing(t), "https": refusing(t)})
-	for _, e := range f.Await(ctx, func(front.Endpoint) bool { return false }) {
+	for _, e := range f.Await(ctx, func(mailu.Endpoint) bool { return false }) {
 		assert.NotZero(t, e.Number)
 		assert.EqualError(t, e.Err, "stopped")
 	}

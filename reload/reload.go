@@ -12,7 +12,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -27,7 +27,7 @@ const (
 )
 
 // Test lets nginx judge the configuration with the installed pair (nginx -t).
-// It returns a *front.Refusal when nginx objects. Nothing is reloaded; but
+// It returns a *mailu.Refusal when nginx objects. Nothing is reloaded; but
 // nginx -t makes an empty pid file where there was none, which Settle mends.
 //
 // dovecot is not tested here: a command in a container takes longer to begin
@@ -39,7 +39,7 @@ func (f *Front) Test(ctx context.Context) error {
 }
 
 // Explain asks dovecot, by doveconf and the file that it was started with, why
-// it might not have reloaded. It returns a *front.Refusal when dovecot objects
+// it might not have reloaded. It returns a *mailu.Refusal when dovecot objects
 // to its configuration, nil when it does not, or does not run.
 func (f *Front) Explain(ctx context.Context) error {
 	procs, err := f.processes(ctx)
@@ -60,7 +60,7 @@ func (f *Front) Explain(ctx context.Context) error {
 // no verdict.
 func (f *Front) verdict(ctx context.Context, command ...string) error {
 	err := f.test(ctx, command...)
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	if !errors.As(err, &refusal) {
 		return err
 	}
@@ -85,7 +85,7 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 	if err != nil || status == 0 || status == cannotRun || status == notFound {
 		return err
 	}
-	return say.Hint(&front.Refusal{Err: fmt.Errorf("%s in %s: exit status %d: %s", command[0], f.Container, status, say.Foreign(string(out)))},
+	return say.Hint(&mailu.Refusal{Err: fmt.Errorf("%s in %s: exit status %d: %s", command[0], f.Container, status, say.Foreign(string(out)))},
 		"mend what it names (often a file in ROOT/overrides); the certificate itself has passed all checks")
 }
 
@@ -145,13 +145,13 @@ func (f *Front) started(ctx context.Context) ([]process, error) {
 // dovecot serves, and none of them answers. Where nginx serves them all (Mailu
 // 2.0) at least one does, unless TLS is off altogether.
 func (f *Front) lacksDovecot(ctx context.Context) bool {
-	var mail []front.Port
+	var mail []mailu.Port
 	for _, p := range f.Ports {
 		if p.Number != 25 && p.Number != 443 {
 			mail = append(mail, p)
 		}
 	}
-	return len(mail) > 0 && !front.AnyAnswers(f.ask(ctx, mail))
+	return len(mail) > 0 && !mailu.AnyAnswers(f.ask(ctx, mail))
 }
 
 func (f *Front) restart(ctx context.Context) error {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -96,7 +96,7 @@ func TestReloadHangsUpEachMaster(t *testing.T) {
 func TestReloadThatFailsNamesTheDaemon(t *testing.T) {
 	f, _ := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"killall": 1}})
 	err := f.Reload(t.Context())
-	var refusal *front.Refusal
+	var refusal *mailu.Refusal
 	assert.False(t, errors.As(err, &refusal), "not told is not refused")
 	for _, want := range []string{"reloading nginx in mailu-front-1: exit status 1: \"killall: ", "reloading dovecot"} {
 		assert.ErrorContains(t, err, want)
@@ -143,7 +143,7 @@ func TestVerdictIsARefusalOnlyIfTheCommandRan(t *testing.T) {
 		d := &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": status, "doveconf": status}}
 		f, fake := frontOf(t, d)
 		for command, err := range map[string]error{"nginx": f.Test(t.Context()), "doveconf": f.Explain(t.Context())} {
-			var refusal *front.Refusal
+			var refusal *mailu.Refusal
 			require.Equal(t, refused, errors.As(err, &refusal), "%s %d", command, status)
 			if refused {
 				assert.ErrorContains(t, err, `went wrong"`, "the command's own words, quoted and on one line")

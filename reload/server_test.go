@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 )
 
@@ -117,7 +117,7 @@ func speaking(t *testing.T, script []exchange, next func(net.Conn)) func(net.Con
 }
 
 // known ports of a front, one a protocol.
-var testPorts = map[string]front.Port{
+var testPorts = map[string]mailu.Port{
 	"smtp":       {Number: 25, Protocol: "smtp"},
 	"submission": {Number: 587, Protocol: "submission"},
 	"imap":       {Number: 143, Protocol: "imap"},
@@ -129,7 +129,7 @@ var testPorts = map[string]front.Port{
 
 // frontAt is a front whose ports are published at addrs, by protocol.
 func frontAt(addrs map[string]string) *Front {
-	f := &Front{Facts: front.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com", "smtp.example.com"}}, published: map[int][]string{}}
+	f := &Front{Facts: mailu.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com", "smtp.example.com"}}, published: map[int][]string{}}
 	for protocol, addr := range addrs {
 		p := testPorts[protocol]
 		f.Ports = append(f.Ports, p)
@@ -139,7 +139,7 @@ func frontAt(addrs map[string]string) *Front {
 }
 
 // askAt asks one port, for at most a time that no test waits for in vain.
-func askAt(t *testing.T, limit time.Duration, protocol, addr string) front.Endpoint {
+func askAt(t *testing.T, limit time.Duration, protocol, addr string) mailu.Endpoint {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()

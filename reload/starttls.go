@@ -8,7 +8,7 @@ import (
 	"net"
 	"regexp"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -79,7 +79,7 @@ func startTLS(conn net.Conn, protocol string) error {
 type declined struct{ line string }
 
 func (d declined) Error() string        { return "the server answered " + say.Foreign(d.line) }
-func (d declined) Is(target error) bool { return target == front.ErrWithout }
+func (d declined) Is(target error) bool { return target == mailu.ErrWithout }
 
 func (t turn) listen(lines *bufio.Reader) error {
 	for range maxLines {

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -47,7 +47,7 @@ func (e *Engine) Survey(ctx context.Context, want Selector) ([]*Front, error) {
 
 // Remote is a front that no engine tells about: its ports are asked at hosts,
 // in that order, by the numbers that they have inside the container.
-func Remote(facts front.Facts, hosts ...string) *Front {
+func Remote(facts mailu.Facts, hosts ...string) *Front {
 	f := &Front{Facts: facts, published: map[int][]string{}}
 	for _, p := range facts.Ports {
 		for _, host := range hosts {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 func TestSurveyFindsEveryFrontThatCouldBeMeant(t *testing.T) {
@@ -135,22 +135,22 @@ func TestClockIsTheEnginesOwn(t *testing.T) {
 }
 
 func TestRemoteFrontIsAskedAtTheHostsGiven(t *testing.T) {
-	f := Remote(front.ParseEnvironment(func(string) string { return "" }), "mail.example.com", "::1")
+	f := Remote(mailu.ParseEnvironment(func(string) string { return "" }), "mail.example.com", "::1")
 	assert.Equal(t, []string{"mail.example.com:993", "[::1]:993"}, f.addresses(993))
 	assert.Empty(t, f.State)
 }
 
 func TestAnswerSaysWhetherThePortIsClosedOrDoesWithoutTLS(t *testing.T) {
-	assert.ErrorIs(t, askAt(t, patient, "imaps", refusing(t)).Err, front.ErrClosed)
+	assert.ErrorIs(t, askAt(t, patient, "imaps", refusing(t)).Err, mailu.ErrClosed)
 	for protocol, dialogue := range map[string][]exchange{
 		"smtp": {{"", "220 ready\r\n"}, {"EHLO mailu-hook.invalid", "250 hello\r\n"}, {"STARTTLS", "500 5.5.1 Invalid command\r\n"}},
 		"imap": {{"", "* OK ready\r\n"}, {"a STARTTLS", "a BAD no\r\n"}},
 	} {
 		e := askAt(t, patient, protocol, listen(t, speaking(t, dialogue, hang)))
-		assert.ErrorIs(t, e.Err, front.ErrWithout, protocol)
-		assert.NotErrorIs(t, e.Err, front.ErrClosed)
+		assert.ErrorIs(t, e.Err, mailu.ErrWithout, protocol)
+		assert.NotErrorIs(t, e.Err, mailu.ErrClosed)
 	}
-	assert.NotErrorIs(t, askAt(t, 200*time.Millisecond, "imaps", listen(t, hang)).Err, front.ErrClosed)
+	assert.NotErrorIs(t, askAt(t, 200*time.Millisecond, "imaps", listen(t, hang)).Err, mailu.ErrClosed)
 }
 
 func TestWholeChainIsKeptAsItWasSent(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/dane"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/resolve"
 )
 
@@ -93,7 +93,7 @@ func (p *published) zoneLine(r dane.Record) string {
 func mailHosts(hostnames []string) []string {
 	var hosts []string
 	for _, name := range hostnames {
-		name = front.CanonicalName(name)
+		name = mailu.CanonicalName(name)
 		if _, err := netip.ParseAddr(name); err != nil && name != "" {
 			hosts = append(hosts, name)
 		}

@@ -7,7 +7,7 @@ import (
 	"mailu-hook/acme"
 	"mailu-hook/hook"
 	"mailu-hook/internal/disk"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 	"mailu-hook/reload"
 )
@@ -67,7 +67,7 @@ func exitStatus(err error) int {
 		return exitOK
 	case errors.As(err, &judged):
 		return int(judged.Severity)
-	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, front.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
+	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, mailu.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
 		return exitUsage
 	case errors.As(err, &rejection):
 		return exitRejected

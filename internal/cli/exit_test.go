@@ -10,7 +10,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/disk"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 	"mailu-hook/reload"
 )
@@ -26,15 +26,15 @@ func TestEachErrorHasItsExitStatus(t *testing.T) {
 		"cancelled":          {context.Canceled, 1},
 		"engine":             {reload.ErrEngine, 1},
 		"no front":           {reload.ErrNone, 1},
-		"refusal":            {&front.Refusal{Err: cause}, 1},
+		"refusal":            {&mailu.Refusal{Err: cause}, 1},
 		"usage":              {usageError("x"), 2},
 		"ambiguous":          {reload.ErrAmbiguous, 2},
-		"unsuitable":         {front.ErrUnsuitable, 2},
+		"unsuitable":         {mailu.ErrUnsuitable, 2},
 		"rejected":           {&hook.Rejection{File: "x"}, 3},
 		"rolled back":        {hook.ErrRolledBack, 4},
-		"rolled back, cause": {fmt.Errorf("%w: %w", hook.ErrRolledBack, &front.Refusal{Err: cause}), 4},
+		"rolled back, cause": {fmt.Errorf("%w: %w", hook.ErrRolledBack, &mailu.Refusal{Err: cause}), 4},
 		"rollback failed":    {hook.ErrRollbackFailed, 5},
-		"rollback, engine":   {fmt.Errorf("%w: %w; then %w", hook.ErrRollbackFailed, &front.Refusal{Err: cause}, reload.ErrEngine), 5},
+		"rollback, engine":   {fmt.Errorf("%w: %w; then %w", hook.ErrRollbackFailed, &mailu.Refusal{Err: cause}, reload.ErrEngine), 5},
 		"locked":             {disk.ErrLocked, 7},
 		"pending":            {hook.ErrPending, 8},
 		"pending, engine":    {fmt.Errorf("%w: %w", hook.ErrPending, reload.ErrEngine), 8},

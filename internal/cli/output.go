@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -188,7 +188,7 @@ func (d *deployment) document(err error) document {
 	return doc
 }
 
-func endpoint(e front.Endpoint, want string) endpointDoc {
+func endpoint(e mailu.Endpoint, want string) endpointDoc {
 	doc := endpointDoc{Port: e.Number, Protocol: e.Protocol, Served: e.Leaf, OK: e.Answers() && e.Leaf == want}
 	if e.Err != nil {
 		doc.Error = e.Err.Error()

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -179,7 +179,7 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 	return doc
 }
 
-func (s *status) endpointDoc(f *health.Front, e front.Endpoint) endpointLookDoc {
+func (s *status) endpointDoc(f *health.Front, e mailu.Endpoint) endpointLookDoc {
 	return endpointLookDoc{e.Number, e.Protocol, f.Daemon(e.Number), f.Shows(e), s.certificateDoc(f, e.Chain), errorText(e.Err)}
 }
 

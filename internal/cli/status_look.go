@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 	"mailu-hook/internal/survey"
 	"mailu-hook/reload"
@@ -38,7 +38,7 @@ func (s *status) lookAround(ctx context.Context, timeout time.Duration) error {
 	}
 	if len(found) == 1 { // settings are of one front
 		t := &target{facts: found[0].Facts}
-		if err := s.c.override(t); err != nil && !errors.Is(err, front.ErrUnsuitable) {
+		if err := s.c.override(t); err != nil && !errors.Is(err, mailu.ErrUnsuitable) {
 			wg.Wait()
 			return err
 		}
@@ -72,7 +72,7 @@ func (s *status) remembered() (one []*reload.Front, hosts []string) {
 		facts.Hostnames = names
 	}
 	for _, name := range facts.Hostnames[:min(1, len(facts.Hostnames))] {
-		hosts = append(hosts, front.CanonicalName(name))
+		hosts = append(hosts, mailu.CanonicalName(name))
 	}
 	hosts = append(hosts, "127.0.0.1")
 	return []*reload.Front{reload.Remote(facts, hosts...)}, hosts
@@ -133,7 +133,7 @@ func inside(ctx context.Context, from *reload.Front) (*health.Inside, error) {
 
 // recallState reads what deploys remember, and no key: opening a store opens
 // none.
-func recallState(facts front.Facts) (hook.State, error) {
+func recallState(facts mailu.Facts) (hook.State, error) {
 	store, err := hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
 	if err != nil {
 		return hook.State{}, err

@@ -20,8 +20,8 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/dane"
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/resolve"
 )
@@ -40,7 +40,7 @@ func looked(t *testing.T) *status {
 	newer, older := issue(at.AddDate(0, 0, -1)), issue(at.AddDate(0, 0, -70))
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Root)
-	facts := front.ParseEnvironment(func(name string) string {
+	facts := mailu.ParseEnvironment(func(name string) string {
 		return map[string]string{"HOSTNAMES": "mail.example.com,imap.example.com", "TLS_FLAVOR": "cert"}[name]
 	})
 	facts.Container, facts.Project, facts.Image, facts.CertsDir = "mailu-front-1", "mailu", "ghcr.io/mailu/nginx:2024.06", "/mailu/certs"
@@ -55,7 +55,7 @@ func looked(t *testing.T) *status {
 		Lineages: []health.Lineage{{Path: "/etc/letsencrypt/live/mail.example.com", Chain: newer, Last: true, Certbot: true, Hooked: true}},
 	}
 	for _, p := range facts.Ports {
-		e := front.Endpoint{Port: p, Chain: newer, Leaf: health.Sum(newer[0])}
+		e := mailu.Endpoint{Port: p, Chain: newer, Leaf: health.Sum(newer[0])}
 		if f.Daemon(p.Number) == "dovecot" {
 			e.Chain, e.Leaf = older, health.Sum(older[0])
 		}

@@ -8,8 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -197,7 +197,7 @@ func (s *status) rows(f *health.Front) []row {
 	return rows
 }
 
-func (s *status) portRow(f *health.Front, e front.Endpoint) row {
+func (s *status) portRow(f *health.Front, e mailu.Endpoint) row {
 	where := fmt.Sprintf("%4d %s", e.Number, e.Protocol)
 	if !e.Answers() {
 		return row{cells: [9]string{where, f.Daemon(e.Number), string(health.None)}, note: say.OneLine(e.Err.Error())}

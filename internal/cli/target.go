@@ -11,14 +11,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 	"mailu-hook/reload"
 )
 
 // targetFlags declares the flags that choose the front and its directory.
 func targetFlags(fs *pflag.FlagSet) {
-	fs.String("certs-dir", "", "`DIR` on this host that the front mounts at /certs (default: what the container says, else "+front.DefaultCertsDir+")")
+	fs.String("certs-dir", "", "`DIR` on this host that the front mounts at /certs (default: what the container says, else "+mailu.DefaultCertsDir+")")
 	fs.String("container", "", "`NAME` of the front container (default: that of the Compose service \"front\")")
 	fs.String("project", "", "`NAME` of the Compose project, where several fronts run")
 	fs.StringSlice("hostname", nil, "`NAME` that the certificate must cover; repeatable, the main one first (default: HOSTNAMES of the front)")
@@ -28,7 +28,7 @@ func targetFlags(fs *pflag.FlagSet) {
 // target is where a deploy goes: the facts, and the front itself if it runs and
 // can be asked.
 type target struct {
-	facts   front.Facts
+	facts   mailu.Facts
 	front   *reload.Front
 	unasked error  // why a front that may run cannot be asked
 	note    string // why there is none to ask
@@ -100,24 +100,24 @@ func (t *target) meet(found *reload.Front) {
 }
 
 // recall is what is known of a front that cannot be asked.
-func (c *call) recall() front.Facts {
-	dir := filepath.Clean(firstNonEmpty(c.text("certs-dir"), front.DefaultCertsDir))
+func (c *call) recall() mailu.Facts {
+	dir := filepath.Clean(firstNonEmpty(c.text("certs-dir"), mailu.DefaultCertsDir))
 	if facts, known := remembered(dir); known {
 		return facts
 	}
 	env, _ := readVariables(filepath.Join(filepath.Dir(dir), "mailu.env")) // what can be read of it, as Compose is lenient too
-	facts := front.ParseEnvironment(func(name string) string { return env[name] })
+	facts := mailu.ParseEnvironment(func(name string) string { return env[name] })
 	facts.CertsDir = dir
 	return facts
 }
 
 // remembered is what a front last said of itself, as the store in its certs
 // directory has it.
-func remembered(dir string) (facts front.Facts, known bool) {
+func remembered(dir string) (facts mailu.Facts, known bool) {
 	if dir == "" {
 		return facts, false
 	}
-	s, err := hook.OpenStore(dir, front.DefaultCertName, front.DefaultKeyName)
+	s, err := hook.OpenStore(dir, mailu.DefaultCertName, mailu.DefaultKeyName)
 	if err != nil {
 		return facts, false
 	}

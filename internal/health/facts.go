@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // Look is all that one look at a host saw.
@@ -39,14 +39,14 @@ type Clock struct {
 
 // Front is one front, as it was found or as it is remembered.
 type Front struct {
-	front.Facts
+	mailu.Facts
 	State      string // Docker's: running, exited, …; "" when no container was found
 	Health     string // Docker's; "" without a health check
 	Unsuitable error  // why a deploy could not work on it
 	Inside     *Inside
 	InsideErr  error    // why Inside is nil though the front runs
 	Asked      []string // where the ports were asked, if not at the container itself
-	Endpoints  []front.Endpoint
+	Endpoints  []mailu.Endpoint
 	Directory  Directory
 	Memory     hook.State
 	MemoryErr  error
@@ -188,7 +188,7 @@ const (
 )
 
 // Shows compares an endpoint with the installed leaf.
-func (f *Front) Shows(e front.Endpoint) Relation {
+func (f *Front) Shows(e mailu.Endpoint) Relation {
 	installed, served := Leaf(f.Directory.Chain), Leaf(e.Chain)
 	switch {
 	case served == nil:

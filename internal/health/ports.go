@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 )
 
 // ports judges what the ports show: whether they speak TLS, and whether that is
@@ -17,7 +17,7 @@ func (j *judgement) ports(f *Front) {
 	if f.Endpoints == nil || f.Flavor == "notls" {
 		return
 	}
-	var silent, answering []front.Endpoint
+	var silent, answering []mailu.Endpoint
 	for _, e := range f.Endpoints {
 		if e.Answers() {
 			answering = append(answering, e)
@@ -46,9 +46,9 @@ func (f *Front) tlsOff() bool {
 	for _, e := range f.Endpoints {
 		switch e.Number {
 		case 25:
-			off = errors.Is(e.Err, front.ErrWithout)
+			off = errors.Is(e.Err, mailu.ErrWithout)
 		case 443:
-			if !errors.Is(e.Err, front.ErrClosed) {
+			if !errors.Is(e.Err, mailu.ErrClosed) {
 				return false
 			}
 		}
@@ -67,7 +67,7 @@ func (j *judgement) tlsOff(f *Front) {
 
 // noneAnswers tells a front whose ports are closed from one that is out of reach.
 func (j *judgement) noneAnswers(f *Front) {
-	closed := !slices.ContainsFunc(f.Endpoints, func(e front.Endpoint) bool { return !errors.Is(e.Err, front.ErrClosed) })
+	closed := !slices.ContainsFunc(f.Endpoints, func(e mailu.Endpoint) bool { return !errors.Is(e.Err, mailu.ErrClosed) })
 	first := f.Endpoints[0]
 	switch {
 	case j.found(NginxDown):
@@ -82,17 +82,17 @@ func (j *judgement) noneAnswers(f *Front) {
 // someSilent: dovecot, given a key of another certificate, drops TLS on all of
 // its ports at once and keeps them open, while nginx keeps its old
 // configuration. Nothing else looks like that.
-func (j *judgement) someSilent(f *Front, silent, answering []front.Endpoint) {
+func (j *judgement) someSilent(f *Front, silent, answering []mailu.Endpoint) {
 	if j.found(DovecotDown) {
-		silent = slices.DeleteFunc(silent, func(e front.Endpoint) bool { return f.Daemon(e.Number) == "dovecot" })
+		silent = slices.DeleteFunc(silent, func(e mailu.Endpoint) bool { return f.Daemon(e.Number) == "dovecot" })
 	}
 	if len(silent) == 0 {
 		return
 	}
-	dovecotOpen := !slices.ContainsFunc(silent, func(e front.Endpoint) bool {
-		return f.Daemon(e.Number) != "dovecot" || errors.Is(e.Err, front.ErrClosed)
+	dovecotOpen := !slices.ContainsFunc(silent, func(e mailu.Endpoint) bool {
+		return f.Daemon(e.Number) != "dovecot" || errors.Is(e.Err, mailu.ErrClosed)
 	})
-	nginxOld := !slices.ContainsFunc(answering, func(e front.Endpoint) bool {
+	nginxOld := !slices.ContainsFunc(answering, func(e mailu.Endpoint) bool {
 		return f.Daemon(e.Number) != "nginx" || f.Shows(e) == Same || f.Shows(e) == Uncompared
 	})
 	if dovecotOpen && nginxOld {
@@ -110,10 +110,10 @@ func (j *judgement) someSilent(f *Front, silent, answering []front.Endpoint) {
 }
 
 // compare holds the ports against one another and against what is installed.
-func (j *judgement) compare(f *Front, answering []front.Endpoint) {
-	stray := slices.ContainsFunc(answering, func(e front.Endpoint) bool { return f.Shows(e) != Same && f.Shows(e) != Uncompared })
+func (j *judgement) compare(f *Front, answering []mailu.Endpoint) {
+	stray := slices.ContainsFunc(answering, func(e mailu.Endpoint) bool { return f.Shows(e) != Same && f.Shows(e) != Uncompared })
 	first := answering[0]
-	if slices.ContainsFunc(answering, func(e front.Endpoint) bool { return e.Leaf != first.Leaf }) {
+	if slices.ContainsFunc(answering, func(e mailu.Endpoint) bool { return e.Leaf != first.Leaf }) {
 		j.find(Warning, OutOfStep, "docker exec "+f.Container+" nginx -t, and doveconf -n, tell which configuration is broken; then mailu-hook sync --now",
 			"%s is out of step: %s", f.name(), f.groups(answering))
 		return
@@ -125,10 +125,10 @@ func (j *judgement) compare(f *Front, answering []front.Endpoint) {
 }
 
 // groups describes which daemon shows what: "nginx shows 3076aa61, dovecot …".
-func (f *Front) groups(answering []front.Endpoint) string {
+func (f *Front) groups(answering []mailu.Endpoint) string {
 	type group struct {
 		leaf  string
-		e     front.Endpoint
+		e     mailu.Endpoint
 		ports []int
 	}
 	var groups []group

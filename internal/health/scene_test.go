@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/hook"
-	"mailu-hook/internal/front"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 )
 
@@ -34,7 +34,7 @@ func newScene(t *testing.T) *scene {
 	s := &scene{t: t, ca: ca, now: time.Now()}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Root)
-	facts := front.ParseEnvironment(func(name string) string {
+	facts := mailu.ParseEnvironment(func(name string) string {
 		return map[string]string{"HOSTNAMES": "mail.example.com,imap.example.com", "TLS_FLAVOR": "cert"}[name]
 	})
 	facts.Container, facts.Project, facts.CertsDir = "mailu-front-1", "mailu", "/mailu/certs"
@@ -72,17 +72,17 @@ func (s *scene) issue(leaf mint.Leaf) []*x509.Certificate {
 
 // serve makes the ports show the chain, by default all of them.
 func (s *scene) serve(chain []*x509.Certificate, ports ...int) {
-	s.answer(ports, func(e *front.Endpoint) { e.Chain, e.Leaf, e.Err = chain, Sum(chain[0]), nil })
+	s.answer(ports, func(e *mailu.Endpoint) { e.Chain, e.Leaf, e.Err = chain, Sum(chain[0]), nil })
 }
 
 func (s *scene) refuse(err error, ports ...int) {
-	s.answer(ports, func(e *front.Endpoint) { e.Chain, e.Leaf, e.Err = nil, "", err })
+	s.answer(ports, func(e *mailu.Endpoint) { e.Chain, e.Leaf, e.Err = nil, "", err })
 }
 
-func (s *scene) answer(ports []int, change func(*front.Endpoint)) {
+func (s *scene) answer(ports []int, change func(*mailu.Endpoint)) {
 	if s.f.Endpoints == nil {
 		for _, p := range s.f.Ports {
-			s.f.Endpoints = append(s.f.Endpoints, front.Endpoint{Port: p})
+			s.f.Endpoints = append(s.f.Endpoints, mailu.Endpoint{Port: p})
 		}
 	}
 	for i := range s.f.Endpoints {
@@ -107,8 +107,8 @@ func (s *scene) everywhere(chain []*x509.Certificate) {
 var (
 	dovecot   = []int{465, 993, 995, 4190}
 	nginx     = []int{25, 443}
-	errClosed = fmt.Errorf("%w at 172.18.0.4:443", front.ErrClosed)
-	errPlain  = fmt.Errorf("speaking smtp: %w", front.ErrWithout)
+	errClosed = fmt.Errorf("%w at 172.18.0.4:443", mailu.ErrClosed)
+	errPlain  = fmt.Errorf("speaking smtp: %w", mailu.ErrWithout)
 	errHangs  = errors.New("no answer within 3s")
 )
 

@@ -16,8 +16,8 @@ import (
 	"strings"
 	"syscall"
 
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -30,10 +30,10 @@ const (
 )
 
 // Directory looks at the certs directory of a front.
-func Directory(facts front.Facts) health.Directory {
+func Directory(facts mailu.Facts) health.Directory {
 	d := health.Directory{Path: facts.CertsDir}
 	for _, name := range []string{facts.CertName, facts.KeyName} {
-		if !front.PlainName(name) {
+		if !mailu.PlainName(name) {
 			d.Err = fmt.Errorf("the front reads %s, which is not a file of %s itself", say.Foreign(name), d.Path)
 			return d
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"mailu-hook/internal/front"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 )
 
@@ -33,7 +33,7 @@ func certsDir(t *testing.T) (dir string, pair *mint.Pair) {
 }
 
 func look(dir string) health.Directory {
-	return Directory(front.Facts{CertsDir: dir, CertName: "cert.pem", KeyName: "key.pem"})
+	return Directory(mailu.Facts{CertsDir: dir, CertName: "cert.pem", KeyName: "key.pem"})
 }
 
 func TestDirectoryOfADeployIsSeenWhole(t *testing.T) {
@@ -104,7 +104,7 @@ func TestFifoInPlaceOfTheCertificateDoesNotHoldUpALook(t *testing.T) {
 
 func TestDirectoryThatCannotBeLookedAtIsAnErrorOfItsOwn(t *testing.T) {
 	assert.Error(t, look(filepath.Join(t.TempDir(), "none")).Err)
-	assert.ErrorContains(t, Directory(front.Facts{CertsDir: t.TempDir(), CertName: "sub/cert.pem", KeyName: "key.pem"}).Err, "not a file of")
+	assert.ErrorContains(t, Directory(mailu.Facts{CertsDir: t.TempDir(), CertName: "sub/cert.pem", KeyName: "key.pem"}).Err, "not a file of")
 }
 
 func TestLineageIsReadWithoutItsKey(t *testing.T) {

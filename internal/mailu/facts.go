@@ -1,8 +1,8 @@
-// Package front is the vocabulary that the deploy transaction, the front
+// Package mailu is the vocabulary that the deploy transaction, the front
 // container's driver and the command line share: what a Mailu front says of
 // itself (Facts), which TLS ports it has (Port), and what one of them shows
 // (Endpoint). It asks nobody and holds no state.
-package front
+package mailu
 
 import (
 	"errors"
