@@ -17,12 +17,13 @@ func versionCommand() command {
 	}
 }
 
-// version is what the build recorded: a tag, or a revision of the source.
+// release is the version that the build set: a tag, or a revision of the source.
+var release string
+
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return firstNonEmpty(release, "unknown")
 	}
-	v := firstNonEmpty(info.Main.Version, "(devel)")
-	return fmt.Sprintf("%s (%s)", v, info.GoVersion)
+	return fmt.Sprintf("%s (%s)", firstNonEmpty(release, info.Main.Version, "(devel)"), info.GoVersion)
 }
