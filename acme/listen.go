@@ -26,11 +26,11 @@ type Method string
 
 // The methods.
 const (
-	Front     Method = "front"      // http-01, by the running front
-	Webroot   Method = "webroot"    // http-01, by another web server's files
-	Listening Method = "standalone" // http-01, by a server of our own
-	TLSALPN   Method = "tls-alpn"   // tls-alpn-01, by a server of our own
-	DNS       Method = "dns"        // dns-01
+	Front      Method = "front"      // http-01, by the running front
+	Webroot    Method = "webroot"    // http-01, by another web server's files
+	Standalone Method = "standalone" // http-01, by a server of our own
+	TLSALPN    Method = "tls-alpn"   // tls-alpn-01, by a server of our own
+	DNS        Method = "dns"        // dns-01
 )
 
 // Tokens is a place where a web server finds files and shows them below

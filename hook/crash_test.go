@@ -19,7 +19,7 @@ func crash(t *testing.T, s *scene, at Step) {
 }
 
 func TestWhatACrashLeavesIsRememberedAndFinished(t *testing.T) {
-	for step, installed := range map[Step]bool{Switch: false, Test: true, Reload: true, Verify: true, Settle: true} {
+	for step, installed := range map[Step]bool{StepSwitch: false, StepTest: true, StepReload: true, StepVerify: true, StepSettle: true} {
 		t.Run(string(step), func(t *testing.T) {
 			s := newScene(t)
 			crash(t, s, step)
@@ -44,7 +44,7 @@ func TestWhatACrashLeavesIsRememberedAndFinished(t *testing.T) {
 }
 
 func TestACrashBeforeStagingLeavesNothing(t *testing.T) {
-	for _, step := range []Step{Look, Validate, Stage} {
+	for _, step := range []Step{StepLook, StepValidate, StepStage} {
 		s := newScene(t)
 		before := snapshot(t, s.dir)
 		crash(t, s, step)
@@ -55,7 +55,7 @@ func TestACrashBeforeStagingLeavesNothing(t *testing.T) {
 func TestACrashDuringRollbackIsFinished(t *testing.T) {
 	s := newScene(t)
 	s.f.refuses = s.new.Fingerprint()
-	crash(t, s, Rollback)
+	crash(t, s, StepRollback)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir))
 	assert.NotNil(t, remembered(t, s.dir).Pending)
 }

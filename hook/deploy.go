@@ -31,9 +31,9 @@ type Front interface {
 	// Await asks every port until done says yes to its answer or ctx ends,
 	// and returns the last answers.
 	Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint
-	// Hold keeps the front from reacting to a switch by itself until it settles
+	// PauseWatcher keeps the front from reacting to a switch by itself until it settles
 	// or release is called, as far as it can.
-	Hold() (release func())
+	PauseWatcher() (release func())
 	// Test lets nginx judge what is installed. It returns a *mailu.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
@@ -61,17 +61,17 @@ var (
 // Options of a deploy. The zero value deploys strictly and keeps three
 // generations.
 type Options struct {
-	Rules    Rules
-	ByHand   bool          // asked for by a person: also installs what is not newer
-	DryRun   bool          // judge and compare, change nothing
-	Guard    Guard         // may hold the bundle back before anything is changed; nil: nobody does
-	Grace    time.Duration // an installed pair that ends sooner is replaced whatever Guard says
-	Hold     string        // leaf that later syncs are not to install again: the one rolled back from
-	Keep     int           // generations kept for rollback; 0: three
-	Rollback time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
-	Facts    mailu.Facts   // remembered for a time when the front cannot be asked
-	Unasked  error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair at its start
-	Progress func(Step)    // told of each step as it begins
+	Rules         Rules
+	ByHand        bool          // asked for by a person: also installs what is not newer
+	DryRun        bool          // judge and compare, change nothing
+	Guard         Guard         // may hold the bundle back before anything is changed; nil: nobody does
+	Grace         time.Duration // an installed pair that ends sooner is replaced whatever Guard says
+	RollsBackFrom string        // leaf that later syncs are not to install again: the one rolled back from
+	Keep          int           // generations kept for rollback; 0: three
+	Rollback      time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
+	Facts         mailu.Facts   // remembered for a time when the front cannot be asked
+	Unasked       error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair at its start
+	Progress      func(Step)    // told of each step as it begins
 }
 
 const (
@@ -107,11 +107,11 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	r.Bundle, r.Durations = b, map[Step]time.Duration{}
 	defer func() { d.finish(err) }()
 
-	d.step(Look) // 1
+	d.step(StepLook) // 1
 	before, stop := d.look(ctx)
 	defer stop()
 
-	d.step(Validate) // 2
+	d.step(StepValidate) // 2
 	if err := o.Rules.Check(b); err != nil {
 		return r, err
 	}
@@ -123,7 +123,7 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, err
 	}
 
-	d.step(Stage) // 3
+	d.step(StepStage) // 3
 	unlock, err := s.Lock(ctx)
 	if err != nil {
 		return r, err
@@ -140,8 +140,8 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, fmt.Errorf("stopped before the switch: %w", context.Cause(ctx))
 	}
 
-	d.step(Switch) // 4
-	defer d.holdFront()()
+	d.step(StepSwitch) // 4
+	defer d.pauseWatcher()()
 	if err := s.Switch(d.next); err != nil {
 		return r, d.unswitch(err)
 	}
@@ -177,9 +177,9 @@ type deploy struct {
 
 // situation is what the deploy found.
 type situation struct {
-	ports []mailu.Endpoint
-	live  Generation
-	held  string // State.Held
+	ports          []mailu.Endpoint
+	live           Generation
+	rolledBackFrom string // State.Held
 }
 
 // look starts asking the ports; validation does not wait for them. answers does;
@@ -204,14 +204,14 @@ func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpo
 	d.before.ports, d.r.Endpoints = before, before
 	switch {
 	case old.Holds(d.b) && old.inHome && d.served():
-		d.r.Outcome = Unchanged
+		d.r.Outcome = OutcomeUnchanged
 		if !d.o.DryRun {
 			d.repair(ctx)
 			d.confirm(ctx)
 		}
 	case d.superseded(old):
 	default:
-		d.r.Outcome = WouldInstall
+		d.r.Outcome = OutcomeWouldInstall
 		return false
 	}
 	return true
@@ -252,7 +252,7 @@ func (d *deploy) superseded(old Pair) bool {
 	if d.b.Leaf().NotBefore.After(old.Leaf.NotBefore) || len(Missing(old.Leaf, d.o.Facts.Hostnames)) > len(Missing(d.b.Leaf(), d.o.Facts.Hostnames)) {
 		return false
 	}
-	d.r.Outcome = Skipped
+	d.r.Outcome = OutcomeSkipped
 	d.r.Reason = fmt.Sprintf("not newer than what is installed (issued %s, installed %s)",
 		d.b.Leaf().NotBefore.UTC().Format(time.RFC3339), old.Leaf.NotBefore.UTC().Format(time.RFC3339))
 	return true
@@ -284,14 +284,14 @@ func (d *deploy) stage(old Pair) (err error) {
 	return nil
 }
 
-// holdFront keeps a front that serves on every port from reacting to the switch
+// pauseWatcher keeps a front that serves on every port from reacting to the switch
 // until it has been seen to serve the new pair. What a front that does not would
 // do by itself may be what it needs.
-func (d *deploy) holdFront() (release func()) {
+func (d *deploy) pauseWatcher() (release func()) {
 	if d.f == nil || slices.ContainsFunc(d.before.ports, func(e mailu.Endpoint) bool { return !e.Answers() }) {
 		return func() {}
 	}
-	return d.f.Hold()
+	return d.f.PauseWatcher()
 }
 
 // unswitch returns to the old pair after a switch that the disk did not carry
@@ -316,13 +316,13 @@ func (d *deploy) apply(ctx context.Context) error {
 		}
 		return nil
 	}
-	d.step(Test) // 5
+	d.step(StepTest) // 5
 	var refusal *mailu.Refusal
 	testErr := d.f.Test(ctx)
 	if errors.As(testErr, &refusal) {
 		return testErr
 	}
-	d.step(Reload) // 6
+	d.step(StepReload) // 6
 	reloadErr := d.f.Reload(ctx)
 	err := d.verify(ctx) // 7
 	told := cmp.Or(testErr, reloadErr)
@@ -350,7 +350,7 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
-	d.step(Rollback)
+	d.step(StepRollback)
 	if err := d.s.Switch(d.prev); err != nil {
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
 	}

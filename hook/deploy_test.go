@@ -129,21 +129,21 @@ func TestInstalledMeansThatEveryPortShowsTheNewLeaf(t *testing.T) {
 	s := newScene(t)
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir))
 	assert.Equal(t, s.all(s.new), s.shown())
-	assert.Equal(t, []Step{Look, Test, Reload, Settle}, s.f.Calls())
+	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle}, s.f.Calls())
 	assert.Empty(t, r.Warnings)
 	assert.Len(t, r.Endpoints, 3)
 	assert.Same(t, s.new, r.Bundle)
 	assert.Positive(t, r.Served)
 	assert.LessOrEqual(t, r.Served, r.Total)
-	assertSteps(t, r, Look, Validate, Stage, Switch, Test, Reload, Verify, Settle)
+	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepReload, StepVerify, StepSettle)
 
 	state := remembered(t, s.dir)
 	assert.Nil(t, state.Pending)
 	assert.Equal(t, s.o.Facts.Hostnames, state.Front.Hostnames)
-	assert.Equal(t, Installed, state.Last.Outcome)
+	assert.Equal(t, OutcomeInstalled, state.Last.Outcome)
 	assert.Equal(t, r.Generation, state.Last.Generation)
 	assert.Equal(t, s.new.Lineage, state.Last.Lineage)
 	require.Len(t, state.Lineages, 1)
@@ -161,10 +161,10 @@ func TestUnchangedTakesNoLockAndTouchesNothing(t *testing.T) {
 	s.f.calls = nil
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Unchanged, r.Outcome)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
 	assert.Equal(t, before, snapshot(t, s.dir))
-	assert.Equal(t, []Step{Look, Settle}, s.f.Calls(), "what an earlier event did to the front is put right")
-	assertSteps(t, r, Look, Validate)
+	assert.Equal(t, []Step{StepLook, StepSettle}, s.f.Calls(), "what an earlier event did to the front is put right")
+	assertSteps(t, r, StepLook, StepValidate)
 
 	s.f.unsettled = errors.New("no pid file")
 	r, err = s.deploy(t, s.new)
@@ -182,14 +182,14 @@ func TestALineageFirstSeenUnchangedIsRemembered(t *testing.T) {
 	s.new.Lineage = "/etc/letsencrypt/live/mail.example.com"
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Unchanged, r.Outcome)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
 	assert.Len(t, remembered(t, s.dir).Lineages, 1)
 
 	s.new.Lineage += "-0001"
 	unlock, err := openStore(t, s.dir).Lock(t.Context())
 	require.NoError(t, err)
 	defer unlock()
-	s.cancelAt = Look
+	s.cancelAt = StepLook
 	r, err = s.deploy(t, s.new)
 	require.NoError(t, err, "that it could not be remembered is no failure")
 	require.Len(t, r.Warnings, 2) // the front did not settle in no time
@@ -203,7 +203,7 @@ func TestInstalledButNotServedIsServed(t *testing.T) {
 	s.port(993).shows = s.old.Fingerprint()
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, first.Generation, r.Generation, "no second copy")
 	assert.Equal(t, s.all(s.new), s.shown())
 }
@@ -220,7 +220,7 @@ func TestAPortThatFollowsOnlyTheSecondReloadIsInstalled(t *testing.T) {
 	}
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.all(s.new), s.shown())
 }
 
@@ -228,7 +228,7 @@ func TestAFrontThatServesIsHeldFromBeforeTheSwitchOn(t *testing.T) {
 	s := newScene(t)
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	require.Equal(t, Installed, r.Outcome)
+	require.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.old.Fingerprint(), s.f.kept)
 }
 
@@ -237,7 +237,7 @@ func TestAFrontThatDoesNotServeEverywhereMayHelpItself(t *testing.T) {
 	s.port(993).shows = ""
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	require.Equal(t, Installed, r.Outcome)
+	require.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Empty(t, s.f.kept)
 }
 
@@ -249,7 +249,7 @@ func TestNotNewerIsSkippedUnlessAskedForByHand(t *testing.T) {
 			before := snapshot(t, s.dir)
 			r, err := s.deploy(t, b)
 			require.NoError(t, err)
-			assert.Equal(t, Skipped, r.Outcome)
+			assert.Equal(t, OutcomeSkipped, r.Outcome)
 			assert.Contains(t, r.Reason, s.old.Leaf().NotBefore.UTC().Format(time.RFC3339))
 			assert.Equal(t, before, snapshot(t, s.dir))
 		})
@@ -257,7 +257,7 @@ func TestNotNewerIsSkippedUnlessAskedForByHand(t *testing.T) {
 	s.o.ByHand = true
 	r, err := s.deploy(t, twin)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.all(twin), s.shown())
 }
 
@@ -272,7 +272,7 @@ func TestOlderIsInstalledWhereItServesBetter(t *testing.T) {
 			writePair(t, s.dir, installed)
 			r, err := s.deploy(t, older)
 			require.NoError(t, err)
-			assert.Equal(t, Installed, r.Outcome)
+			assert.Equal(t, OutcomeInstalled, r.Outcome)
 		})
 	}
 }
@@ -285,7 +285,7 @@ func TestTheInstalledLeafThatThePortsDoNotShowIsNotSkipped(t *testing.T) {
 	writeFile(t, s.dir+"/cert.pem", joined([]byte("\n"), s.new.certPEM), 0o644)
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.all(s.new), s.shown())
 }
 
@@ -294,11 +294,11 @@ func TestRejectedTouchesNeitherDiskNorFront(t *testing.T) {
 	before := snapshot(t, s.dir)
 	r, err := s.deploy(t, parsed(t, issue(t, mint.Leaf{NotAfter: time.Now().Add(-24 * time.Hour)})))
 	assertRejected(t, err, "fullchain.pem", "expired", "certbot renew")
-	assert.Equal(t, Rejected, r.Outcome)
+	assert.Equal(t, OutcomeRejected, r.Outcome)
 	assert.Equal(t, before, snapshot(t, s.dir))
-	assert.NotContains(t, s.f.Calls(), Test)
-	assert.NotContains(t, s.f.Calls(), Reload)
-	assertSteps(t, r, Look, Validate)
+	assert.NotContains(t, s.f.Calls(), StepTest)
+	assert.NotContains(t, s.f.Calls(), StepReload)
+	assertSteps(t, r, StepLook, StepValidate)
 }
 
 func TestNoQuestionToTheFrontOutlivesTheDeploy(t *testing.T) {
@@ -314,16 +314,16 @@ func TestDryRunTouchesNothing(t *testing.T) {
 	before := snapshot(t, s.dir)
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, WouldInstall, r.Outcome)
+	assert.Equal(t, OutcomeWouldInstall, r.Outcome)
 	assert.Len(t, r.Endpoints, 3)
 	_, err = s.deploy(t, parsed(t, issue(t, mint.Leaf{IsCA: true})))
 	assertRejected(t, err, "fullchain.pem", "CA", "CA:FALSE")
 	r, err = s.deploy(t, aged(t, 5*time.Hour))
 	require.NoError(t, err)
-	assert.Equal(t, Skipped, r.Outcome)
+	assert.Equal(t, OutcomeSkipped, r.Outcome)
 	assert.Equal(t, before, snapshot(t, s.dir))
-	assert.NotContains(t, s.f.Calls(), Settle)
-	assert.NotContains(t, s.f.Calls(), Reload)
+	assert.NotContains(t, s.f.Calls(), StepSettle)
+	assert.NotContains(t, s.f.Calls(), StepReload)
 }
 
 func TestWithoutAFrontInstalledIsAllThereIsToProve(t *testing.T) {
@@ -331,13 +331,13 @@ func TestWithoutAFrontInstalledIsAllThereIsToProve(t *testing.T) {
 	s.f = nil
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir))
 	assert.Nil(t, remembered(t, s.dir).Pending)
-	assertSteps(t, r, Look, Validate, Stage, Switch)
+	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch)
 	r, err = s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Unchanged, r.Outcome)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
 }
 
 func TestStepsAreToldInOrderAsTheyBegin(t *testing.T) {
@@ -346,7 +346,7 @@ func TestStepsAreToldInOrderAsTheyBegin(t *testing.T) {
 	s.o.Progress = func(step Step) { told = append(told, step) }
 	_, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, []Step{Look, Validate, Stage, Switch, Test, Reload, Verify, Settle}, told)
+	assert.Equal(t, []Step{StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepReload, StepVerify, StepSettle}, told)
 }
 
 func TestLockedMeansThatNothingWasChanged(t *testing.T) {
@@ -357,7 +357,7 @@ func TestLockedMeansThatNothingWasChanged(t *testing.T) {
 	before := snapshot(t, s.dir)
 	r, err := s.deploy(t, s.new)
 	require.ErrorIs(t, err, disk.ErrLocked)
-	assert.Equal(t, Failed, r.Outcome)
+	assert.Equal(t, OutcomeFailed, r.Outcome)
 	assert.Equal(t, before, snapshot(t, s.dir))
 	assert.NoDirExists(t, s.dir+"/"+homeName+"/live")
 	_, err = os.Lstat(s.dir + "/" + homeName + "/" + stateName)

@@ -150,12 +150,12 @@ func TestASwitchThatTheDiskRefusesReportsTheOldGeneration(t *testing.T) {
 	dir, a := tinyDisk(t, "size=1m,nr_inodes=64"), aged(t, 2*time.Hour)
 	old := install(t, dir, a)
 	r, err := Deploy(t.Context(), aged(t, time.Hour), openStore(t, dir), nil, Options{Rules: trusted(t), Progress: func(s Step) {
-		if s == Switch {
+		if s == StepSwitch {
 			fillInodes(t, dir) // a link takes one
 		}
 	}})
 	assertDiskError(t, err, syscall.ENOSPC, "make room")
-	assert.Equal(t, Failed, r.Outcome)
+	assert.Equal(t, OutcomeFailed, r.Outcome)
 	assert.Equal(t, a.Fingerprint(), onDisk(t, dir))
 	assert.Equal(t, old.Generation, r.Generation, "the one that is live")
 }
@@ -166,14 +166,14 @@ func TestARollbackThatTheDiskRefusesNeedsAPerson(t *testing.T) {
 	s.f.dir, s.f.refuses = s.dir, s.new.Fingerprint()
 	writePair(t, s.dir, s.old)
 	s.o.Progress = func(step Step) {
-		if step == Rollback {
+		if step == StepRollback {
 			fillInodes(t, s.dir)
 		}
 	}
 	r, err := s.deploy(t, s.new)
 	require.ErrorIs(t, err, ErrRollbackFailed)
 	assertDiskError(t, err, syscall.ENOSPC, "make room")
-	assert.Equal(t, RollbackFailed, r.Outcome)
+	assert.Equal(t, OutcomeRollbackFailed, r.Outcome)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir), "still a pair, and said to be the new one")
 	assert.Contains(t, string(r.Generation), s.new.Fingerprint()[:8])
 	require.Len(t, r.Warnings, 1)

@@ -15,9 +15,9 @@ type Guard func(ctx context.Context, b *Bundle) Ruling
 
 // Ruling is what a Guard says of a bundle.
 type Ruling struct {
-	// Held is why the bundle must not be served yet, and what to do about it;
+	// Objection is why the bundle must not be served yet, and what to do about it;
 	// nil if nothing is known to stand against it.
-	Held *Rejection
+	Objection *Rejection
 	// Doubt is why that could not be found out. It lets a bundle pass with a
 	// warning, but not one that is held back already.
 	Doubt *Rejection
@@ -43,7 +43,7 @@ func (d *deploy) consult(ctx context.Context, old Pair) error {
 	if d.o.Guard == nil || old.Holds(d.b) {
 		return nil
 	}
-	d.step(Consult)
+	d.step(StepConsult)
 	ruling := d.o.Guard(ctx, d.b)
 	d.r.Warnings = append(d.r.Warnings, ruling.Warnings...)
 	state, _ := d.s.State() // one that is damaged holds nothing back
@@ -67,7 +67,7 @@ func (d *deploy) consult(ctx context.Context, old Pair) error {
 	}
 	held = &Rejection{File: d.b.CertFile, Fact: "held back: " + held.Fact, Remedy: held.Remedy + then, Leaf: d.b.Leaf()}
 	if !d.o.DryRun {
-		d.hold(ctx, held, guarded)
+		d.postpone(ctx, held, guarded)
 	}
 	return held
 }
@@ -82,9 +82,9 @@ func (r Ruling) weigh(b *Bundle, before *Guarded, now time.Time) (*Rejection, *G
 	}
 	g.TTL = min(max(g.TTL, int64(r.TTL/time.Second)), longestTTL)
 	switch {
-	case r.Held != nil:
+	case r.Objection != nil:
 		g.Clear = time.Time{}
-		return r.Held, &g
+		return r.Objection, &g
 	case !known:
 		return nil, nil
 	case r.Doubt != nil:
@@ -122,9 +122,9 @@ func (b *Bundle) keys() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// hold remembers a deploy that is held back, so that sync finishes it. It is
+// postpone remembers a deploy that is held back, so that sync finishes it. It is
 // tried each time: that costs a question and touches nothing.
-func (d *deploy) hold(ctx context.Context, held *Rejection, g *Guarded) {
+func (d *deploy) postpone(ctx context.Context, held *Rejection, g *Guarded) {
 	unlock, err := d.s.Lock(ctx)
 	if err != nil {
 		d.warn("not remembered: %v", err)
@@ -132,9 +132,9 @@ func (d *deploy) hold(ctx context.Context, held *Rejection, g *Guarded) {
 	}
 	defer unlock()
 	d.remember()
-	d.state.Guarded, d.state.Held = g, d.before.held
+	d.state.Guarded, d.state.RolledBackFrom = g, d.before.rolledBackFrom
 	d.state.Pending.Reason = held.Fact
-	d.state.Last = &Last{At: time.Now().UTC(), Outcome: Rejected, Lineage: d.b.Lineage, Generation: d.s.Live(), Error: held.Error()}
+	d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeRejected, Lineage: d.b.Lineage, Generation: d.s.Live(), Error: held.Error()}
 	d.r.Next = g.until()
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("not remembered: %v", err)

@@ -33,7 +33,7 @@ func newGuarded(t *testing.T) *guarded {
 func (g *guarded) says(held, doubt string, ttl time.Duration) {
 	g.ruling = Ruling{TTL: ttl}
 	if held != "" {
-		g.ruling.Held = &Rejection{File: "fullchain.pem", Fact: held, Remedy: "publish it", Leaf: g.new.Leaf()}
+		g.ruling.Objection = &Rejection{File: "fullchain.pem", Fact: held, Remedy: "publish it", Leaf: g.new.Leaf()}
 	}
 	if doubt != "" {
 		g.ruling.Doubt = &Rejection{File: "fullchain.pem", Fact: doubt, Remedy: "try again", Leaf: g.new.Leaf()}
@@ -48,18 +48,18 @@ func (g *guarded) assertHeld(t *testing.T, r Result, err error, fact string) {
 	assert.Regexp(t, `^(publish it|try again|wait until then); 'mailu-hook sync' installs it as soon as nothing stands against it$`, rejection.Hint())
 	assert.Regexp(t, `^held back: `, rejection.Fact)
 	assert.Equal(t, g.new.CertFile, rejection.File)
-	assert.Equal(t, Rejected, r.Outcome)
+	assert.Equal(t, OutcomeRejected, r.Outcome)
 	assert.Equal(t, g.old.Fingerprint(), onDisk(t, g.dir))
 	assert.Equal(t, g.all(g.old), g.shown())
-	assert.NotContains(t, g.f.Calls(), Reload)
-	assertSteps(t, r, Look, Validate, Consult)
+	assert.NotContains(t, g.f.Calls(), StepReload)
+	assertSteps(t, r, StepLook, StepValidate, StepConsult)
 	state := remembered(t, g.dir)
 	require.NotNil(t, state.Pending)
 	assert.Equal(t, g.new.Fingerprint(), state.Pending.Leaf)
 	assert.Equal(t, g.new.Lineage, state.Pending.Lineage)
 	assert.Contains(t, state.Pending.Reason, fact)
 	assert.False(t, state.Pending.Waits(time.Now()), "sync asks again each time")
-	assert.Equal(t, Rejected, state.Last.Outcome)
+	assert.Equal(t, OutcomeRejected, state.Last.Outcome)
 	require.True(t, state.knows(g.new.Lineage, g.new.Fingerprint()), "sync finds it again")
 }
 
@@ -102,7 +102,7 @@ func TestWhatTheGuardHoldsBackIsInstalledOnceNobodyRemembersWhy(t *testing.T) {
 	g.pass(t, time.Minute+2*time.Second)
 	r, err = g.deploy(t, g.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	state := remembered(t, g.dir)
 	assert.Nil(t, state.Pending)
 	assert.Nil(t, state.Guarded)
@@ -116,19 +116,19 @@ func TestTheGuardIsAskedOnlyAboutWhatWouldBeInstalled(t *testing.T) {
 	older := aged(t, 3*time.Hour)
 	r, err := g.deploy(t, older)
 	require.NoError(t, err)
-	assert.Equal(t, Skipped, r.Outcome)
+	assert.Equal(t, OutcomeSkipped, r.Outcome)
 	assert.Empty(t, g.asked)
 
 	_, err = g.deploy(t, g.new)
 	require.NoError(t, err)
 	r, err = g.deploy(t, g.new)
 	require.NoError(t, err)
-	assert.Equal(t, Unchanged, r.Outcome)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
 	g.port(25).shows = g.old.Fingerprint() // installed, but not served: that is to be mended, whatever anybody says
 	g.says("no record matches", "", 0)
 	r, err = g.deploy(t, g.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, []string{g.new.Fingerprint()}, g.asked)
 }
 
@@ -151,12 +151,12 @@ func TestADryRunTellsWhatIsHeldBackAndRemembersNothing(t *testing.T) {
 	before := snapshot(t, g.dir)
 	r, err := g.deploy(t, g.new)
 	require.ErrorContains(t, err, "no record matches")
-	assert.Equal(t, Rejected, r.Outcome)
+	assert.Equal(t, OutcomeRejected, r.Outcome)
 	assert.Equal(t, before, snapshot(t, g.dir))
 	g.says("", "", 0)
 	r, err = g.deploy(t, g.new)
 	require.NoError(t, err)
-	assert.Equal(t, WouldInstall, r.Outcome)
+	assert.Equal(t, OutcomeWouldInstall, r.Outcome)
 }
 
 func TestNothingIsHeldBackIntoExpiry(t *testing.T) {
@@ -178,7 +178,7 @@ func TestNothingIsHeldBackIntoExpiry(t *testing.T) {
 			g.says("no record matches", "", 0)
 			r, err := g.deploy(t, g.new)
 			require.NoError(t, err)
-			assert.Equal(t, Installed, r.Outcome)
+			assert.Equal(t, OutcomeInstalled, r.Outcome)
 			require.Len(t, r.Warnings, 1)
 			assert.Contains(t, r.Warnings[0], c.want)
 			assert.Contains(t, r.Warnings[0], "no record matches; publish it")
@@ -203,11 +203,11 @@ func TestARollbackIsNotHeldBack(t *testing.T) {
 
 func TestARollbackThatIsHeldBackLeavesNoTraceForSync(t *testing.T) {
 	g := newGuarded(t)
-	g.o.Hold = g.old.Fingerprint()
+	g.o.RollsBackFrom = g.old.Fingerprint()
 	g.says("no record matches", "", 0)
 	r, err := g.deploy(t, g.new)
 	g.assertHeld(t, r, err, "no record matches")
-	assert.Empty(t, remembered(t, g.dir).Held)
+	assert.Empty(t, remembered(t, g.dir).RolledBackFrom)
 }
 
 func TestDoubtLetsABundlePassUnlessItIsHeldBackAlready(t *testing.T) {
@@ -223,7 +223,7 @@ func TestDoubtLetsABundlePassUnlessItIsHeldBackAlready(t *testing.T) {
 	other.says("", "the resolver does not answer", 0)
 	r, err = other.deploy(t, other.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, []string{"the resolver does not answer"}, r.Warnings)
 }
 
@@ -264,10 +264,10 @@ func TestRulingsAreWeighedAgainstWhatIsRemembered(t *testing.T) {
 	}{
 		"nothing":                     {Ruling{TTL: time.Minute}, nil, "", nil},
 		"doubt":                       {Ruling{Doubt: doubt}, nil, "", nil},
-		"held":                        {Ruling{Held: held, TTL: time.Minute}, nil, "held", at(60, time.Time{})},
-		"held again":                  {Ruling{Held: held, TTL: time.Minute}, at(90, time.Time{}), "held", at(90, time.Time{})},
-		"held after it was clear":     {Ruling{Held: held}, at(90, now), "held", at(90, time.Time{})},
-		"held another":                {Ruling{Held: held}, &Guarded{"00ff", 90, now}, "held", at(0, time.Time{})},
+		"held":                        {Ruling{Objection: held, TTL: time.Minute}, nil, "held", at(60, time.Time{})},
+		"held again":                  {Ruling{Objection: held, TTL: time.Minute}, at(90, time.Time{}), "held", at(90, time.Time{})},
+		"held after it was clear":     {Ruling{Objection: held}, at(90, now), "held", at(90, time.Time{})},
+		"held another":                {Ruling{Objection: held}, &Guarded{"00ff", 90, now}, "held", at(0, time.Time{})},
 		"clear now":                   {Ruling{}, at(90, time.Time{}), "others may remember it", at(90, now)},
 		"clear with a longer TTL":     {Ruling{TTL: time.Hour}, at(90, now), "others may remember it", at(3600, now)},
 		"clear for long enough":       {Ruling{}, at(90, now.Add(-91*time.Second)), "", nil},

@@ -15,10 +15,10 @@ import (
 func assertPending(t *testing.T, s *scene, r Result, err error) {
 	t.Helper()
 	require.ErrorIs(t, err, ErrPending)
-	assert.Equal(t, IsPending, r.Outcome)
+	assert.Equal(t, OutcomePending, r.Outcome)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir), "the new pair stays")
 	state := remembered(t, s.dir)
-	assert.Equal(t, IsPending, state.Last.Outcome)
+	assert.Equal(t, OutcomePending, state.Last.Outcome)
 	require.NotNil(t, state.Pending)
 	assert.Equal(t, s.new.Fingerprint(), state.Pending.Leaf)
 	assert.Equal(t, s.new.Lineage, state.Pending.Lineage)
@@ -35,7 +35,7 @@ func TestAFrontThatCouldNotBeAskedLeavesTheDeployPending(t *testing.T) {
 	r, err := s.deploy(t, s.new)
 	assertPending(t, s, r, err)
 	require.ErrorIs(t, err, s.o.Unasked)
-	assertSteps(t, r, Look, Validate, Stage, Switch)
+	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch)
 
 	r, err = s.deploy(t, s.new)
 	assertPending(t, s, r, err)
@@ -43,7 +43,7 @@ func TestAFrontThatCouldNotBeAskedLeavesTheDeployPending(t *testing.T) {
 }
 
 func TestAFrontThatDiesLeavesTheDeployPending(t *testing.T) {
-	for _, at := range []Step{Test, Reload} {
+	for _, at := range []Step{StepTest, StepReload} {
 		t.Run(string(at), func(t *testing.T) {
 			s := newScene(t)
 			s.f.diesAt = at
@@ -55,9 +55,9 @@ func TestAFrontThatDiesLeavesTheDeployPending(t *testing.T) {
 
 func TestAFrontThatStopsBetweenReloadAndVerifySaysSo(t *testing.T) {
 	s := newScene(t)
-	s.f.diesAt = Verify
+	s.f.diesAt = StepVerify
 	s.o.Progress = func(step Step) {
-		if step == Verify {
+		if step == StepVerify {
 			s.f.called(step)
 		}
 	}
@@ -71,7 +71,7 @@ func TestAFrontThatCannotBeToldButFollowsIsInstalled(t *testing.T) {
 	s := newScene(t)
 	s.f.unreachable = errors.New("exec: permission denied")
 	s.o.Progress = func(step Step) {
-		if step == Verify { // its own watcher reloads it
+		if step == StepVerify { // its own watcher reloads it
 			for _, p := range s.f.ports {
 				p.shows = s.f.leaf()
 			}
@@ -79,7 +79,7 @@ func TestAFrontThatCannotBeToldButFollowsIsInstalled(t *testing.T) {
 	}
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 }
 
 func TestAFrontThatCannotBeToldAndDoesNotFollowIsPending(t *testing.T) {
@@ -115,7 +115,7 @@ func TestAPortThatWasSilentBeforeIsWarnedAboutAndNotCounted(t *testing.T) {
 	s.port(25).shows, s.port(25).follows = "", keeps("")
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	require.Len(t, r.Warnings, 1)
 	assert.Contains(t, r.Warnings[0], "port 25 (smtp) served no TLS before and serves none now: connection refused")
 }
@@ -160,7 +160,7 @@ func TestServedButNotSettledIsPending(t *testing.T) {
 
 func TestPendingIsForgottenOnceALaterRunFindsItServed(t *testing.T) {
 	s := newScene(t)
-	s.f.diesAt = Reload
+	s.f.diesAt = StepReload
 	r, err := s.deploy(t, s.new)
 	assertPending(t, s, r, err)
 
@@ -168,6 +168,6 @@ func TestPendingIsForgottenOnceALaterRunFindsItServed(t *testing.T) {
 	require.NoError(t, s.f.Reload(t.Context()))
 	r, err = s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Unchanged, r.Outcome)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
 	assert.Nil(t, remembered(t, s.dir).Pending)
 }

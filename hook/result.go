@@ -12,34 +12,34 @@ import (
 // Outcome is how a deploy ended, in one word that users script against.
 type Outcome string
 
-// The outcomes. Failed is any other error; nothing was changed.
+// The outcomes. OutcomeFailed is any other error; nothing was changed.
 const (
-	Installed      Outcome = "installed"
-	Unchanged      Outcome = "unchanged"
-	Skipped        Outcome = "skipped"
-	Rejected       Outcome = "rejected"
-	RolledBack     Outcome = "rolled_back"
-	RollbackFailed Outcome = "rollback_failed"
-	IsPending      Outcome = "pending"
-	Failed         Outcome = "failed"
-	WouldInstall   Outcome = "would_install"
+	OutcomeInstalled      Outcome = "installed"
+	OutcomeUnchanged      Outcome = "unchanged"
+	OutcomeSkipped        Outcome = "skipped"
+	OutcomeRejected       Outcome = "rejected"
+	OutcomeRolledBack     Outcome = "rolled_back"
+	OutcomeRollbackFailed Outcome = "rollback_failed"
+	OutcomePending        Outcome = "pending"
+	OutcomeFailed         Outcome = "failed"
+	OutcomeWouldInstall   Outcome = "would_install"
 )
 
 // Step is a part of the transaction, by the name it has in the output.
 type Step string
 
-// The steps, in order. Rollback takes the place of what follows a refusal.
+// The steps, in order. StepRollback takes the place of what follows a refusal.
 const (
-	Look     Step = "look"
-	Validate Step = "validate"
-	Consult  Step = "guard"
-	Stage    Step = "stage"
-	Switch   Step = "switch"
-	Test     Step = "test"
-	Reload   Step = "reload"
-	Verify   Step = "verify"
-	Settle   Step = "settle"
-	Rollback Step = "rollback"
+	StepLook     Step = "look"
+	StepValidate Step = "validate"
+	StepConsult  Step = "guard"
+	StepStage    Step = "stage"
+	StepSwitch   Step = "switch"
+	StepTest     Step = "test"
+	StepReload   Step = "reload"
+	StepVerify   Step = "verify"
+	StepSettle   Step = "settle"
+	StepRollback Step = "rollback"
 )
 
 // Result is what a deploy did. It is complete whatever the error.
@@ -81,9 +81,9 @@ func (d *deploy) remember() {
 	now := time.Now().UTC()
 	state.see(d.b.Lineage, d.b.Fingerprint(), now)
 	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
-	d.before.held = state.Held
-	if d.o.Hold != "" {
-		state.Held = d.o.Hold // now: a run that is killed after the switch is not to be undone
+	d.before.rolledBackFrom = state.RolledBackFrom
+	if d.o.RollsBackFrom != "" {
+		state.RolledBackFrom = d.o.RollsBackFrom // now: a run that is killed after the switch is not to be undone
 	}
 	if d.o.Facts.Hostnames != nil {
 		state.Front = d.o.Facts
@@ -106,7 +106,7 @@ func (d *deploy) confirm(ctx context.Context) {
 	defer unlock()
 	d.remember()
 	d.state.Pending = nil
-	d.state.Last = &Last{At: time.Now().UTC(), Outcome: Unchanged, Lineage: d.b.Lineage, Generation: d.s.Live()}
+	d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeUnchanged, Lineage: d.b.Lineage, Generation: d.s.Live()}
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("not remembered: %v", err)
 	}
@@ -127,9 +127,9 @@ func (d *deploy) record(err, cause error) {
 	}
 	switch {
 	case err == nil && d.next != d.before.live:
-		d.state.Held = d.o.Hold
+		d.state.RolledBackFrom = d.o.RollsBackFrom
 	case d.s.Live() == d.before.live:
-		d.state.Held = d.before.held
+		d.state.RolledBackFrom = d.before.rolledBackFrom
 	}
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("not remembered: %v", err)
@@ -158,15 +158,15 @@ func OutcomeOf(err error) Outcome {
 	var rejection *Rejection
 	switch {
 	case err == nil:
-		return Installed
+		return OutcomeInstalled
 	case errors.As(err, &rejection):
-		return Rejected
+		return OutcomeRejected
 	case errors.Is(err, ErrRolledBack):
-		return RolledBack
+		return OutcomeRolledBack
 	case errors.Is(err, ErrRollbackFailed):
-		return RollbackFailed
+		return OutcomeRollbackFailed
 	case errors.Is(err, ErrPending), errors.Is(err, ErrWaiting):
-		return IsPending
+		return OutcomePending
 	}
-	return Failed
+	return OutcomeFailed
 }

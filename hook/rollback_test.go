@@ -21,7 +21,7 @@ func assertRolledBack(t *testing.T, s *scene, r Result, err error) {
 	require.ErrorIs(t, err, ErrRolledBack)
 	var refusal *mailu.Refusal
 	require.ErrorAs(t, err, &refusal, "the cause is part of it")
-	assert.Equal(t, RolledBack, r.Outcome)
+	assert.Equal(t, OutcomeRolledBack, r.Outcome)
 	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir))
 	assert.Equal(t, s.all(s.old), s.shown())
 
@@ -29,7 +29,7 @@ func assertRolledBack(t *testing.T, s *scene, r Result, err error) {
 	require.NoError(t, rerr)
 	assert.Equal(t, Generation(live), r.Generation)
 	state := remembered(t, s.dir)
-	assert.Equal(t, RolledBack, state.Last.Outcome)
+	assert.Equal(t, OutcomeRolledBack, state.Last.Outcome)
 	assert.Equal(t, err.Error(), state.Last.Error)
 	require.NotNil(t, state.Pending)
 	assert.Equal(t, s.new.Fingerprint(), state.Pending.Leaf)
@@ -43,8 +43,8 @@ func TestWhatNginxRefusesIsRolledBackBeforeItIsReloaded(t *testing.T) {
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
 	assert.ErrorContains(t, err, "[emerg]")
-	assert.Equal(t, []Step{Look, Test, Reload, Settle}, s.f.Calls(), "the one reload is of the old pair")
-	assertSteps(t, r, Look, Validate, Stage, Switch, Test, Rollback)
+	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle}, s.f.Calls(), "the one reload is of the old pair")
+	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepRollback)
 }
 
 func TestAPortThatKeepsTheOldLeafIsExplainedAndRolledBack(t *testing.T) {
@@ -65,7 +65,7 @@ func TestAPortThatKeepsTheOldLeafIsExplainedAndRolledBack(t *testing.T) {
 			assertRolledBack(t, s, r, err)
 			assert.ErrorContains(t, err, c.says)
 			assert.Contains(t, s.f.Calls(), explain)
-			assertSteps(t, r, Look, Validate, Stage, Switch, Test, Reload, Verify, Rollback)
+			assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepReload, StepVerify, StepRollback)
 		})
 	}
 }
@@ -91,7 +91,7 @@ func doesNotLoad(leaf string) func(string) string {
 func TestAPortThatIsLostWhileSettlingIsRolledBack(t *testing.T) {
 	s := newScene(t)
 	s.o.Progress = func(step Step) {
-		if step == Settle {
+		if step == StepSettle {
 			s.port(993).shows, s.port(993).follows = "", doesNotLoad(s.new.Fingerprint())
 		}
 	}
@@ -106,13 +106,13 @@ func TestAPortThatIsLostWhileTheOldPairSettlesIsToldOnceMore(t *testing.T) {
 	s.f.settles = func() { s.port(993).shows = "" }
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
-	assert.Equal(t, []Step{Look, Test, Reload, Settle, explain, Reload}, s.f.Calls())
+	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle, explain, StepReload}, s.f.Calls())
 }
 
 func TestRollbackOutlivesTheCaller(t *testing.T) {
 	s := newScene(t)
 	s.port(993).follows = keeps(s.old.Fingerprint())
-	s.cancelAt = Verify
+	s.cancelAt = StepVerify
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
 	assert.ErrorContains(t, err, "interrupted")
@@ -123,10 +123,10 @@ func TestRollbackEndsWithItsOwnDeadline(t *testing.T) {
 		s := newScene(t)
 		s.port(993).follows = keeps("") // gone for good
 		s.o.Rollback = limit
-		s.cancelAt = Verify
+		s.cancelAt = StepVerify
 		r, err := s.deploy(t, s.new)
 		require.ErrorIs(t, err, ErrRollbackFailed)
-		assert.LessOrEqual(t, r.Durations[Rollback], want+time.Second)
+		assert.LessOrEqual(t, r.Durations[StepRollback], want+time.Second)
 	}
 }
 
@@ -137,10 +137,10 @@ func TestRollbackThatDoesNotHelpNeedsAPerson(t *testing.T) {
 	require.ErrorIs(t, err, ErrRollbackFailed)
 	require.NotErrorIs(t, err, ErrRolledBack)
 	assert.ErrorContains(t, err, "the old certificate is not served by port 993 (imaps: connection refused)")
-	assert.Equal(t, RollbackFailed, r.Outcome)
+	assert.Equal(t, OutcomeRollbackFailed, r.Outcome)
 	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir))
 	state := remembered(t, s.dir)
-	assert.Equal(t, RollbackFailed, state.Last.Outcome)
+	assert.Equal(t, OutcomeRollbackFailed, state.Last.Outcome)
 	assert.NotNil(t, state.Pending)
 }
 
@@ -173,7 +173,7 @@ func TestAPairThatServedDifferentLeafsComesBackAsItWas(t *testing.T) {
 	s.f.refuses = s.new.Fingerprint()
 	r, err := s.deploy(t, s.new)
 	require.ErrorIs(t, err, ErrRolledBack)
-	assert.Equal(t, RolledBack, r.Outcome)
+	assert.Equal(t, OutcomeRolledBack, r.Outcome)
 	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir))
 }
 
@@ -191,6 +191,6 @@ func TestRefusedTwiceIsTriedFromTheSameGeneration(t *testing.T) {
 	s.f.refuses = ""
 	r, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, Installed, r.Outcome)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Nil(t, remembered(t, s.dir).Pending)
 }

@@ -93,7 +93,7 @@ func (f *scripted) answers() []mailu.Endpoint {
 func (f *scripted) Look(context.Context) []mailu.Endpoint {
 	f.asked.Add(1)
 	defer f.asked.Add(-1)
-	f.called(Look)
+	f.called(StepLook)
 	time.Sleep(time.Millisecond)
 	return f.answers()
 }
@@ -106,14 +106,14 @@ func (f *scripted) Await(ctx context.Context, done func(mailu.Endpoint) bool) []
 	return endpoints
 }
 
-func (f *scripted) Hold() (release func()) {
+func (f *scripted) PauseWatcher() (release func()) {
 	f.held.Add(1)
 	f.kept = cmp.Or(f.kept, f.leaf())
 	return func() { f.held.Add(-1) }
 }
 
 func (f *scripted) Test(ctx context.Context) error {
-	f.called(Test)
+	f.called(StepTest)
 	if err := f.reached(ctx); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (f *scripted) Test(ctx context.Context) error {
 }
 
 func (f *scripted) Reload(ctx context.Context) error {
-	f.called(Reload)
+	f.called(StepReload)
 	if err := f.reached(ctx); err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (f *scripted) Explain(ctx context.Context) error {
 }
 
 func (f *scripted) Settle(ctx context.Context) error {
-	f.called(Settle)
+	f.called(StepSettle)
 	if f.settles != nil {
 		f.settles()
 		f.settles = nil

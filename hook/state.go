@@ -15,13 +15,13 @@ import (
 // It is advice: every fact in it can be found again, and a state that is lost
 // or damaged costs only the memory.
 type State struct {
-	Version  int         `json:"version"`
-	Front    mailu.Facts `json:"front"`              // what the front last said of itself
-	Lineages []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
-	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
-	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish
-	Guarded  *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
-	Held     string      `json:"held,omitempty"`     // leaf that a person rolled back from: not to be installed again unasked
+	Version        int         `json:"version"`
+	Front          mailu.Facts `json:"front"`              // what the front last said of itself
+	Lineages       []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
+	Last           *Last       `json:"last,omitempty"`     // result of the last deploy
+	Pending        *Pending    `json:"pending,omitempty"`  // what a later run has to finish
+	Guarded        *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
+	RolledBackFrom string      `json:"held,omitempty"`     // leaf that a person rolled back from: not to be installed again unasked
 }
 
 const stateVersion = 1

@@ -30,7 +30,7 @@ func TestStateIsReadAsItWasRecorded(t *testing.T) {
 		Version:  stateVersion,
 		Front:    mailu.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}, CertName: "cert.pem", KeyName: "key.pem"},
 		Lineages: []Seen{{"/le/live/mail", "00ff", now}},
-		Last:     &Last{At: now, Outcome: IsPending, Lineage: "/le/live/mail", Error: "no port answered"},
+		Last:     &Last{At: now, Outcome: OutcomePending, Lineage: "/le/live/mail", Error: "no port answered"},
 		Pending:  &Pending{Since: now, Lineage: "/le/live/mail", Leaf: "00ff", Reason: "no port answered"},
 	}
 	require.NoError(t, lockedStore(t, dir).Record(want))
@@ -72,7 +72,7 @@ func TestDamagedStateIsSaidAndCostsOnlyTheMemory(t *testing.T) {
 			r := install(t, dir, b)
 			require.Len(t, r.Warnings, 1)
 			assert.Contains(t, r.Warnings[0], c.fact)
-			assert.Equal(t, Installed, remembered(t, dir).Last.Outcome)
+			assert.Equal(t, OutcomeInstalled, remembered(t, dir).Last.Outcome)
 		})
 	}
 }

@@ -23,7 +23,7 @@ func Wanted(ctx context.Context, s *Store, state State, lineages, names []string
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			problems = append(problems, err)
-		case len(names) > 0 && len(Missing(b.Leaf(), names[:1])) > 0, b.Fingerprint() == state.Held:
+		case len(names) > 0 && len(Missing(b.Leaf(), names[:1])) > 0, b.Fingerprint() == state.RolledBackFrom:
 		case wanted == nil || newer(b, wanted):
 			wanted = b
 		}
@@ -35,7 +35,7 @@ func Wanted(ctx context.Context, s *Store, state State, lineages, names []string
 	if installed != nil && (wanted == nil || !newer(wanted, installed)) && !wanted.same(installed) {
 		wanted = installed
 	}
-	if state.Pending != nil && wanted != nil && wanted.Fingerprint() == state.Held { // a rollback that did not get to its switch
+	if state.Pending != nil && wanted != nil && wanted.Fingerprint() == state.RolledBackFrom { // a rollback that did not get to its switch
 		if b := s.generationOf(state.Pending.Leaf); b != nil {
 			wanted = b
 		}

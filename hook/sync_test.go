@@ -48,7 +48,7 @@ func TestWantedIsTheNewestThatCoversTheMainName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			names := []string{"mail.example.com", "imap.example.com"}
-			b, problems := Wanted(t.Context(), openStore(t, dir), State{Held: c.held}, c.lineages, names)
+			b, problems := Wanted(t.Context(), openStore(t, dir), State{RolledBackFrom: c.held}, c.lineages, names)
 			assert.Len(t, problems, c.problems)
 			require.NotNil(t, b)
 			assert.Equal(t, c.want, b.Fingerprint())
@@ -60,7 +60,7 @@ func TestWantedIsTheTargetOfARollbackThatWasKilledBeforeItsSwitch(t *testing.T) 
 	dir, older, newest := t.TempDir(), aged(t, 2*time.Hour), aged(t, time.Hour)
 	install(t, dir, older)
 	install(t, dir, newest)
-	begun := State{Held: newest.Fingerprint(), Pending: &Pending{Leaf: older.Fingerprint()}}
+	begun := State{RolledBackFrom: newest.Fingerprint(), Pending: &Pending{Leaf: older.Fingerprint()}}
 	b, problems := Wanted(t.Context(), openStore(t, dir), begun, nil, nil)
 	assert.Empty(t, problems)
 	require.NotNil(t, b)
@@ -126,16 +126,16 @@ func TestARollbackByHandHoldsTheLeafThatItLeft(t *testing.T) {
 	back, err := store.Bundle(gens[0])
 	require.NoError(t, err)
 
-	s.o.ByHand, s.o.Hold = true, s.new.Fingerprint()
+	s.o.ByHand, s.o.RollsBackFrom = true, s.new.Fingerprint()
 	r, err := s.deploy(t, back)
 	require.NoError(t, err)
 	assert.Equal(t, gens[0], r.Generation)
 	assert.NotEqual(t, first.Generation, r.Generation)
 	assert.Equal(t, s.all(s.old), s.shown())
-	assert.Equal(t, s.new.Fingerprint(), remembered(t, s.dir).Held)
+	assert.Equal(t, s.new.Fingerprint(), remembered(t, s.dir).RolledBackFrom)
 
-	s.o.Hold = ""
+	s.o.RollsBackFrom = ""
 	_, err = s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Empty(t, remembered(t, s.dir).Held, "installing anything else ends it")
+	assert.Empty(t, remembered(t, s.dir).RolledBackFrom, "installing anything else ends it")
 }

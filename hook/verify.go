@@ -21,13 +21,13 @@ import (
 // had no certificate, and then all count.
 func (d *deploy) verify(ctx context.Context) error {
 	want := d.b.Fingerprint()
-	d.step(Verify)
+	d.step(StepVerify)
 	if err := d.prove(ctx, want); err != nil {
 		return err
 	}
 	d.r.Served = time.Since(d.began)
-	d.step(Settle)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord) // a front that is half-way is not left so
+	d.step(StepSettle)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin) // a front that is half-way is not left so
 	defer cancel()
 	settleErr := d.f.Settle(ctx)
 	if err := d.prove(ctx, want); err != nil {
@@ -45,9 +45,9 @@ func (d *deploy) verify(ctx context.Context) error {
 }
 
 const (
-	curiosity = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
-	patience  = 13 * time.Second // with a daemon that has no reason, before it is told once more
-	lastWord  = 30 * time.Second // for settling and the look after it; the front's part is bounded by itself
+	explainAfter     = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
+	reloadAgainAfter = 13 * time.Second // with a daemon that has no reason, before it is told once more
+	settleWithin     = 30 * time.Second // for settling and the look after it; the front's part is bounded by itself
 )
 
 // prove waits for the ports that count, and judges their answers.
@@ -72,14 +72,14 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 		d.r.Endpoints = d.f.Await(soon, done)
 		return !slices.ContainsFunc(d.r.Endpoints, func(e mailu.Endpoint) bool { return !done(e) }) || ctx.Err() != nil
 	}
-	if followed(curiosity) {
+	if followed(explainAfter) {
 		return nil
 	}
 	var refusal *mailu.Refusal
 	if err := d.f.Explain(ctx); errors.As(err, &refusal) {
 		return err
 	}
-	if followed(patience) {
+	if followed(reloadAgainAfter) {
 		return nil
 	}
 	_ = d.f.Reload(ctx) // where nobody can be told, the ports may follow all the same

@@ -47,17 +47,17 @@ type Front struct {
 	State  string // of Docker: running, paused, restarting, exited, created, dead, …
 	Health string // of Docker: healthy, unhealthy, starting; "" without a health check
 
-	engine     *Engine
-	pid        int              // of PID 1, on the engine's host
-	proxy      string           // PROXY_PROTOCOL as it stands
-	fileMounts []string         // of the pair's files one by one
-	overrides  string           // on the host: what nginx includes; "" if nothing is mounted there
-	ips        []string         // of the container, or of the host if it shares that network
-	published  map[int][]string // by port of the container: host:port
-	restarted  bool             // by us: once is enough to know whether it helps
-	told       time.Time        // when daemons were last told to reload
-	held       bool             // the watcher, by Hold
-	reacts     time.Time        // until when the watcher may begin to react to a switch
+	engine        *Engine
+	pid           int              // of PID 1, on the engine's host
+	proxy         string           // PROXY_PROTOCOL as it stands
+	fileMounts    []string         // of the pair's files one by one
+	overrides     string           // on the host: what nginx includes; "" if nothing is mounted there
+	ips           []string         // of the container, or of the host if it shares that network
+	published     map[int][]string // by port of the container: host:port
+	restarted     bool             // by us: once is enough to know whether it helps
+	told          time.Time        // when daemons were last told to reload
+	watcherPaused bool             // the watcher, by PauseWatcher
+	reacts        time.Time        // until when the watcher may begin to react to a switch
 }
 
 // Find finds the front container: that of the Compose service "front", told

@@ -55,7 +55,7 @@ func (f *Front) Explain(ctx context.Context) error {
 }
 
 // verdict runs a daemon's test, and once more when it objects and the watcher is
-// not held: the front's own configuration run, which answers a switch within a
+// not paused: the front's own configuration run, which answers a switch within a
 // second or two, writes anew the files that the test reads, and a half of one is
 // no verdict.
 func (f *Front) verdict(ctx context.Context, command ...string) error {
@@ -64,7 +64,7 @@ func (f *Front) verdict(ctx context.Context, command ...string) error {
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	if procs, perr := f.processes(ctx); f.held && perr == nil && !reconfiguring(procs) {
+	if procs, perr := f.processes(ctx); f.watcherPaused && perr == nil && !reconfiguring(procs) {
 		return err
 	}
 	rest, cancel := context.WithTimeout(ctx, settleLimit)
@@ -164,7 +164,7 @@ func (f *Front) restart(ctx context.Context) error {
 	}
 	fresh := newFront(f.engine, info) // its addresses may have changed
 	f.pid, f.State, f.ips, f.published = fresh.pid, fresh.State, fresh.ips, fresh.published
-	f.held, f.reacts = false, time.Time{} // it started on the new pair: the watcher has nothing to react to
+	f.watcherPaused, f.reacts = false, time.Time{} // it started on the new pair: the watcher has nothing to react to
 	_, err = f.started(ctx)
 	return err
 }

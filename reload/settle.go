@@ -26,7 +26,7 @@ var pidFiles = []struct {
 
 // Settle waits, 20 seconds at most, until the front's watcher has reacted to
 // the last switch, and then puts the daemons' pid files right. A watcher that was
-// held goes on.
+// paused is resumed.
 //
 // The watcher (core/nginx/certwatcher.py) answers a switched link by up to four
 // runs of config.py, each of which deletes every pid file under /run and sends

@@ -57,46 +57,19 @@ func Remote(facts mailu.Facts, hosts ...string) *Front {
 	return f
 }
 
-// Inside is what goes on in a front container.
-type Inside struct {
-	Daemons     []Daemon // nginx, then dovecot
-	NginxOnly   bool     // Mailu 2.0 and older: nginx is PID 1 and serves all ports
-	Watching    bool     // the watcher of the certificate files runs
-	Held        bool     // and is stopped, as by Hold
-	Configuring bool     // config.py runs: the configuration is being written
-}
-
-// Daemon is one of the two as its processes and its pid file tell.
-type Daemon struct {
-	Name, PidFile string
-	Runs          bool
-	Pid           PidState // Unseen when it does not run
-}
-
-// PidState is what a pid file is good for.
-type PidState string
-
-// The states of a pid file.
-const (
-	Unseen PidState = "unseen"
-	Intact PidState = "intact"
-	Lost   PidState = "lost"
-	Wrong  PidState = "wrong" // empty, or with the number of something else
-)
-
 // Inside looks at the processes of a running front and at the pid files that
 // Settle would put right. It changes nothing; where the host's view of the
 // container is closed to us, it runs ps and cat in it.
-func (f *Front) Inside(ctx context.Context) (Inside, error) {
+func (f *Front) Inside(ctx context.Context) (mailu.Inside, error) {
 	procs, err := f.processes(ctx)
 	if err != nil {
-		return Inside{}, err
+		return mailu.Inside{}, err
 	}
 	nginx, _ := master(procs, "nginx")
 	watcher, watching := running(procs, watcherScript)
-	in := Inside{NginxOnly: nginx.inside == 1, Watching: watching, Held: watcher.stopped, Configuring: reconfiguring(procs)}
+	in := mailu.Inside{NginxOnly: nginx.inside == 1, Watching: watching, WatcherStopped: watcher.stopped, Configuring: reconfiguring(procs)}
 	for _, file := range pidFiles {
-		d := Daemon{Name: file.name, PidFile: file.file, Pid: Unseen}
+		d := mailu.Daemon{Name: file.name, PidFile: file.file, Pid: mailu.PidUnseen}
 		var p process
 		if p, d.Runs = master(procs, file.name); d.Runs {
 			d.Pid = f.pidState(ctx, file.file, p.inside)
@@ -106,17 +79,17 @@ func (f *Front) Inside(ctx context.Context) (Inside, error) {
 	return in, nil
 }
 
-func (f *Front) pidState(ctx context.Context, file string, pid int) PidState {
+func (f *Front) pidState(ctx context.Context, file string, pid int) mailu.PidState {
 	content, err := f.readPid(ctx, file)
 	switch {
 	case err != nil:
-		return Unseen
+		return mailu.PidUnseen
 	case content == nil:
-		return Lost
+		return mailu.PidLost
 	case string(bytes.TrimSpace(content)) != strconv.Itoa(pid):
-		return Wrong
+		return mailu.PidWrong
 	}
-	return Intact
+	return mailu.PidIntact
 }
 
 // readPid returns the content of a pid file, nil when there is none.

@@ -70,22 +70,22 @@ func TestInsideIsWhatProcessesAndPidFilesTell(t *testing.T) {
 	for name, c := range map[string]struct {
 		ps             string
 		files          map[string]string
-		nginx, dovecot PidState
-		want           Inside
+		nginx, dovecot mailu.PidState
+		want           mailu.Inside
 	}{
-		"whole":              {psWatched, intact, Intact, Intact, Inside{Watching: true}},
-		"pid files lost":     {psWhole, nil, Lost, Lost, Inside{}},
-		"pid files wrong":    {psWhole, map[string]string{"/run/nginx.pid": "", "/run/dovecot/master.pid": "7\n"}, Wrong, Wrong, Inside{}},
-		"being configured":   {psConfiguring, nil, Lost, Lost, Inside{Configuring: true}},
-		"without dovecot":    {psNoDovecot, intact, Intact, Unseen, Inside{}},
-		"Mailu 2.0":          {psNginxOnly, map[string]string{"/run/nginx.pid": "1\n"}, Intact, Unseen, Inside{NginxOnly: true}},
-		"starting, no nginx": {psStarting, nil, Unseen, Unseen, Inside{}},
+		"whole":              {psWatched, intact, mailu.PidIntact, mailu.PidIntact, mailu.Inside{Watching: true}},
+		"pid files lost":     {psWhole, nil, mailu.PidLost, mailu.PidLost, mailu.Inside{}},
+		"pid files wrong":    {psWhole, map[string]string{"/run/nginx.pid": "", "/run/dovecot/master.pid": "7\n"}, mailu.PidWrong, mailu.PidWrong, mailu.Inside{}},
+		"being configured":   {psConfiguring, nil, mailu.PidLost, mailu.PidLost, mailu.Inside{Configuring: true}},
+		"without dovecot":    {psNoDovecot, intact, mailu.PidIntact, mailu.PidUnseen, mailu.Inside{}},
+		"Mailu 2.0":          {psNginxOnly, map[string]string{"/run/nginx.pid": "1\n"}, mailu.PidIntact, mailu.PidUnseen, mailu.Inside{NginxOnly: true}},
+		"starting, no nginx": {psStarting, nil, mailu.PidUnseen, mailu.PidUnseen, mailu.Inside{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, fake := frontOf(t, &daemons{ps: []string{c.ps}, files: c.files})
 			in, err := f.Inside(t.Context())
 			require.NoError(t, err)
-			c.want.Daemons = []Daemon{{"nginx", "/run/nginx.pid", c.nginx != Unseen, c.nginx}, {"dovecot", "/run/dovecot/master.pid", c.dovecot != Unseen, c.dovecot}}
+			c.want.Daemons = []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Runs: c.nginx != mailu.PidUnseen, Pid: c.nginx}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Runs: c.dovecot != mailu.PidUnseen, Pid: c.dovecot}}
 			assert.Equal(t, c.want, in)
 			for _, command := range fake.ran() {
 				assert.Regexp(t, `^(ps|cat) `, command, "it only looks")

@@ -20,15 +20,15 @@ const (
 	settleLimit  = 20 * time.Second
 )
 
-// Hold stops the front's watcher by SIGSTOP, so that it does not reconfigure
+// PauseWatcher stops the front's watcher by SIGSTOP, so that it does not reconfigure
 // daemons that are being reloaded and asked. Settle sets it going again, and so
 // does release, which is to be called in any case. Where the processes of the
-// container are out of reach, nothing is held.
+// container are out of reach, nothing is paused.
 //
 // A run that is killed leaves the watcher stopped, and nothing else: what the
 // front serves is not touched by that. The next Settle or a restart of the
 // container sets it going.
-func (f *Front) Hold() (release func()) {
+func (f *Front) PauseWatcher() (release func()) {
 	if !f.isLocal() {
 		return func() {}
 	}
@@ -36,13 +36,13 @@ func (f *Front) Hold() (release func()) {
 	if !ok || f.signal(watcher, syscall.SIGSTOP) != nil {
 		return func() {}
 	}
-	f.held = true
-	return func() { f.letGo(watcher) }
+	f.watcherPaused = true
+	return func() { f.resumeWatcher(watcher) }
 }
 
-func (f *Front) letGo(watcher process) {
+func (f *Front) resumeWatcher(watcher process) {
 	_ = f.signal(watcher, syscall.SIGCONT) // one that is gone need not be told
-	f.held = false
+	f.watcherPaused = false
 }
 
 // quiesce returns the processes once no reaction of the watcher is to be
@@ -58,7 +58,7 @@ func (f *Front) letGo(watcher process) {
 func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 	busy := time.Now().Add(-quiet) // nothing was seen to run yet
 	var watcher process
-	defer func() { f.letGo(watcher) }() // whatever ends this
+	defer func() { f.resumeWatcher(watcher) }() // whatever ends this
 	for before := []process(nil); ; {
 		procs, err := f.processes(ctx)
 		if err != nil {
@@ -67,13 +67,13 @@ func (f *Front) quiesce(ctx context.Context) ([]process, error) {
 		now := time.Now()
 		var watched bool
 		watcher, watched = running(procs, watcherScript)
-		stopped := watcher.stopped || f.held // a signal takes its time
+		stopped := watcher.stopped || f.watcherPaused // a signal takes its time
 		switch {
 		case reconfiguring(procs):
 			busy = now
 			_ = f.signal(watcher, syscall.SIGSTOP)
 		case stopped && (same(before, procs) || now.Sub(busy) >= quiet):
-			f.letGo(watcher)
+			f.resumeWatcher(watcher)
 			f.reacts = now.Add(resumedDelay)
 		}
 		before = procs

@@ -26,7 +26,7 @@ func (tree fakeTree) stopped(t *testing.T, want bool) {
 func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
-	release := tree.front(t).Hold()
+	release := tree.front(t).PauseWatcher()
 	tree.stopped(t, true)
 	release()
 	tree.stopped(t, false)
@@ -37,7 +37,7 @@ func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
 func TestAWatcherThatAKilledRunHeldGoesOn(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
-	tree.front(t).Hold()
+	tree.front(t).PauseWatcher()
 	tree.stopped(t, true)
 	_, err := tree.front(t).quiesce(t.Context()) // of another run
 	require.NoError(t, err)
@@ -49,21 +49,21 @@ func TestNothingIsHeldWhereProcessesAreOutOfReach(t *testing.T) {
 	tree := newTree(t)
 	f := tree.front(t)
 	f.ID = strings.Repeat("0123456789abcdef", 4) // of an engine elsewhere
-	f.Hold()()
+	f.PauseWatcher()()
 	tree.stopped(t, false)
-	assert.False(t, f.held)
+	assert.False(t, f.watcherPaused)
 }
 
 func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "while [ ! -e go ]; do sleep 0.05; done; for i in 1 2 3 4; do ./python3 ./config.py; done; sleep 600 & wait")
 	f := tree.front(t)
-	defer f.Hold()()
+	defer f.PauseWatcher()()
 	require.NoError(t, os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600)) // the switch
 	_, err := f.quiesce(t.Context())
 	require.NoError(t, err)
 	tree.stopped(t, false)
-	assert.False(t, f.held)
+	assert.False(t, f.watcherPaused)
 
 	data, err := os.ReadFile(filepath.Join(tree.dir, "runs"))
 	require.NoError(t, err)
@@ -101,9 +101,9 @@ func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
 }
 
 func TestARefusalWhileTheWatcherIsHeldIsAVerdict(t *testing.T) {
-	for held, tests := range map[bool]int{true: 1, false: 2} {
+	for paused, tests := range map[bool]int{true: 1, false: 2} {
 		f, fake := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
-		f.held = held
+		f.watcherPaused = paused
 		require.Error(t, f.Test(t.Context()))
 		n := 0
 		for _, command := range fake.ran() {
@@ -111,7 +111,7 @@ func TestARefusalWhileTheWatcherIsHeldIsAVerdict(t *testing.T) {
 				n++
 			}
 		}
-		assert.Equal(t, tests, n, "held: %t", held)
+		assert.Equal(t, tests, n, "paused: %t", paused)
 	}
 }
 

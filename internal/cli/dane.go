@@ -130,8 +130,8 @@ func (d *deployment) guard() (hook.Guard, error) {
 	return func(ctx context.Context, b *hook.Bundle) hook.Ruling {
 		d.dane = lookUp(ctx, resolver, hosts, b.Chain)
 		ruling := rule(d.dane, b)
-		if mode == "require" && ruling.Held == nil {
-			ruling.Held = ruling.Doubt
+		if mode == "require" && ruling.Objection == nil {
+			ruling.Objection = ruling.Doubt
 		}
 		return ruling
 	}, nil
@@ -158,7 +158,7 @@ func rule(all []published, b *hook.Bundle) hook.Ruling {
 		}
 	}
 	if wrong != nil {
-		ruling.Held = &hook.Rejection{
+		ruling.Objection = &hook.Rejection{
 			Fact:   fmt.Sprintf("the TLSA records of %s do not match it, and servers that follow DANE would no longer deliver", quoteList(wrong)),
 			Remedy: "publish, beside what is there: " + strings.Join(records, "; "),
 		}

@@ -196,7 +196,7 @@ func (d *deployment) isForeign(ctx context.Context, leaf *x509.Certificate) (boo
 }
 
 func (d *deployment) passOver(name string) {
-	d.result.Outcome = hook.Skipped
+	d.result.Outcome = hook.OutcomeSkipped
 	d.result.Reason = fmt.Sprintf("not Mailu's: it does not cover %s", name)
 }
 

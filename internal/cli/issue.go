@@ -160,7 +160,7 @@ func (r *renewal) chooseMethod() (acme.Method, error) {
 		if name := r.c.text("dns-provider"); !slices.Contains(acme.DNSProviders(), name) {
 			return "", usageError("--challenge dns takes --dns-provider NAME, one of %s, and %s is none", strings.Join(acme.DNSProviders(), ", "), say.Foreign(name))
 		}
-	case acme.Front, acme.Listening, acme.TLSALPN:
+	case acme.Front, acme.Standalone, acme.TLSALPN:
 	default:
 		return "", usageError("--challenge: %s is none of front, webroot, standalone, tls-alpn, dns", say.Foreign(string(method)))
 	}
@@ -180,7 +180,7 @@ func (r *renewal) solver(ctx context.Context) (s acme.Solver, done func(), err e
 			return nil, nil, say.Hint(usageErr{err.Error()}, "name the directory that the web server shows: --webroot DIR")
 		}
 		return acme.HTTP(root, resolver, noCheck), root.Close, nil
-	case acme.Listening:
+	case acme.Standalone:
 		server := acme.NewServer(firstNonEmpty(r.c.text("listen"), ":80"))
 		return acme.HTTP(server, resolver, noCheck), server.Close, nil
 	case acme.TLSALPN:

@@ -55,7 +55,7 @@ type endpointDoc struct {
 	Error    string `json:"error,omitempty"`
 }
 
-var documentSteps = []hook.Step{hook.Validate, hook.Consult, hook.Stage, hook.Switch, hook.Test, hook.Reload, hook.Verify, hook.Settle, hook.Look, hook.Rollback}
+var documentSteps = []hook.Step{hook.StepValidate, hook.StepConsult, hook.StepStage, hook.StepSwitch, hook.StepTest, hook.StepReload, hook.StepVerify, hook.StepSettle, hook.StepLook, hook.StepRollback}
 
 // finish reports how a deploy ended: on stdout, on stderr if it failed, and as
 // a hook to syslog. It returns the error that decides the exit status.
@@ -91,7 +91,7 @@ func (c *call) finish(d *deployment, err error) error {
 
 // worthALine: a sync that found nothing to do says nothing, four times an hour.
 func (d *deployment) worthALine() bool {
-	return d.asHook || d.result.Outcome != hook.Unchanged && d.result.Outcome != hook.Skipped
+	return d.asHook || d.result.Outcome != hook.OutcomeUnchanged && d.result.Outcome != hook.OutcomeSkipped
 }
 
 // fail reports an error from before a deploy began: where JSON was asked for,
@@ -113,24 +113,24 @@ func (d *deployment) line() string {
 	r := &d.result
 	what := firstNonEmpty(d.src.Lineage, d.src.CertFile)
 	switch r.Outcome {
-	case hook.Installed:
+	case hook.OutcomeInstalled:
 		fmt.Fprintf(&s, "installed %s (%s)", what, d.validity())
 		if r.Endpoints == nil {
 			s.WriteString("; the front will load it at its start")
 		} else {
 			fmt.Fprintf(&s, "; %s serves it on %s, %s after the start", d.target.facts.Container, d.ports(), r.Served.Round(time.Millisecond))
 		}
-	case hook.Unchanged:
+	case hook.OutcomeUnchanged:
 		fmt.Fprintf(&s, "nothing to do: %s (%s) is installed", what, d.validity())
 		if r.Endpoints != nil {
 			fmt.Fprintf(&s, " and served on %s", d.ports())
 		}
-	case hook.Skipped:
+	case hook.OutcomeSkipped:
 		if what == "" {
 			return "nothing to do: " + r.Reason
 		}
 		fmt.Fprintf(&s, "passed over %s: %s", what, r.Reason)
-	case hook.WouldInstall:
+	case hook.OutcomeWouldInstall:
 		if r.Bundle == nil {
 			fmt.Fprintf(&s, "would renew: %s", r.Reason)
 			break
@@ -234,16 +234,16 @@ func (d *deployment) tell(text string) {
 }
 
 var stepTexts = map[hook.Step]string{
-	hook.Look:     "asking the ports what they serve now",
-	hook.Validate: "checking key and chain",
-	hook.Consult:  "asking the DNS what senders expect (DANE)",
-	hook.Stage:    "writing a new generation",
-	hook.Switch:   "switching to it",
-	hook.Test:     "letting nginx test its configuration",
-	hook.Reload:   "reloading nginx and dovecot",
-	hook.Verify:   "asking every port for the new certificate",
-	hook.Settle:   "all served; waiting for the front's own watcher to finish",
-	hook.Rollback: "refused: putting the old pair back",
+	hook.StepLook:     "asking the ports what they serve now",
+	hook.StepValidate: "checking key and chain",
+	hook.StepConsult:  "asking the DNS what senders expect (DANE)",
+	hook.StepStage:    "writing a new generation",
+	hook.StepSwitch:   "switching to it",
+	hook.StepTest:     "letting nginx test its configuration",
+	hook.StepReload:   "reloading nginx and dovecot",
+	hook.StepVerify:   "asking every port for the new certificate",
+	hook.StepSettle:   "all served; waiting for the front's own watcher to finish",
+	hook.StepRollback: "refused: putting the old pair back",
 }
 
 func quoteList(names []string) string {

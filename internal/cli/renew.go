@@ -94,7 +94,7 @@ func (r *renewal) run(ctx context.Context) error {
 	}
 	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
 	if r.flag("dry-run") && failed == nil {
-		r.result.Outcome = hook.WouldInstall
+		r.result.Outcome = hook.OutcomeWouldInstall
 		r.result.Reason = "the CA issued a certificate for " + quoteList(r.want.Names) + ", which was thrown away"
 		return nil
 	}

@@ -69,7 +69,7 @@ func (d *deployment) rollback(ctx context.Context) error {
 	}
 	o.Rules.AllowExpired = d.flag("allow-expired")
 	if live, err := store.Bundle(store.Live()); err == nil && live.Fingerprint() != bundle.Fingerprint() {
-		o.Hold = live.Fingerprint()
+		o.RollsBackFrom = live.Fingerprint()
 	}
 	return d.install(ctx, bundle, o)
 }

@@ -150,7 +150,7 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
 		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []daneDoc{},
-		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.Held,
+		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.RolledBackFrom,
 	}
 	if last := f.Memory.Last; last != nil {
 		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}
@@ -161,7 +161,7 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 	if f.Inside != nil {
 		doc.Watching = &f.Inside.Watching
 		for _, d := range f.Inside.Daemons {
-			doc.Daemons = append(doc.Daemons, daemonDoc{d.Name, d.Runs, d.PidFile, d.Pid})
+			doc.Daemons = append(doc.Daemons, daemonDoc{d.Name, d.Runs, d.PidFile, string(d.Pid)})
 		}
 	}
 	for _, l := range f.Lineages {

@@ -119,16 +119,12 @@ func (s *status) lookAt(ctx context.Context, from *reload.Front) health.Front {
 	return f
 }
 
-func inside(ctx context.Context, from *reload.Front) (*health.Inside, error) {
+func inside(ctx context.Context, from *reload.Front) (*mailu.Inside, error) {
 	in, err := from.Inside(ctx)
 	if err != nil {
 		return nil, err
 	}
-	seen := &health.Inside{NginxOnly: in.NginxOnly, Watching: in.Watching, Held: in.Held, Configuring: in.Configuring}
-	for _, d := range in.Daemons {
-		seen.Daemons = append(seen.Daemons, health.Daemon{Name: d.Name, PidFile: d.PidFile, Pid: string(d.Pid), Runs: d.Runs})
-	}
-	return seen, nil
+	return &in, nil
 }
 
 // recallState reads what deploys remember, and no key: opening a store opens

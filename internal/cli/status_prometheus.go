@@ -138,7 +138,7 @@ func (s *status) frontMetrics(m *metrics, f *health.Front) {
 	m.gauge("deploy_pending", "Whether a deploy is unfinished.", boolean(f.Memory.Pending != nil), "container", f.Container)
 	if last := f.Memory.Last; last != nil {
 		m.gauge("last_deploy_timestamp_seconds", "When the last deploy ended.", seconds(last.At), "container", f.Container)
-		good := last.Outcome == hook.Installed || last.Outcome == hook.Unchanged
+		good := last.Outcome == hook.OutcomeInstalled || last.Outcome == hook.OutcomeUnchanged
 		m.gauge("last_deploy_success", "Whether the last deploy left the certificate installed and served.", boolean(good), "container", f.Container)
 		m.gauge("last_deploy_info", "Outcome of the last deploy.", 1, "container", f.Container, "outcome", string(last.Outcome))
 	}

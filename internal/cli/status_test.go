@@ -46,10 +46,10 @@ func looked(t *testing.T) *status {
 	facts.Container, facts.Project, facts.Image, facts.CertsDir = "mailu-front-1", "mailu", "ghcr.io/mailu/nginx:2024.06", "/mailu/certs"
 	f := health.Front{
 		Facts: facts, State: "running", Health: "healthy",
-		Inside: &health.Inside{Daemons: []health.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: "intact", Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: "intact", Runs: true}}},
+		Inside: &mailu.Inside{Daemons: []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: "intact", Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: "intact", Runs: true}}},
 		Directory: health.Directory{Path: "/mailu/certs", Used: true, Chain: newer,
 			Cert: health.File{Name: "cert.pem", Kind: health.Ours}, Key: health.File{Name: "key.pem", Kind: health.Ours}},
-		Memory: hook.State{Last: &hook.Last{At: at.Add(-25 * time.Hour), Outcome: hook.Installed, Lineage: "/etc/letsencrypt/live/mail.example.com"},
+		Memory: hook.State{Last: &hook.Last{At: at.Add(-25 * time.Hour), Outcome: hook.OutcomeInstalled, Lineage: "/etc/letsencrypt/live/mail.example.com"},
 			Pending: &hook.Pending{Since: at.Add(-time.Hour), Next: at.Add(time.Hour), Reason: "dovecot objects"}},
 		DANE:     []health.DANE{{Host: "mail.example.com", Verdict: health.DANEMatch}},
 		Lineages: []health.Lineage{{Path: "/etc/letsencrypt/live/mail.example.com", Chain: newer, Last: true, Certbot: true, Hooked: true}},

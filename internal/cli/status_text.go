@@ -119,8 +119,8 @@ func condition(f *health.Front) string {
 	}
 	pids := "pid files intact"
 	for _, d := range f.Inside.Daemons {
-		if d.Runs && d.Pid != "intact" {
-			pids = "pid files " + d.Pid
+		if d.Runs && d.Pid != mailu.PidIntact {
+			pids = "pid files " + string(d.Pid)
 		}
 	}
 	parts = append(parts, pids)
@@ -153,8 +153,8 @@ func (s *status) details(f *health.Front) (lines [][2]string) {
 		}
 		add("pending", "since %s%s", moment(p.Since), next)
 	}
-	if f.Memory.Held != "" {
-		add("held back", "%.8s, which a person rolled back from", f.Memory.Held)
+	if f.Memory.RolledBackFrom != "" {
+		add("held back", "%.8s, which a person rolled back from", f.Memory.RolledBackFrom)
 	}
 	if r, ok := f.Renewal(s.look.Schedule); ok {
 		add("next", "%s renews from %s on (%s)", r.By, date(r.From), r.Timer)

@@ -63,7 +63,7 @@ func (d *deployment) mend(ctx context.Context, lineages []string) error {
 			"mend the cause, and try at once with: mailu-hook sync --now")
 	}
 	if !store.Used() && len(lineages) == 0 {
-		d.result.Outcome, d.result.Reason = hook.Skipped, "nothing was deployed here yet"
+		d.result.Outcome, d.result.Reason = hook.OutcomeSkipped, "nothing was deployed here yet"
 		return nil
 	}
 	for _, seen := range state.Lineages {
@@ -89,7 +89,7 @@ func (d *deployment) mend(ctx context.Context, lineages []string) error {
 		return err
 	}
 	if wanted.Lineage == "" { // installed before, and accepted then
-		o.Rules.AllowUntrusted, o.ByHand, o.Hold = true, true, state.Held
+		o.Rules.AllowUntrusted, o.ByHand, o.RollsBackFrom = true, true, state.RolledBackFrom
 	} else if wanted, err = d.withRoot(wanted, o.Rules); err != nil {
 		return err
 	}

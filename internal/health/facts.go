@@ -43,7 +43,7 @@ type Front struct {
 	State      string // Docker's: running, exited, …; "" when no container was found
 	Health     string // Docker's; "" without a health check
 	Unsuitable error  // why a deploy could not work on it
-	Inside     *Inside
+	Inside     *mailu.Inside
 	InsideErr  error    // why Inside is nil though the front runs
 	Asked      []string // where the ports were asked, if not at the container itself
 	Endpoints  []mailu.Endpoint
@@ -53,21 +53,6 @@ type Front struct {
 	Lineages   []Lineage
 	DANE       []DANE   // by hostname; nil when nobody looked
 	Planned    *Renewal // of a lineage that mailu-hook renews by itself; nil when it has none
-}
-
-// Inside is what the processes and pid files of a running front tell.
-type Inside struct {
-	Daemons     []Daemon
-	NginxOnly   bool // Mailu 2.0 and older
-	Watching    bool
-	Held        bool // the watcher is stopped
-	Configuring bool
-}
-
-// Daemon is nginx or dovecot. Pid is intact, lost, wrong or unseen.
-type Daemon struct {
-	Name, PidFile, Pid string
-	Runs               bool
 }
 
 // Runs tells whether a front has a process to ask.

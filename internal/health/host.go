@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -144,7 +145,7 @@ func (j *judgement) inside(f *Front) {
 		case !d.Runs && len(f.portsOf("dovecot")) > 0:
 			j.find(Critical, DovecotDown, "docker restart "+f.Container+" (first install a certificate, if there is none)",
 				"dovecot does not run in %s, so ports %s are closed: a front that starts without a usable certificate never starts it", f.Container, numbers(f.portsOf("dovecot")))
-		case d.Pid == "lost" || d.Pid == "wrong":
+		case d.Pid == mailu.PidLost || d.Pid == mailu.PidWrong:
 			lost = append(lost, d.PidFile)
 		}
 	}
@@ -152,7 +153,7 @@ func (j *judgement) inside(f *Front) {
 		j.find(Warning, PidFileLost, "mailu-hook sync puts them back; docker restart "+f.Container+" does too",
 			"%s in %s: lost or wrong, so reloads by nginx -s and doveadm fail, and so does the health check (Mailu#4080)", list(lost), f.Container)
 	}
-	if f.Inside.Held {
+	if f.Inside.WatcherStopped {
 		j.find(Warning, WatcherStopped, "unless a deploy is under way: mailu-hook sync sets it going; docker restart "+f.Container+" does too",
 			"the watcher of the certificate files in %s is stopped, as a deploy that was killed leaves it: files that somebody else changes are not loaded", f.Container)
 	}

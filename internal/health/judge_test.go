@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/say"
 )
@@ -48,12 +49,12 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		InsideUnseen: {func(s *scene) { s.f.Inside, s.f.InsideErr = nil, errors.New("ps: no") }, Unknown, "what runs in mailu-front-1 cannot be seen: ps: no"},
 		NginxDown:    {func(s *scene) { s.f.Inside.Daemons[0].Runs = false; s.refuse(errClosed) }, Critical, "nginx does not run in mailu-front-1"},
 		DovecotDown: {func(s *scene) {
-			s.f.Inside.Daemons[1] = Daemon{Name: "dovecot", Pid: "unseen"}
+			s.f.Inside.Daemons[1] = mailu.Daemon{Name: "dovecot", Pid: "unseen"}
 			s.refuse(errClosed, dovecot...)
 		},
 			Critical, "dovecot does not run in mailu-front-1, so ports 465, 993, 995 and 4190 are closed"},
 		PidFileLost:    {func(s *scene) { s.f.Inside.Daemons[0].Pid = "lost" }, Warning, "/run/nginx.pid in mailu-front-1: lost or wrong"},
-		WatcherStopped: {func(s *scene) { s.f.Inside.Held = true }, Warning, "the watcher of the certificate files in mailu-front-1 is stopped"},
+		WatcherStopped: {func(s *scene) { s.f.Inside.WatcherStopped = true }, Warning, "the watcher of the certificate files in mailu-front-1 is stopped"},
 		FrontTLSOff:    {func(s *scene) { s.refuse(errClosed, 443); s.refuse(errPlain, 25) }, Critical, "TLS is off in mailu-front-1"},
 		PortSilent:     {func(s *scene) { s.refuse(errHangs, 993) }, Critical, "port 993 of mailu-front-1: no TLS: 993 (imaps): no answer within 3s"},
 		PortsUnseen:    {func(s *scene) { s.refuse(errHangs) }, Unknown, "none of the ports of mailu-front-1 could be asked: 25 (smtp): no answer within 3s"},
@@ -89,7 +90,7 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		DeployPending: {func(s *scene) { s.f.Memory.Pending = &hook.Pending{Since: s.now, Reason: "nginx objects", Next: s.now} },
 			Warning, "a deploy is unfinished since "},
 		DeployFailed: {func(s *scene) {
-			s.f.Memory.Last.Outcome, s.f.Memory.Last.Error, s.f.Memory.Pending = hook.RollbackFailed, "port 993", &hook.Pending{}
+			s.f.Memory.Last.Outcome, s.f.Memory.Last.Error, s.f.Memory.Pending = hook.OutcomeRollbackFailed, "port 993", &hook.Pending{}
 		}, Critical, "failed, and so did putting the old pair back: port 993"},
 		LineageNewer: {func(s *scene) { s.f.Lineages[0].Chain = s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)}) },
 			Warning, "/live/mail was renewed on "},
@@ -215,9 +216,9 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	s := newScene(t)
 	newer := s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)})
 	s.f.Lineages[0].Chain = newer
-	s.f.Memory.Held = Sum(newer[0])
+	s.f.Memory.RolledBackFrom = Sum(newer[0])
 	assert.Empty(t, Judge(s.Look, thresholds), "a person rolled back from it")
-	s.f.Memory.Held = ""
+	s.f.Memory.RolledBackFrom = ""
 	s.f.Memory.Pending = &hook.Pending{}
 	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")
 }
@@ -247,7 +248,7 @@ func TestClosedPortsOfAFrontThatNobodySawAreNoProof(t *testing.T) {
 
 func TestMailu20MissesNoDovecot(t *testing.T) {
 	s := newScene(t)
-	s.f.Inside.NginxOnly, s.f.Inside.Daemons[1] = true, Daemon{Name: "dovecot", Pid: "unseen"}
+	s.f.Inside.NginxOnly, s.f.Inside.Daemons[1] = true, mailu.Daemon{Name: "dovecot", Pid: "unseen"}
 	assert.Empty(t, Judge(s.Look, thresholds))
 }
 

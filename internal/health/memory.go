@@ -27,7 +27,7 @@ func (j *judgement) memory(f *Front) {
 		j.find(Warning, ClockSkew, "check the clock of this host (date -u)", "the last deploy was at %s, which is yet to come: the clock was set back", last.At.UTC().Format(time.DateTime))
 	}
 	switch {
-	case last != nil && last.Outcome == hook.RollbackFailed:
+	case last != nil && last.Outcome == hook.OutcomeRollbackFailed:
 		j.find(Critical, DeployFailed, "look at what it names, then mailu-hook sync --now", "the last deploy (%s) failed, and so did putting the old pair back: %s", last.At.UTC().Format(time.DateTime), say.Plain(last.Error))
 	case pending != nil:
 		j.find(Warning, DeployPending, "mend the cause, then mailu-hook sync --now", "a deploy is unfinished since %s%s: %s", pending.Since.UTC().Format(time.DateTime), attempts(pending), say.Plain(pending.Reason))
@@ -63,7 +63,7 @@ func (j *judgement) lineages(f *Front) {
 		return
 	}
 	leaf := newest.Chain[0]
-	if leaf.NotBefore.After(installed.NotBefore) && Sum(leaf) != f.Memory.Held && len(hook.Missing(leaf, f.main())) == 0 {
+	if leaf.NotBefore.After(installed.NotBefore) && Sum(leaf) != f.Memory.RolledBackFrom && len(hook.Missing(leaf, f.main())) == 0 {
 		j.find(Warning, LineageNewer, "mailu-hook sync --now", "%s was renewed on %s, and the certificate is not installed", newest.Path, day(leaf.NotBefore))
 	}
 }

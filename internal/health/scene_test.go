@@ -45,12 +45,12 @@ func newScene(t *testing.T) *scene {
 			Renew: Timer{By: "mailu-hook-renew.timer", Last: s.now}},
 		Fronts: []Front{{
 			Facts: facts, State: "running", Health: "healthy",
-			Inside: &Inside{Watching: true, Daemons: []Daemon{{"nginx", "/run/nginx.pid", "intact", true}, {"dovecot", "/run/dovecot/master.pid", "intact", true}}},
+			Inside: &mailu.Inside{Watching: true, Daemons: []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: mailu.PidIntact, Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: mailu.PidIntact, Runs: true}}},
 			Directory: Directory{
 				Path: "/mailu/certs", Used: true, Chain: chain,
 				Cert: File{Name: "cert.pem", Kind: Ours}, Key: File{Name: "key.pem", Kind: Ours},
 			},
-			Memory:   hook.State{Last: &hook.Last{At: s.now, Outcome: hook.Installed, Lineage: "/live/mail"}},
+			Memory:   hook.State{Last: &hook.Last{At: s.now, Outcome: hook.OutcomeInstalled, Lineage: "/live/mail"}},
 			Lineages: []Lineage{{Path: "/live/mail", Chain: chain, Last: true, Certbot: true, Hooked: true}},
 		}},
 	}
