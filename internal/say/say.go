@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -73,3 +74,9 @@ func Plain(text string) string {
 	}
 	return text
 }
+
+// Time is a moment as people read it: to the minute, in UTC, and saying so.
+func Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// Day is the date of a moment in UTC.
+func Day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
