@@ -120,6 +120,28 @@ func TestAPortThatWasSilentBeforeIsWarnedAboutAndNotCounted(t *testing.T) {
 	assert.Contains(t, r.Warnings[0], "port 25 (smtp) served no TLS before and serves none now: connection refused")
 }
 
+func TestPortsOfSeveralFrontsAreComparedEachWithItself(t *testing.T) {
+	s := newScene(t)
+	for _, p := range s.f.ports {
+		p.Of = "mailu-front-1"
+		second := *p
+		second.Of = "mailu-front-2"
+		s.f.ports = append(s.f.ports, &second)
+	}
+	s.f.ports[3].shows, s.f.ports[3].follows = "", keeps("") // port 25 of the second, whose twin in the first serves
+	r, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
+	require.Len(t, r.Warnings, 1)
+	assert.Contains(t, r.Warnings[0], "port 25 (smtp) of mailu-front-2 served no TLS before and serves none now")
+
+	s.o.ByHand = true
+	s.f.ports[5].follows = keeps(s.new.Fingerprint())
+	_, err = s.deploy(t, s.old)
+	require.ErrorIs(t, err, ErrRolledBack)
+	assert.ErrorContains(t, err, "port 993 of mailu-front-2 (imaps, shows leaf")
+}
+
 func TestWhereNoPortAnsweredBeforeAllCount(t *testing.T) {
 	s := newScene(t)
 	for _, p := range s.f.ports {

@@ -38,7 +38,7 @@ func (d *deploy) verify(ctx context.Context) error {
 	}
 	for _, e := range d.r.Endpoints {
 		if e.Leaf != want {
-			d.warn("port %d (%s) served no TLS before and serves none now: %v", e.Number, e.Protocol, e.Err)
+			d.warn("%v served no TLS before and serves none now: %v", e.Port, e.Err)
 		}
 	}
 	return nil
@@ -91,7 +91,7 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 // before, be it nothing.
 func (d *deploy) verifyOld(ctx context.Context) error {
 	good := func(e mailu.Endpoint) bool {
-		return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Number).Leaf
+		return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Port).Leaf
 	}
 	_ = d.await(ctx, good) // whatever a daemon says of the old pair, the ports decide
 	if err := d.f.Settle(ctx); err != nil {
@@ -112,9 +112,9 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 	return nil
 }
 
-func (d *deploy) was(port int) mailu.Endpoint {
+func (d *deploy) was(port mailu.Port) mailu.Endpoint {
 	for _, e := range d.before.ports {
-		if e.Number == port {
+		if e.Port == port {
 			return e
 		}
 	}
@@ -123,7 +123,7 @@ func (d *deploy) was(port int) mailu.Endpoint {
 
 // counts tells whether the deploy depends on a port's answer.
 func (d *deploy) counts(e mailu.Endpoint) bool {
-	return d.was(e.Number).Answers() || !mailu.AnyAnswers(d.before.ports)
+	return d.was(e.Port).Answers() || !mailu.AnyAnswers(d.before.ports)
 }
 
 // judge says whether the answers in d.r.Endpoints prove the deploy. It returns
@@ -134,7 +134,7 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 	for _, e := range d.r.Endpoints {
 		if e.Leaf != want && d.counts(e) {
 			wrong = append(wrong, describe(e))
-			regressed = regressed || d.was(e.Number).Answers()
+			regressed = regressed || d.was(e.Port).Answers()
 		}
 	}
 	if wrong == nil {
@@ -160,8 +160,12 @@ func (d *deploy) gone(ctx context.Context) bool {
 }
 
 func describe(e mailu.Endpoint) string {
-	if e.Answers() {
-		return fmt.Sprintf("port %d (%s, shows leaf %.8s)", e.Number, e.Protocol, e.Leaf)
+	where, protocol := fmt.Sprintf("port %d", e.Number), e.Protocol
+	if e.Of != "" {
+		where += " of " + e.Of
 	}
-	return fmt.Sprintf("port %d (%s: %v)", e.Number, e.Protocol, e.Err)
+	if e.Answers() {
+		return fmt.Sprintf("%s (%s, shows leaf %.8s)", where, protocol, e.Leaf)
+	}
+	return fmt.Sprintf("%s (%s: %v)", where, protocol, e.Err)
 }

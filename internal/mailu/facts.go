@@ -37,6 +37,17 @@ type Port struct {
 	Protocol string `json:"protocol"`           // https, smtp, submissions, imaps, …
 	Proxy    bool   `json:"proxy,omitempty"`    // expects a PROXY header first
 	Implicit bool   `json:"implicit,omitempty"` // TLS from the first byte, else STARTTLS
+	Of       string `json:"of,omitempty"`       // the container, where several fronts mount one certs directory
+}
+
+// String names the port in a sentence: port 993 (imaps), or port 993 (imaps) of
+// mailu-front-2 where several fronts have one.
+func (p Port) String() string {
+	text := fmt.Sprintf("port %d (%s)", p.Number, p.Protocol)
+	if p.Of != "" {
+		text += " of " + p.Of
+	}
+	return text
 }
 
 // Defaults of Mailu's socrate library (core/base/libs/socrate/socrate/system.py)
