@@ -42,7 +42,7 @@ bench: build ## measure beside what people use, on an idle machine: BENCHMARKS.m
 	go test -tags measure ./internal/e2e -run TestMeasure -parallel 1 -count=1 -timeout=60m && cat BENCHMARKS.md
 
 demo: setup build ## show a real renewal, and a failure being caught
-	@go run ./examples/demo
+	@go run ./internal/demo
 
 clean: ## remove what was built, and what killed tests left in Docker
 	-@docker ps -aq --filter label=mailu-hook.test=1 | xargs -r docker rm -fv

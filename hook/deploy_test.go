@@ -53,11 +53,11 @@ func (s *scene) port(n int) *scriptedPort {
 
 // shown is what the ports show at the end.
 func (s *scene) shown() []string {
-	var leafs []string
+	var leaves []string
 	for _, e := range s.f.answers() {
-		leafs = append(leafs, e.Leaf)
+		leaves = append(leaves, e.Leaf)
 	}
-	return leafs
+	return leaves
 }
 
 // deploy runs one deploy as a process of its own would, with a minute to do it
@@ -107,11 +107,11 @@ func (s *scene) deploy(t *testing.T, b *Bundle) (r Result, err error) {
 var errCrash = errors.New("crash")
 
 func (s *scene) all(b *Bundle) []string {
-	var leafs []string
+	var leaves []string
 	for range s.f.ports {
-		leafs = append(leafs, b.Fingerprint())
+		leaves = append(leaves, b.Fingerprint())
 	}
-	return leafs
+	return leaves
 }
 
 func assertSteps(t *testing.T, r Result, steps ...Step) {

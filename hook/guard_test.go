@@ -16,7 +16,7 @@ import (
 type guarded struct {
 	*scene
 	ruling Ruling
-	asked  []string // leafs
+	asked  []string // leaves
 }
 
 func newGuarded(t *testing.T) *guarded {

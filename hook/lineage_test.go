@@ -32,16 +32,16 @@ func TestReadNeverMixesTwoGenerationsOfALineage(t *testing.T) {
 		}
 		switched <- err
 	}()
-	leafs := map[string]int{}
+	leaves := map[string]int{}
 	for range 100 {
 		b, err := Read(t.Context(), LineageSource(live))
 		require.NoError(t, err)
 		require.NotNil(t, leafOf(b.certPEM, b.keyPEM))
-		leafs[b.Fingerprint()]++
+		leaves[b.Fingerprint()]++
 	}
 	stop.Store(true)
 	require.NoError(t, <-switched)
-	assert.Len(t, leafs, 2)
+	assert.Len(t, leaves, 2)
 }
 
 func TestReadWaitsForALinkThatIsMissing(t *testing.T) {

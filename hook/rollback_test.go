@@ -166,7 +166,7 @@ func TestServedIsNotClaimedOfPortsThatNobodySaw(t *testing.T) {
 	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir), "back it is")
 }
 
-func TestAPairThatServedDifferentLeafsComesBackAsItWas(t *testing.T) {
+func TestAPairThatServedDifferentLeavesComesBackAsItWas(t *testing.T) {
 	s := newScene(t)
 	stale := aged(t, 9*time.Hour).Fingerprint()
 	s.port(25).shows, s.port(25).follows = stale, keeps(stale) // never reloaded by anybody

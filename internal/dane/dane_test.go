@@ -73,7 +73,7 @@ type judgement struct {
 	want    Verdict
 }
 
-// judgements also returns the keys of the leafs, by the leaf.
+// judgements also returns the keys of the leaves, by the leaf.
 func judgements(t *testing.T) (map[string]judgement, map[string]crypto.Signer) {
 	t.Helper()
 	p, other := newPKI(t, mint.Leaf{}), newPKI(t, mint.Leaf{})

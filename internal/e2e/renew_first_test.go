@@ -36,14 +36,14 @@ func TestPlaceholderIsMarkedAndGivesWayToTheFirstRealCertificate(t *testing.T) {
 	failed := i.renew("--no-self-check")
 	assert.Equal(t, 6, failed.code)
 	i.nothingLeft()
-	leafs, err := i.front.Leafs(t.Context(), 443, 25)
+	leaves, err := i.front.Leaves(t.Context(), 443, 25)
 	require.NoError(t, err)
-	placeholder := leafs[443]
+	placeholder := leaves[443]
 	assert.Equal(t, "mailu-hook placeholder", placeholder.Subject.CommonName)
 	assert.Equal(t, placeholder.Subject, placeholder.Issuer)
 	assert.Equal(t, []string{mailName}, placeholder.DNSNames)
 	assert.LessOrEqual(t, placeholder.NotAfter.Sub(placeholder.NotBefore), 8*24*time.Hour)
-	assert.Equal(t, placeholder, leafs[25])
+	assert.Equal(t, placeholder, leaves[25])
 	i.healthyAndReloadable()
 	assert.Equal(t, "unchanged", i.sync().doc.Outcome, "better than nothing")
 	assert.Equal(t, 6, i.renew("--no-self-check", "--now").code, "the placeholder is no reason to be content")

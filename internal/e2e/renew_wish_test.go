@@ -36,9 +36,9 @@ func TestFrontServesEveryTypeOfKey(t *testing.T) {
 	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
 	served := func() *x509.Certificate {
 		i.servesLineage(mailName)
-		leafs, err := i.front.Leafs(t.Context(), 993)
+		leaves, err := i.front.Leaves(t.Context(), 993)
 		require.NoError(t, err)
-		return leafs[993]
+		return leaves[993]
 	}
 	for _, kind := range []struct {
 		name string

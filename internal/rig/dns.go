@@ -353,12 +353,9 @@ func (r *Resolver) WaitFor(ctx context.Context, name, kind, text string) error {
 	})
 }
 
-// Pause stops the resolver as it stands: it takes questions, and answers none
-// until Resume.
+// Pause stops the resolver as it stands: from then on it receives questions and
+// answers none.
 func (r *Resolver) Pause() error { return r.unbound.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Resume lets a paused resolver go on.
-func (r *Resolver) Resume() error { return r.unbound.cmd.Process.Signal(syscall.SIGCONT) }
 
 // answers asks a server for the SOA of a zone, by kdig, and wants an answer; of
 // a resolver with the zone's key, a validated one.

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// DefaultFrontImage is the stand-in that examples/demo/front/build.sh makes.
+// DefaultFrontImage is the stand-in that internal/rig/front/build.sh makes.
 const DefaultFrontImage = "mailu-hook-front:2024.06"
 
 // FrontImage returns FRONT_IMAGE from the environment, or the stand-in.

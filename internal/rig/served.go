@@ -67,10 +67,10 @@ func Served(ctx context.Context, addr string, port int, servername string) (stri
 // ServedAll asks several ports of one address at the same time. The map holds
 // those that answered; the error tells of the others.
 func ServedAll(ctx context.Context, ip string, ports []int, servername string) (map[int]string, error) {
-	leafs, err := each(ports, func(port int) (*x509.Certificate, error) {
+	leaves, err := each(ports, func(port int) (*x509.Certificate, error) {
 		return Leaf(ctx, ip, port, servername)
 	})
-	return fingerprints(leafs), err
+	return fingerprints(leaves), err
 }
 
 func fingerprint(c *x509.Certificate) string {
@@ -78,9 +78,9 @@ func fingerprint(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func fingerprints(leafs map[int]*x509.Certificate) map[int]string {
-	sums := make(map[int]string, len(leafs))
-	for port, leaf := range leafs {
+func fingerprints(leaves map[int]*x509.Certificate) map[int]string {
+	sums := make(map[int]string, len(leaves))
+	for port, leaf := range leaves {
 		sums[port] = fingerprint(leaf)
 	}
 	return sums
@@ -90,7 +90,7 @@ func each(ports []int, ask func(int) (*x509.Certificate, error)) (map[int]*x509.
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var failed error
-	leafs := map[int]*x509.Certificate{}
+	leaves := map[int]*x509.Certificate{}
 	for _, port := range ports {
 		wg.Go(func() {
 			leaf, err := ask(port)
@@ -100,11 +100,11 @@ func each(ports []int, ask func(int) (*x509.Certificate, error)) (map[int]*x509.
 				failed = errors.Join(failed, err)
 				return
 			}
-			leafs[port] = leaf
+			leaves[port] = leaf
 		})
 	}
 	wg.Wait()
-	return leafs, failed
+	return leaves, failed
 }
 
 // NginxOnly tells, by the image's tag, whether this is Mailu 2.0 or older:
@@ -142,9 +142,9 @@ func (f *Front) TLSPorts() []int {
 	return ports
 }
 
-// Leafs asks ports of the front, by default all its TLS ports, with a PROXY
+// Leaves asks ports of the front, by default all its TLS ports, with a PROXY
 // header where its environment demands one.
-func (f *Front) Leafs(ctx context.Context, ports ...int) (map[int]*x509.Certificate, error) {
+func (f *Front) Leaves(ctx context.Context, ports ...int) (map[int]*x509.Certificate, error) {
 	ip, err := f.IP(ctx)
 	if err != nil {
 		return nil, err
@@ -161,10 +161,10 @@ func (f *Front) Leafs(ctx context.Context, ports ...int) (map[int]*x509.Certific
 	})
 }
 
-// Served is Leafs, reduced to the hex SHA-256 of each certificate.
+// Served is Leaves, reduced to the hex SHA-256 of each certificate.
 func (f *Front) Served(ctx context.Context, ports ...int) (map[int]string, error) {
-	leafs, err := f.Leafs(ctx, ports...)
-	return fingerprints(leafs), err
+	leaves, err := f.Leaves(ctx, ports...)
+	return fingerprints(leaves), err
 }
 
 // WaitServing waits until ports of the front, by default all its TLS ports,
@@ -173,7 +173,7 @@ func (f *Front) WaitServing(ctx context.Context, ports ...int) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	err := poll(ctx, 200*time.Millisecond, func() error {
-		_, err := f.Leafs(ctx, ports...)
+		_, err := f.Leaves(ctx, ports...)
 		return err
 	})
 	if err != nil {

@@ -205,5 +205,5 @@ unpack_tool prometheus-node-exporter prometheus-node-exporter
 [[ $purpose != bench ]] || build_lego
 if [[ -z ${FRONT_IMAGE:-} ]]; then
 	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
-	examples/demo/front/build.sh >/dev/null
+	internal/rig/front/build.sh >/dev/null
 fi

@@ -93,8 +93,8 @@ func become20(children *reaper, signals <-chan os.Signal) int {
 }
 
 func watches() bool {
-	flavour := os.Getenv("TLS_FLAVOR")
-	return flavour == "cert" || flavour == "mail"
+	flavor := os.Getenv("TLS_FLAVOR")
+	return flavor == "cert" || flavor == "mail"
 }
 
 // reaper waits for every child, also those that daemons leave behind; that is

@@ -101,7 +101,7 @@ var protocols = map[int]string{
 }
 
 // table prints, for each port, which certificate it serves.
-func (p *page) table(when string, shown leafs) {
+func (p *page) table(when string, shown leaves) {
 	p.gap()
 	fmt.Fprintf(p.out, "    %-6s  %4s  %-21s  %-12s  %s\n", when, "port", "protocol", "leaf sha256", "not after")
 	for _, port := range slices.Sorted(maps.Keys(shown)) {

@@ -78,7 +78,7 @@ if [ -n "$stale" ]; then
 	context=$scratch/context
 	mkdir "$context"
 	(cd "$root" && CGO_ENABLED=0 GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
-		go build -trimpath -buildvcs=false -ldflags='-s -w' -o "$context/front" ./examples/demo/front)
+		go build -trimpath -buildvcs=false -ldflags='-s -w' -o "$context/front" ./internal/rig/front)
 	cp "$here/Dockerfile" "$context"
 	for variant in $stale; do
 		docker build -q -t "$name:$variant" --build-arg "BASE=$base" --build-arg "VARIANT=$variant" \

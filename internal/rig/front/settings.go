@@ -24,7 +24,7 @@ var (
 // settings is what the container's environment means to the templates.
 type settings struct {
 	Variant      string
-	Flavour      string
+	Flavor       string
 	Hostname     string
 	Cert, Key    string // both empty under notls
 	TLSError     bool   // the pair is wanted and at least one file is missing
@@ -47,7 +47,7 @@ func newSettings(env map[string]string) (*settings, error) {
 	}
 	s := &settings{
 		Variant:      env["FRONT_VARIANT"],
-		Flavour:      env["TLS_FLAVOR"],
+		Flavor:       env["TLS_FLAVOR"],
 		RealIPHeader: env["REAL_IP_HEADER"],
 		MessageSize:  withDefault(env, "MESSAGE_SIZE_LIMIT", "50000000"),
 		IPv6:         env["SUBNET6"] != "",
@@ -73,10 +73,10 @@ func newSettings(env map[string]string) (*settings, error) {
 	return s, nil
 }
 
-// locatePair tells which two files the flavour reads. The renewing flavours
+// locatePair tells which two files the flavor reads. The renewing flavors
 // look at their own tree and never at TLS_CERT_FILENAME.
 func (s *settings) locatePair(env map[string]string) error {
-	switch s.Flavour {
+	switch s.Flavor {
 	case "cert", "mail":
 		s.Cert = "/certs/" + withDefault(env, "TLS_CERT_FILENAME", "cert.pem")
 		s.Key = "/certs/" + withDefault(env, "TLS_KEYPAIR_FILENAME", "key.pem")
@@ -85,7 +85,7 @@ func (s *settings) locatePair(env map[string]string) error {
 		s.Key = "/certs/letsencrypt/live/mailu/privkey.pem"
 	case "notls":
 	default:
-		return fmt.Errorf("unknown TLS_FLAVOR %q", s.Flavour)
+		return fmt.Errorf("unknown TLS_FLAVOR %q", s.Flavor)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (s *settings) openPorts(env map[string]string) {
 	if s.Variant == variant20 {
 		listed, overTLS = slices.Concat(mailPorts, webPorts), tlsOnlyPorts
 	}
-	withTLS := s.Flavour != "notls"
+	withTLS := s.Flavor != "notls"
 	for _, port := range listed {
 		if withTLS || !slices.Contains(tlsOnlyPorts, port) {
 			s.ports[port] = true
@@ -150,12 +150,12 @@ func (s *settings) TLSUp() bool { return s.Cert != "" && !s.TLSError }
 
 // MailOnly reports whether something in front of the front serves the web.
 func (s *settings) MailOnly() bool {
-	return s.Flavour == "mail" || s.Flavour == "mail-letsencrypt"
+	return s.Flavor == "mail" || s.Flavor == "mail-letsencrypt"
 }
 
 // Redirects reports whether port 80 does nothing but send people to https.
 func (s *settings) Redirects() bool {
-	return s.Port("80") && (s.Flavour == "cert" || s.Flavour == "letsencrypt")
+	return s.Port("80") && (s.Flavor == "cert" || s.Flavor == "letsencrypt")
 }
 
 // Listen renders nginx's listen directives for a port.

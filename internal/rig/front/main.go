@@ -11,7 +11,7 @@
 // nginx and dovecot processes without Mailu's images, its database or any
 // backend. Nobody can log in. What it imitates was read in Mailu/Mailu,
 // core/nginx and core/base/libs/socrate; what it leaves out is resolvers,
-// HTTP/2, the renewing flavours' own renewal, and everything behind the front.
+// HTTP/2, the renewing flavors' own renewal, and everything behind the front.
 package main
 
 import (

@@ -79,14 +79,14 @@ func TestEnvironmentThatMailuDiesOfIsAnError(t *testing.T) {
 	}
 }
 
-func TestFlavourDecidesWhichFilesAreRead(t *testing.T) {
+func TestFlavorDecidesWhichFilesAreRead(t *testing.T) {
 	own := []string{"TLS_CERT_FILENAME", "sub/c.pem", "TLS_KEYPAIR_FILENAME", "k.pem"}
-	for flavour, cert := range map[string]string{
+	for flavor, cert := range map[string]string{
 		"cert": "/certs/sub/c.pem", "mail": "/certs/sub/c.pem", "notls": "",
 		"letsencrypt": "/certs/letsencrypt/live/mailu/nginx-chain.pem",
 	} {
-		if s := settingsOf(t, append(own, "TLS_FLAVOR", flavour)...); s.Cert != cert {
-			t.Errorf("%s reads %q, want %q", flavour, s.Cert, cert)
+		if s := settingsOf(t, append(own, "TLS_FLAVOR", flavor)...); s.Cert != cert {
+			t.Errorf("%s reads %q, want %q", flavor, s.Cert, cert)
 		}
 	}
 }
@@ -100,7 +100,7 @@ func TestTemplatesOpenWhatTheSettingsSay(t *testing.T) {
 		has      []string
 		hasNot   []string
 	}{
-		{"flavour cert", nil, false, "nginx.conf.tmpl",
+		{"flavor cert", nil, false, "nginx.conf.tmpl",
 			[]string{"listen 80;", "return 301", "listen 443 ssl;", "starttls on;", "include /overrides/", "pid /var/run/nginx.pid;"},
 			[]string{"return 403", "proxy_protocol", "listen 993", "set_real_ip_from"}},
 		{"files missing", nil, true, "nginx.conf.tmpl",

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// leafs are the certificates that the ports of a front show.
-type leafs map[int]*x509.Certificate
+// leaves are the certificates that the ports of a front show.
+type leaves map[int]*x509.Certificate
 
 func digest(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
@@ -20,7 +20,7 @@ func digest(c *x509.Certificate) string {
 }
 
 // same tells whether every port of a shows in b what it showed in a.
-func same(a, b leafs) error {
+func same(a, b leaves) error {
 	if len(a) == 0 || len(a) != len(b) {
 		return fmt.Errorf("%d ports answered, now %d do", len(a), len(b))
 	}
@@ -34,13 +34,13 @@ func same(a, b leafs) error {
 
 // renewed tells whether the ports that answered before all show the newest
 // certificate of the lineage, which none of them did.
-func (d *demo) renewed(before leafs) error {
+func (d *demo) renewed(before leaves) error {
 	live := d.certbot.Live(host)
 	pair, err := tls.LoadX509KeyPair(filepath.Join(live, "fullchain.pem"), filepath.Join(live, "privkey.pem"))
 	if err != nil {
 		return err
 	}
-	want := leafs{}
+	want := leaves{}
 	for port, leaf := range before {
 		if leaf.Equal(pair.Leaf) {
 			return fmt.Errorf("port %d showed it already", port)
@@ -52,13 +52,13 @@ func (d *demo) renewed(before leafs) error {
 
 // installed tells whether the files that the front reads are a matching pair
 // of the certificate that all of shown is.
-func (d *demo) installed(shown leafs) error {
+func (d *demo) installed(shown leaves) error {
 	certs := filepath.Join(d.front.Root, "certs")
 	pair, err := tls.LoadX509KeyPair(filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem"))
 	if err != nil {
 		return err
 	}
-	want := leafs{}
+	want := leaves{}
 	for port := range shown {
 		want[port] = pair.Leaf
 	}

@@ -45,7 +45,7 @@ type demo struct {
 	ca      *rig.CA
 	certbot *rig.Certbot
 	front   *rig.Front
-	shown   leafs // what the ports showed last
+	shown   leaves // what the ports showed last
 }
 
 func run(ctx context.Context, out io.Writer) (err error) {
@@ -273,7 +273,7 @@ func (d *demo) cleanUp() error {
 func (d *demo) look(ctx context.Context, when string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	shown, err := d.front.Leafs(ctx)
+	shown, err := d.front.Leaves(ctx)
 	if err != nil {
 		return err
 	}
