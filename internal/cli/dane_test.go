@@ -26,7 +26,7 @@ func TestWhatIsHeldBackWaitsForTheTTLOfTheRecordsThatMatch(t *testing.T) {
 	assert.Contains(t, r.stderr, "held back: the TLSA records of mail.example.com do not match it")
 	assert.True(t, w.installed(w.pair))
 	record := dane.OfLeaf(renewed.Cert).String()
-	assert.Contains(t, r.stderr, "mailu-hook: hint: publish, beside what is there: _25._tcp.mail.example.com. IN TLSA "+record+"; 'mailu-hook sync' installs it")
+	assert.Contains(t, r.stderr, "mailu-hook: hint: publish this in addition to what is there: _25._tcp.mail.example.com. IN TLSA "+record+"; 'mailu-hook sync' installs it")
 
 	require.NoError(t, zone.Replace(t.Context(), stale, "_25._tcp.mail 600 IN TLSA "+record))
 	var doc map[string]any

@@ -12,6 +12,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 	"mailu-hook/reload"
 )
 
@@ -39,7 +40,7 @@ type deployment struct {
 	engine     *reload.Engine
 	store      *hook.Store
 	result     hook.Result
-	dane       []published // what the DNS said, if it was asked
+	dane       []tlsa.Host // what the DNS said, if it was asked
 	notes      []string
 	began      time.Time // the first step was shown
 	renewal    *renewal  // nil for all commands but renew

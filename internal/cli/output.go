@@ -10,6 +10,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 )
 
 // document is the JSON that a deploy prints. Its keys are never renamed.
@@ -23,7 +24,7 @@ type document struct {
 	Durations  map[string]int64 `json:"duration_ms"`
 	DryRun     bool             `json:"dry_run"`
 	Renewal    *renewalDoc      `json:"renewal,omitempty"`
-	DANE       []daneDoc        `json:"dane,omitempty"`
+	DANE       []tlsa.Doc       `json:"dane,omitempty"`
 	Reason     string           `json:"reason,omitempty"`
 	Next       time.Time        `json:"next_attempt,omitzero"`
 	Warnings   []string         `json:"warnings,omitempty"`
@@ -163,7 +164,7 @@ func (d *deployment) document(err error) document {
 	doc := document{
 		Outcome: d.result.Outcome, Lineage: d.src.Lineage, Generation: d.result.Generation,
 		Reason: d.result.Reason, Next: d.result.Next, Warnings: d.result.Warnings, DryRun: d.flag("dry-run"), Exit: exitStatus(err),
-		Renewal: d.renewal.document(), DANE: daneDocs(d.dane), Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
+		Renewal: d.renewal.document(), DANE: tlsa.Docs(d.dane), Endpoints: []endpointDoc{}, Durations: map[string]int64{"total": d.result.Total.Milliseconds()},
 	}
 	if err != nil {
 		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
@@ -247,8 +248,5 @@ var stepTexts = map[hook.Step]string{
 }
 
 func quoteList(names []string) string {
-	if len(names) > 8 {
-		names = append(names[:8:8], fmt.Sprintf("and %d more", len(names)-8))
-	}
-	return say.Plain(strings.Join(names, ", "))
+	return say.Names(names)
 }

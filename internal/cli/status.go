@@ -14,6 +14,7 @@ import (
 	"mailu-hook/acme"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 )
 
 func statusCommand() command {
@@ -73,7 +74,7 @@ type status struct {
 	began    time.Time
 	options  health.Options
 	look     health.Look
-	dane     map[string][]published // what the DNS said, by container
+	dane     map[string][]tlsa.Host // what the DNS said, by container
 	findings []health.Finding
 }
 

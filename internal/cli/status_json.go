@@ -10,6 +10,7 @@ import (
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 )
 
 // statusDoc is the JSON of a status. Its keys are never renamed, and all of
@@ -60,7 +61,7 @@ type frontLookDoc struct {
 	Pending   *pendingDoc       `json:"pending"`
 	Held      string            `json:"held"`
 	Renewal   *nextDoc          `json:"next_renewal"`
-	DANE      []daneDoc         `json:"dane"`
+	DANE      []tlsa.Doc        `json:"dane"`
 }
 
 type daemonDoc struct {
@@ -149,7 +150,7 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 		Container: f.Container, Project: f.Project, Image: f.Image, State: f.State, Health: f.Health, Flavor: f.Flavor,
 		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
-		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []daneDoc{},
+		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []tlsa.Doc{},
 		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.RolledBackFrom,
 	}
 	if last := f.Memory.Last; last != nil {
@@ -171,7 +172,7 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 		doc.Endpoints = append(doc.Endpoints, s.endpointDoc(f, e))
 	}
 	if known := s.dane[f.Container]; known != nil {
-		doc.DANE = daneDocs(known)
+		doc.DANE = tlsa.Docs(known)
 	}
 	if r, ok := f.Renewal(s.look.Schedule); ok {
 		doc.Renewal = &nextDoc{r.From.UTC(), r.By, r.Timer, r.Lineage}

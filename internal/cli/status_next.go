@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"mailu-hook/acme"
-	"mailu-hook/internal/dane"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/tlsa"
 )
 
 // compareDANE holds the TLSA records of each front's hosts against the chain that
@@ -21,7 +21,7 @@ func (s *status) compareDANE(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.dane = map[string][]published{}
+	s.dane = map[string][]tlsa.Host{}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for i := range s.look.Fronts {
@@ -31,9 +31,9 @@ func (s *status) compareDANE(ctx context.Context) error {
 			continue // which is a finding of its own
 		}
 		wg.Go(func() {
-			known := lookUp(ctx, resolver, mailHosts(f.Hostnames), chain)
+			known := tlsa.LookUp(ctx, resolver, tlsa.MailHosts(f.Hostnames), chain)
 			for _, p := range known {
-				if d := judged(&p, chain); d.Verdict != "" {
+				if d := judged(&p); d.Verdict != "" {
 					f.DANE = append(f.DANE, d)
 				}
 			}
@@ -56,20 +56,19 @@ func shownAt25(f *health.Front) []*x509.Certificate {
 }
 
 // judged is what there is to tell of a host; nothing where nothing is published.
-func judged(p *published, chain []*x509.Certificate) health.DANE {
-	d := health.DANE{Host: p.host}
-	switch {
-	case p.err != nil:
-		d.Verdict, d.Reason = health.DANEUnchecked, p.err.Error()
-	case p.verdict == dane.None:
-	case !p.Secure:
-		d.Verdict, d.Reason = health.DANEInsecure, p.unvalidated()
-	case p.verdict == dane.Unusable:
+func judged(h *tlsa.Host) health.DANE {
+	d := health.DANE{Host: h.Name}
+	switch h.State() {
+	case tlsa.Unknown:
+		d.Verdict, d.Reason = health.DANEUnchecked, h.Err.Error()
+	case tlsa.Insecure:
+		d.Verdict, d.Reason = health.DANEInsecure, h.Unvalidated()
+	case tlsa.Unusable:
 		d.Verdict, d.Reason = health.DANEUnusable, "a sender can use none of them"
-	case p.verdict == dane.Match:
+	case tlsa.Match:
 		d.Verdict = health.DANEMatch
-	default:
-		d.Verdict, d.Reason = health.DANEMismatch, "publish "+p.lacks(chain)
+	case tlsa.Mismatch:
+		d.Verdict, d.Reason = health.DANEMismatch, "publish "+h.ZoneLine(h.Lacks)
 	}
 	return d
 }

@@ -24,6 +24,7 @@ import (
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/resolve"
+	"mailu-hook/internal/tlsa"
 )
 
 // looked is a status of a front on which dovecot lags behind, at a fixed time.
@@ -66,7 +67,7 @@ func looked(t *testing.T) *status {
 	}
 	s := &status{c: &call{command: statusCommand(), fs: newFlagSet(statusCommand())}, options: health.Options{Warn: health.DefaultWarn, Crit: health.DefaultCrit}}
 	s.look = health.Look{At: at, Roots: roots, Fronts: []health.Front{f}, Schedule: health.Schedule{Certbot: health.Timer{By: "certbot.timer"}, Sync: health.Timer{By: "mailu-hook-sync.timer"}}}
-	s.dane = map[string][]published{"mailu-front-1": {{host: "mail.example.com", verdict: dane.Match, TLSA: resolve.TLSA{Secure: true, Owner: "_25._tcp.mail.example.com.", TTL: time.Hour}}}}
+	s.dane = map[string][]tlsa.Host{"mailu-front-1": {{Name: "mail.example.com", Verdict: dane.Match, TLSA: resolve.TLSA{Secure: true, Owner: "_25._tcp.mail.example.com.", TTL: time.Hour}}}}
 	s.findings = health.Judge(s.look, s.options)
 	return s
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -18,6 +17,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/dane"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 )
 
 func tlsaCommand() command {
@@ -61,23 +61,13 @@ the DNS, and says for each host, as a comment:
 
 // tlsaDoc is what the command finds, and the JSON that it prints.
 type tlsaDoc struct {
-	Cert      string    `json:"cert,omitempty"`
-	SHA256    string    `json:"leaf_sha256,omitempty"`
-	Records   []lineDoc `json:"records"`
-	Published []daneDoc `json:"published"`
-	Error     string    `json:"error,omitempty"`
-	Hint      string    `json:"hint,omitempty"`
-	Exit      int       `json:"exit_status"`
-}
-
-// lineDoc is a record of one host.
-type lineDoc struct {
-	Host   string `json:"host"`
-	Record string `json:"record"`
-	Line   string `json:"line"`
-	Of     string `json:"of"` // leaf, issuer, root or next
-	Name   string `json:"subject,omitempty"`
-	Sent   bool   `json:"sent"` // in the handshake: only then can it match
+	Cert      string      `json:"cert,omitempty"`
+	SHA256    string      `json:"leaf_sha256,omitempty"`
+	Records   []tlsa.Line `json:"records"`
+	Published []tlsa.Doc  `json:"published"`
+	Error     string      `json:"error,omitempty"`
+	Hint      string      `json:"hint,omitempty"`
+	Exit      int         `json:"exit_status"`
 }
 
 func runTLSA(ctx context.Context, c *call) error {
@@ -102,7 +92,7 @@ func runTLSA(ctx context.Context, c *call) error {
 		if kerr != nil {
 			return kerr
 		}
-		doc, err = describeNext(key, lookUp(ctx, resolver, hosts, nil))
+		doc, err = describeNext(key, tlsa.LookUp(ctx, resolver, hosts, nil))
 	} else {
 		chain, cerr := hook.ReadChain(cert)
 		if cerr != nil {
@@ -112,7 +102,7 @@ func runTLSA(ctx context.Context, c *call) error {
 		if rerr != nil {
 			return rerr
 		}
-		doc, err = describeChain(cert, chain, hook.Rules{Roots: roots}.Root(chain), lookUp(ctx, resolver, hosts, chain))
+		doc, err = describeChain(cert, chain, hook.Rules{Roots: roots}.Root(chain), tlsa.LookUp(ctx, resolver, hosts, chain))
 	}
 	return c.print(doc, err)
 }
@@ -135,7 +125,7 @@ func (d *deployment) tlsaSubject(ctx context.Context) (hosts []string, cert stri
 		names = d.target.facts.Hostnames
 		cert = firstNonEmpty(cert, filepath.Join(d.target.facts.CertsDir, d.target.facts.CertName))
 	}
-	if hosts = mailHosts(names); len(hosts) == 0 {
+	if hosts = tlsa.MailHosts(names); len(hosts) == 0 {
 		return nil, "", say.Hint(usageErr{"no hostname of the mail server is known"}, "name it: --hostname mail.example.com")
 	}
 	return hosts, cert, nil
@@ -157,69 +147,41 @@ func (c *call) preparedKey(host string) (spki []byte, err error) {
 	return spki, err
 }
 
-// describeChain lists the records of a chain, and of the root that it leads to
-// but does not hold, and says whether what is published fits.
-func describeChain(cert string, chain []*x509.Certificate, root *x509.Certificate, all []published) (tlsaDoc, error) {
-	doc := tlsaDoc{Cert: cert, SHA256: fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)), Published: daneDocs(all)}
-	var wrong, unknown, missing []string
-	for _, p := range all {
-		doc.add(p, "leaf", chain[0], dane.OfLeaf(chain[0]))
-		for _, issuer := range chain[1:] {
-			doc.add(p, "issuer", issuer, dane.OfIssuer(issuer))
-		}
-		if root != nil {
-			doc.add(p, "root", root, dane.OfIssuer(root))
-		}
-		switch p.state() {
-		case "mismatch":
-			wrong, missing = append(wrong, p.host), append(missing, p.lacks(chain))
-		case "unknown":
-			unknown = append(unknown, p.err.Error())
-		}
+// describeChain lists the records of a chain and of the root that it leads to but
+// does not hold. The error is that what is published does not match the chain, or
+// could not be looked up.
+func describeChain(cert string, chain []*x509.Certificate, root *x509.Certificate, hosts []tlsa.Host) (tlsaDoc, error) {
+	doc := tlsaDoc{
+		Cert: cert, SHA256: fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)),
+		Records: tlsa.Lines(hosts, chain, root), Published: tlsa.Docs(hosts),
 	}
-	switch {
-	case wrong != nil:
-		return doc, &hook.Rejection{File: cert, Leaf: chain[0], Fact: fmt.Sprintf("the TLSA records of %s do not match it", quoteList(wrong)),
-			Remedy: "publish, beside what is there: " + strings.Join(missing, "; ")}
-	case unknown != nil:
-		return doc, uncheckable(unknown)
+	if held := tlsa.Auto.Rule(hosts).Objection; held != nil {
+		held.File, held.Leaf = cert, chain[0]
+		return doc, held
 	}
-	return doc, nil
+	return doc, unknown(hosts)
 }
 
-func uncheckable(reasons []string) error {
-	return say.Hint(fmt.Errorf("what is published could not be found out: %s", strings.Join(reasons, "; ")), "name another resolver: --resolver ADDR")
-}
-
-// describeNext lists the record of a key that no certificate has yet. A record
-// that is not published yet is no error.
-func describeNext(spki []byte, all []published) (tlsaDoc, error) {
-	doc := tlsaDoc{Published: daneDocs(all)}
+// describeNext lists the record of a key that no certificate has yet. That it is
+// not published yet is not an error.
+func describeNext(spki []byte, hosts []tlsa.Host) (tlsaDoc, error) {
 	next := dane.OfKey(spki)
-	var unknown []string
-	for i, p := range all {
-		doc.Records = append(doc.Records, lineDoc{Host: p.host, Record: next.String(), Line: p.zoneLine(next), Of: "next"})
-		if p.err != nil {
-			unknown = append(unknown, p.err.Error())
-			continue
-		}
-		doc.Published[i].State = "not published"
-		for _, r := range p.Records {
-			if r.Equal(next) {
-				doc.Published[i].State, doc.Published[i].Matches = "published", next.String()
-			}
-		}
-	}
-	if unknown != nil {
-		return doc, uncheckable(unknown)
-	}
-	return doc, nil
+	return tlsaDoc{Records: tlsa.NextLines(hosts, next), Published: tlsa.Publishes(hosts, next)}, unknown(hosts)
 }
 
-func (doc *tlsaDoc) add(p published, of string, c *x509.Certificate, r dane.Record) {
-	doc.Records = append(doc.Records, lineDoc{
-		Host: p.host, Record: r.String(), Line: p.zoneLine(r), Of: of, Name: say.Plain(c.Subject.String()), Sent: of != "root",
-	})
+// unknown is why some of the hosts' records could not be looked up, nil if all
+// were.
+func unknown(hosts []tlsa.Host) error {
+	var reasons []string
+	for _, h := range hosts {
+		if h.Err != nil {
+			reasons = append(reasons, h.Err.Error())
+		}
+	}
+	if reasons == nil {
+		return nil
+	}
+	return say.Hint(fmt.Errorf("looking up the published records: %s", strings.Join(reasons, "; ")), "try another resolver: --resolver ADDR")
 }
 
 // print writes the document, and returns the error that decides the exit status.
@@ -244,31 +206,4 @@ func (c *call) print(doc tlsaDoc, err error) error {
 	return err
 }
 
-// text is the document as lines of a zone file: whatever is no record to publish
-// is a comment.
-func (doc *tlsaDoc) text() string {
-	var s strings.Builder
-	for _, r := range doc.Records {
-		switch r.Of {
-		case "leaf":
-			fmt.Fprintf(&s, "; %s: the key of %s\n%s\n", r.Host, say.Plain(doc.Cert), r.Line)
-		case "issuer":
-			fmt.Fprintf(&s, "; %s: the key of %s, which is sent\n%s\n", r.Host, r.Name, r.Line)
-		case "root":
-			fmt.Fprintf(&s, "; %s: the root %s is not sent, so its record cannot match (RFC 7671,\n; section 5.2.2); mailu-hook install --append-root auto sends it\n; %s\n", r.Host, r.Name, r.Line)
-		case "next":
-			fmt.Fprintf(&s, "; %s: the key that is prepared\n%s\n", r.Host, r.Line)
-		}
-	}
-	for _, p := range doc.Published {
-		fmt.Fprintf(&s, "; %s: %s", p.Host, p.State)
-		switch {
-		case p.Matches != "":
-			fmt.Fprintf(&s, " (%s, TTL %s)", p.Matches, time.Duration(p.TTL)*time.Second)
-		case p.Error == "" && len(p.Records) > 0:
-			fmt.Fprintf(&s, " (%s)", quoteList(p.Records))
-		}
-		s.WriteString("\n")
-	}
-	return s.String()
-}
+func (doc *tlsaDoc) text() string { return tlsa.Zone(doc.Cert, doc.Records, doc.Published) }

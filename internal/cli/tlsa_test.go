@@ -72,11 +72,11 @@ func TestTLSATellsEachStateAndItsExitStatus(t *testing.T) {
 		status int
 		says   string
 	}{
-		"mismatch":      {"mail.example.com", nil, []string{"mismatch"}, exitRejected, "hint: publish, beside what is there: _25._tcp.mail.example.com. IN TLSA " + dane.OfLeaf(w.pair.Cert).String()},
+		"mismatch":      {"mail.example.com", nil, []string{"mismatch"}, exitRejected, "hint: publish this in addition to what is there: _25._tcp.mail.example.com. IN TLSA " + dane.OfLeaf(w.pair.Cert).String()},
 		"none":          {"bare.example.com", nil, []string{"none"}, exitOK, ""},
 		"unusable":      {"old.example.com", nil, []string{"unusable"}, exitOK, ""},
 		"insecure":      {"mail.example.com", []string{"--resolver", zone.Addr}, []string{"insecure"}, exitOK, ""}, // its own server vouches for nothing
-		"unknown":       {"mail.example.net", nil, []string{"unknown"}, exitError, "error: what is published could not be found out: "},
+		"unknown":       {"mail.example.net", nil, []string{"unknown"}, exitError, "error: looking up the published records: "},
 		"the worst":     {"bare.example.com,mail.example.net,mail.example.com", nil, []string{"none", "unknown", "mismatch"}, exitRejected, "the TLSA records of mail.example.com do not match"},
 		"no such host":  {"nowhere.example.com", nil, []string{"none"}, exitOK, ""},
 		"two addresses": {"mail.example.com,192.0.2.1,2001:db8::1", nil, []string{"mismatch"}, exitRejected, ""},

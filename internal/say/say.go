@@ -75,6 +75,17 @@ func Plain(text string) string {
 	return text
 }
 
+const namesShown = 8
+
+// Names lists names from outside the program, made Plain; of more than eight it
+// says how many are left out.
+func Names(names []string) string {
+	if n := len(names); n > namesShown {
+		names = append(names[:namesShown:namesShown], fmt.Sprintf("and %d more", n-namesShown))
+	}
+	return Plain(strings.Join(names, ", "))
+}
+
 // Time is a moment as people read it: to the minute, in UTC, and saying so.
 func Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
