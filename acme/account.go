@@ -11,6 +11,7 @@ import (
 
 	lego "github.com/go-acme/lego/v4/acme"
 
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -192,7 +193,7 @@ func (s *State) keepAccount(a Account, key crypto.Signer) error {
 	}
 	defer dir.Close()
 	if key != nil {
-		data, err := encodeKey(key)
+		data, err := pki.EncodeKey(key)
 		if err != nil {
 			return err
 		}

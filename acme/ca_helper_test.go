@@ -28,6 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/webroot"
 )
 
@@ -303,7 +304,7 @@ func certify(csr *x509.CertificateRequest) ([]byte, error) {
 		return nil, err
 	}
 	leaf, err := x509.ParseCertificate(der)
-	return encodeChain([]*x509.Certificate{leaf, by.Leaf}), err
+	return pki.EncodeChain(leaf, by.Leaf), err
 }
 
 // finalize certifies what is asked for; if that fails the test has a fault, and
@@ -371,7 +372,7 @@ func live(t *testing.T, dir, name string) *x509.Certificate {
 	require.NoError(t, err)
 	key, err := decodeKey(data)
 	require.NoError(t, err)
-	require.True(t, owns(key, leaf), "the key of another certificate")
+	require.True(t, pki.Owns(key.Public(), leaf), "the key of another certificate")
 	rest, err := os.ReadFile(filepath.Join(at, "chain.pem"))
 	require.NoError(t, err)
 	assert.Equal(t, string(chain[1]), string(chain[0])+string(rest))

@@ -3,6 +3,7 @@ package acme
 import (
 	"errors"
 	"fmt"
+	"mailu-hook/internal/pki"
 	"strings"
 	"time"
 )
@@ -47,7 +48,7 @@ func (l *Lineage) Due(want Request, now time.Time, force bool) Due {
 		}
 		return Due{Reason: "the time that was drawn from the CA's suggestion has not come", At: at}
 	}
-	at := l.Leaf.NotAfter.Add(-reserve(l.lifetime()))
+	at := pki.RenewAt(l.Leaf)
 	if !now.Before(at) {
 		return Due{Now: true, Reason: fmt.Sprintf("%s of its lifetime of %s are left", short(l.Leaf.NotAfter.Sub(now)), short(l.lifetime()))}
 	}
@@ -68,17 +69,7 @@ func (l *Lineage) Planned(now time.Time) time.Time {
 // eighth critical.
 const lastPart = 8
 
-func (l *Lineage) lifetime() time.Duration { return l.Leaf.NotAfter.Sub(l.Leaf.NotBefore) }
-
-// reserve is how much of a lifetime is left when a certificate is renewed without
-// the CA's advice: a third, half of a short one (as Let's Encrypt recommends for
-// its profiles classic and shortlived).
-func reserve(lifetime time.Duration) time.Duration {
-	if lifetime < 10*day {
-		return lifetime / 2
-	}
-	return lifetime / 3
-}
+func (l *Lineage) lifetime() time.Duration { return pki.Lifetime(l.Leaf) }
 
 const (
 	firstWait    = 15 * time.Minute   // after a failure; doubled for each further one

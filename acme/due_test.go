@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 )
 
 // lineageOf is one whose leaf began at a time and lasts so long.
@@ -75,7 +76,7 @@ func TestAChangedRequestIsDueAtOnce(t *testing.T) {
 
 func TestTheCAsAdviceGoesBeforeTheLifetime(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
-	l.Info = &Info{Leaf: fingerprint(l.Leaf), Start: began.Add(5 * day), End: began.Add(7 * day), Draw: began.Add(6 * day)}
+	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Start: began.Add(5 * day), End: began.Add(7 * day), Draw: began.Add(6 * day)}
 	dueFrom(t, l, want, began.Add(6*day-12*time.Hour), "a run half a day later may be the next")
 	l.Info.Draw = began.Add(5*day + time.Hour)
 	dueFrom(t, l, want, began.Add(5*day), "never before the window")
@@ -87,7 +88,7 @@ func TestTheCAsAdviceGoesBeforeTheLifetime(t *testing.T) {
 
 	l.Info.Leaf = "another"
 	assert.True(t, l.Due(want, began.Add(70*day), false).Now, "advice about another certificate is none")
-	l.Info = &Info{Leaf: fingerprint(l.Leaf)}
+	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf)}
 	assert.True(t, l.Due(want, began.Add(70*day), false).Now, "no window is no advice")
 }
 
@@ -140,7 +141,7 @@ func TestTheLeastIntervalBetweenIssuances(t *testing.T) {
 			now := began.Add(c.lifetime * 9 / 10)
 			l.Issued = now.Add(-c.since)
 			if c.advice {
-				l.Info = &Info{Leaf: fingerprint(l.Leaf), Draw: began, Start: began, End: now}
+				l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Draw: began, Start: began, End: now}
 			}
 			due := l.Due(want, now, c.force)
 			require.True(t, due.Now)
@@ -210,7 +211,7 @@ func TestAClockThatWasWrongOnceStopsNothing(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	wrong, now := at("2035-01-01T00:00:00Z"), began.Add(80*day)
 	l.fail(&Problem{Type: "rateLimited", Until: wrong.Add(time.Hour)}, wrong)
-	l.Info = &Info{Leaf: fingerprint(l.Leaf), Next: wrong}
+	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Next: wrong}
 	l.Issued = wrong
 	until, reason := l.Wait(l.Due(want, now, false), DefaultInterval, now, false)
 	assert.Zero(t, until, reason)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 )
 
 // FuzzRetryAfter: whatever the header says, it is no time in the past, and no
@@ -45,16 +46,16 @@ func FuzzChain(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		chain, err := parseChain(data)
+		chain, err := pki.ParseChain(data)
 		if err != nil {
 			assert.Nil(t, chain)
 			return
 		}
 		assert.NotEmpty(t, chain)
-		written := encodeChain(chain)
-		again, err := parseChain(written)
+		written := pki.EncodeChain(chain...)
+		again, err := pki.ParseChain(written)
 		assert.NoError(t, err)
-		assert.Equal(t, written, encodeChain(again))
+		assert.Equal(t, written, pki.EncodeChain(again...))
 		missing(chain[0], []string{"mail.example.com"})
 	})
 }

@@ -1,9 +1,7 @@
 package acme
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +14,7 @@ import (
 	"github.com/go-acme/lego/v4/acme/api"
 	"github.com/go-acme/lego/v4/certificate"
 
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -38,7 +37,7 @@ const (
 
 // about tells whether there is a usable window for the leaf.
 func (i *Info) about(leaf *x509.Certificate) bool {
-	return i != nil && i.Leaf == fingerprint(leaf) && !i.Draw.IsZero()
+	return i != nil && i.Leaf == pki.Fingerprint(leaf) && !i.Draw.IsZero()
 }
 
 // wakeUp is the time between two runs of the timer in examples/systemd.
@@ -50,7 +49,7 @@ func (i *Info) time() time.Time { return later(i.Start, i.Draw.Add(-wakeUp)) }
 
 // stale tells whether the CA is to be asked.
 func (i *Info) stale(leaf *x509.Certificate, now time.Time) bool {
-	return i == nil || i.Leaf != fingerprint(leaf) || !ahead(i.Next, now, longestInterval)
+	return i == nil || i.Leaf != pki.Fingerprint(leaf) || !ahead(i.Next, now, longestInterval)
 }
 
 // Refresh asks the CA for renewal information if it is time to (RFC 9773, section
@@ -67,7 +66,7 @@ func (c *Client) Refresh(l *Lineage, now time.Time) error {
 	if errors.Is(err, api.ErrNoARI) {
 		err, wait = nil, longestInterval
 	}
-	next := &Info{Leaf: fingerprint(l.Leaf), Explanation: explanation, Next: now.Add(clamp(wait)).UTC()}
+	next := &Info{Leaf: pki.Fingerprint(l.Leaf), Explanation: explanation, Next: now.Add(clamp(wait)).UTC()}
 	switch {
 	case err != nil:
 	case window == nil: // the CA offers none
@@ -138,9 +137,4 @@ func clamp(wait time.Duration) time.Duration {
 		return infoInterval
 	}
 	return min(max(wait, leastInterval), longestInterval)
-}
-
-func fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"mailu-hook/internal/pki"
 	"net/netip"
 )
 
@@ -63,30 +64,16 @@ func keyTypeOf(public crypto.PublicKey) KeyType {
 	return ""
 }
 
-const pemKey = "PRIVATE KEY" // PKCS#8 (RFC 7468, section 10)
-
-func encodeKey(key crypto.Signer) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a private key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
-}
-
 func decodeKey(data []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(data)
-	if block == nil || block.Type != pemKey {
+	if block == nil || block.Type != pki.PrivateKey {
 		return nil, errors.New("not a private key in PEM")
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := pki.ParseKey(block)
 	if err != nil {
 		return nil, errors.New("not a private key in PKCS#8") // the cause may quote it
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("not a key that can sign")
-	}
-	return signer, nil
+	return key, nil
 }
 
 // newCSR asks for names with key. The common name stays empty: it could hold no
@@ -101,10 +88,4 @@ func newCSR(key crypto.Signer, names []string) ([]byte, error) {
 		}
 	}
 	return x509.CreateCertificateRequest(rand.Reader, request, key)
-}
-
-// owns tells whether key belongs to the certificate.
-func owns(key crypto.Signer, c *x509.Certificate) bool {
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(c.PublicKey)
 }

@@ -3,7 +3,6 @@ package acme
 import (
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -100,7 +100,7 @@ func (s *State) liveLeaf(name string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := parseChain(data)
+	chain, err := pki.ParseChain(data)
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("%s/cert.pem: damaged: %w", dir.Path(), err),
 			"restore it from a backup, or remove %s/%s/%s: the next run obtains another certificate", s.root.Path(), liveName, name)
@@ -165,20 +165,20 @@ func stage(archive *disk.Dir, chain []*x509.Certificate, key crypto.Signer) (gen
 	if err != nil {
 		return "", err
 	}
-	suffix := "-" + fingerprint(chain[0])[:16]
+	suffix := "-" + pki.Fingerprint(chain[0])[:16]
 	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, suffix) }); i >= 0 {
 		return names[i], archive.Sync()
 	}
-	keyPEM, err := encodeKey(key)
+	keyPEM, err := pki.EncodeKey(key)
 	if err != nil {
 		return "", err
 	}
 	gen = time.Now().UTC().Format(stamp) + suffix
 	return gen, archive.CreateDir(gen,
 		disk.File{Name: "privkey.pem", Data: keyPEM, Mode: 0o600},
-		disk.File{Name: "cert.pem", Data: encodeChain(chain[:1]), Mode: 0o644},
-		disk.File{Name: "chain.pem", Data: encodeChain(chain[1:]), Mode: 0o644},
-		disk.File{Name: "fullchain.pem", Data: encodeChain(chain), Mode: 0o644},
+		disk.File{Name: "cert.pem", Data: pki.EncodeChain(chain[0]), Mode: 0o644},
+		disk.File{Name: "chain.pem", Data: pki.EncodeChain(chain[1:]...), Mode: 0o644},
+		disk.File{Name: "fullchain.pem", Data: pki.EncodeChain(chain...), Mode: 0o644},
 	)
 }
 
@@ -237,34 +237,6 @@ func (l *Lineage) key() (crypto.Signer, error) {
 	}
 	defer dir.Close()
 	return readKey(dir, "privkey.pem")
-}
-
-// parseChain parses certificates in PEM, the leaf first.
-func parseChain(data []byte) ([]*x509.Certificate, error) {
-	var chain []*x509.Certificate
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("parsing certificate %d: %w", len(chain)+1, err)
-		}
-		chain = append(chain, c)
-	}
-	if len(chain) == 0 {
-		return nil, errors.New("no certificate in it")
-	}
-	return chain, nil
-}
-
-// encodeChain is the canonical form of a chain.
-func encodeChain(chain []*x509.Certificate) []byte {
-	var out []byte
-	for _, c := range chain {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
-	return out
 }
 
 // missing are those of names that the leaf does not hold word for word.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -116,13 +117,13 @@ func TestKeysAreReadBackAsTheyWereWritten(t *testing.T) {
 	for _, kind := range KeyTypes {
 		key, err := newKey(kind)
 		require.NoError(t, err)
-		data, err := encodeKey(key)
+		data, err := pki.EncodeKey(key)
 		require.NoError(t, err)
 		got, err := decodeKey(data)
 		require.NoError(t, err)
 		assert.Equal(t, key, got)
-		assert.True(t, owns(got, issue(t, mint.Leaf{Signer: key}).Cert))
-		assert.False(t, owns(got, issue(t, mint.Leaf{}).Cert))
+		assert.True(t, pki.Owns(got.Public(), issue(t, mint.Leaf{Signer: key}).Cert))
+		assert.False(t, pki.Owns(got.Public(), issue(t, mint.Leaf{}).Cert))
 	}
 	_, err := newKey("ec512")
 	require.ErrorContains(t, err, "ec512")
@@ -141,8 +142,8 @@ func TestADamagedKeyIsRefusedWithoutShowingIt(t *testing.T) {
 		"no PEM":        []byte("secret"),
 		"a certificate": pair.LeafPEM,
 		"another form":  pair.KeySEC1PEM,
-		"half of it":    pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: block.Bytes[:len(block.Bytes)/2]}),
-		"text in it":    pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: []byte("secret")}),
+		"half of it":    pem.EncodeToMemory(&pem.Block{Type: pki.PrivateKey, Bytes: block.Bytes[:len(block.Bytes)/2]}),
+		"text in it":    pem.EncodeToMemory(&pem.Block{Type: pki.PrivateKey, Bytes: []byte("secret")}),
 	} {
 		key, err := decodeKey(data)
 		require.Error(t, err, name)

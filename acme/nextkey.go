@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"mailu-hook/internal/pki"
 	"time"
 )
 
@@ -21,7 +22,7 @@ func (l *Lineage) PrepareKey(kind KeyType) error {
 	if err != nil {
 		return fmt.Errorf("making the next key: %w", err)
 	}
-	data, err := encodeKey(key)
+	data, err := pki.EncodeKey(key)
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (l *Lineage) PreparedKey() (spki []byte, kind KeyType, err error) {
 	defer dir.Close()
 	key, err := readKey(dir, nextFile)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && l.Leaf != nil && owns(key, l.Leaf):
+	case errors.Is(err, fs.ErrNotExist), err == nil && l.Leaf != nil && pki.Owns(key.Public(), l.Leaf):
 		return nil, "", nil
 	case err != nil:
 		return nil, "", fmt.Errorf("reading the prepared key %s/%s: %w", dir.Path(), nextFile, err)

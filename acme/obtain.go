@@ -12,6 +12,7 @@ import (
 
 	lego "github.com/go-acme/lego/v4/acme"
 
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -115,7 +116,7 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 // keep makes the chain live, and only then forgets the order and its key. The
 // order says before which leaf it came to, for Complete.
 func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
-	o.Leaf = fingerprint(chain[0])
+	o.Leaf = pki.Fingerprint(chain[0])
 	if err := o.keep(); err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
 // order, and obtain the same certificate again.
 func (l *Lineage) Complete() error {
 	o, err := l.unfinished()
-	if err != nil || o == nil || l.Leaf == nil || o.Leaf != fingerprint(l.Leaf) {
+	if err != nil || o == nil || l.Leaf == nil || o.Leaf != pki.Fingerprint(l.Leaf) {
 		return err
 	}
 	return l.complete(o)
@@ -233,7 +234,7 @@ func (c *Client) download(o *order, want Request) ([]*x509.Certificate, error) {
 			chain = chains[i]
 		}
 	}
-	if !owns(o.key, chain[0]) {
+	if !pki.Owns(o.key.Public(), chain[0]) {
 		return nil, errors.Join(errors.New("the CA sent the certificate of another key"), o.forget())
 	}
 	if lacks := missing(chain[0], o.Names); len(lacks) > 0 {
@@ -258,14 +259,14 @@ func (c *Client) chains(url string, alternates bool) ([][]*x509.Certificate, err
 			return nil, c.explain(err, "downloading the certificate", "")
 		}
 	}
-	first, err := parseChain(raw[url].Cert)
+	first, err := pki.ParseChain(raw[url].Cert)
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate that the CA sent: %w", err)
 	}
 	chains := [][]*x509.Certificate{first}
 	delete(raw, url)
 	for _, at := range slices.Sorted(maps.Keys(raw)) {
-		if chain, err := parseChain(raw[at].Cert); err == nil {
+		if chain, err := pki.ParseChain(raw[at].Cert); err == nil {
 			chains = append(chains, chain)
 		} else {
 			c.o.Log.Warn("an alternate chain cannot be read", "url", at, "error", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -305,7 +306,7 @@ func TestAnOrderThatWasFinishedIsNotTakenForARenewal(t *testing.T) {
 	_, err = a.obtain(dir, a.request())
 	require.NoError(t, err)
 	first := live(t, dir, "mail.example.com")
-	order = []byte(strings.Replace(string(order), "{", `{"leaf": "`+fingerprint(first)+`",`, 1)) // as it says before that is live
+	order = []byte(strings.Replace(string(order), "{", `{"leaf": "`+pki.Fingerprint(first)+`",`, 1)) // as it says before that is live
 	require.NoError(t, os.WriteFile(filepath.Join(renewal, orderFile), order, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(renewal, keyFile), key, 0o600))
 

@@ -14,6 +14,7 @@ import (
 	"github.com/go-acme/lego/v4/certificate"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/pki"
 )
 
 // order is an order under way. It is kept in renewal/NAME/order.json, and its
@@ -143,7 +144,7 @@ func (o *order) keepKey() error {
 		if err := removeAll(dir, orderFile); err != nil {
 			return err
 		}
-		data, err := encodeKey(o.key)
+		data, err := pki.EncodeKey(o.key)
 		if err != nil {
 			return err
 		}
@@ -207,7 +208,7 @@ func (o *order) forget() error {
 			return err
 		}
 		next, err := readKey(dir, nextFile)
-		if err == nil && o.lineage.Leaf != nil && owns(next, o.lineage.Leaf) {
+		if err == nil && o.lineage.Leaf != nil && pki.Owns(next.Public(), o.lineage.Leaf) {
 			return removeAll(dir, nextFile)
 		}
 		return nil

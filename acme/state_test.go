@@ -17,6 +17,7 @@ import (
 
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -39,7 +40,7 @@ func lock(t *testing.T, s *State) {
 func install(t *testing.T, l *Lineage) *mint.Pair {
 	t.Helper()
 	pair := issue(t, mint.Leaf{Names: []string{l.Name}})
-	chain, err := parseChain(pair.Chain)
+	chain, err := pki.ParseChain(pair.Chain)
 	require.NoError(t, err)
 	require.NoError(t, l.install(chain, pair.Key))
 	return pair
@@ -114,7 +115,7 @@ func TestAGenerationThatAKilledRunMadeIsTaken(t *testing.T) {
 	l, err := l.state.Lineage(l.Name)
 	require.NoError(t, err)
 	assert.Nil(t, l.Leaf)
-	chain, err := parseChain(pair.Chain)
+	chain, err := pki.ParseChain(pair.Chain)
 	require.NoError(t, err)
 	require.NoError(t, l.install(chain, pair.Key), "within the same second, too")
 	assert.True(t, live(t, dir, l.Name).Equal(pair.Cert))

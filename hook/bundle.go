@@ -7,15 +7,14 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -34,12 +33,7 @@ type Bundle struct {
 func (b *Bundle) Leaf() *x509.Certificate { return b.Chain[0] }
 
 // Fingerprint is the SHA-256 of the leaf, in lower-case hex.
-func (b *Bundle) Fingerprint() string { return fingerprint(b.Leaf()) }
-
-func fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
-}
+func (b *Bundle) Fingerprint() string { return pki.Fingerprint(b.Leaf()) }
 
 // Rejection says why a bundle may not be installed, at all or yet. When one is
 // returned, the pair and the front were not touched.
@@ -55,9 +49,6 @@ func (r *Rejection) Unwrap() error { return r.cause }
 
 // errMismatch is the cause of a Rejection for a key of another certificate.
 var errMismatch = errors.New("key does not match the leaf")
-
-// privateKey ends the PEM type of a key in any of its forms (RFC 7468, RFC 5915).
-const privateKey = "PRIVATE KEY"
 
 const (
 	minRSA = 2048
@@ -109,10 +100,10 @@ func (b *Bundle) parseChain(data []byte) error {
 		return b.rejectCert("the file is damaged or not PEM: "+useFullchain, "%v", err)
 	}
 	for i, block := range blocks {
-		if strings.HasSuffix(block.Type, privateKey) {
+		if strings.HasSuffix(block.Type, pki.PrivateKey) {
 			return b.rejectCert(useFullchain, "PEM block %d is a private key, in a file that everybody may read", i+1)
 		}
-		if block.Type != "CERTIFICATE" {
+		if block.Type != pki.Certificate {
 			return b.rejectCert(useFullchain, "PEM block %d is %s, not a certificate", i+1, say.Foreign(block.Type))
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
@@ -120,7 +111,7 @@ func (b *Bundle) parseChain(data []byte) error {
 			return b.rejectCert("the file is damaged: "+useFullchain, "certificate %d cannot be parsed: %v", i+1, err)
 		}
 		b.Chain = append(b.Chain, c)
-		b.certPEM = append(b.certPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})...)
+		b.certPEM = append(b.certPEM, pki.EncodeChain(c)...)
 	}
 	if len(b.Chain) > 1+maxCAs {
 		return b.rejectCert(useFullchain, "%d certificates: more than any chain needs", len(b.Chain))
@@ -140,7 +131,7 @@ func (b *Bundle) parseKey(data []byte) (crypto.PublicKey, error) {
 		case block.Type == "EC PARAMETERS": // openssl ecparam writes it before the key, which repeats it
 		case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["Proc-Type"] != "":
 			return nil, b.rejectKey("nobody is there to type a passphrase when the front starts; decrypt it: openssl pkey -in KEY -out PLAIN", "the private key is encrypted")
-		case !strings.HasSuffix(block.Type, privateKey):
+		case !strings.HasSuffix(block.Type, pki.PrivateKey):
 			return nil, b.rejectKey(remedy, "%s is not a private key", say.Foreign(block.Type))
 		case private != nil:
 			return nil, b.rejectKey("keep the one key that belongs to the leaf", "more than one private key")
@@ -151,39 +142,14 @@ func (b *Bundle) parseKey(data []byte) (crypto.PublicKey, error) {
 	if private == nil {
 		return nil, b.rejectKey(remedy, "no private key")
 	}
-	key, err := parsePrivate(private)
+	key, err := pki.ParseKey(private)
 	if err != nil {
 		return nil, b.rejectKey("the file is damaged, or its key is of a kind that mail clients cannot use; issue again with --key-type ecdsa or rsa", "the private key cannot be parsed: %v", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, b.rejectKey(remedy, "the private key cannot be encoded: %v", err)
+	if b.keyPEM, err = pki.EncodeKey(key); err != nil {
+		return nil, b.rejectKey(remedy, "%v", err)
 	}
-	b.keyPEM = pem.EncodeToMemory(&pem.Block{Type: privateKey, Bytes: der})
 	return key.Public(), nil
-}
-
-func parsePrivate(block *pem.Block) (crypto.Signer, error) {
-	var key any
-	var err error
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case privateKey:
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	default:
-		err = fmt.Errorf("its PEM type is %s", say.Foreign(strings.TrimSuffix(block.Type, privateKey)))
-	}
-	if err != nil {
-		return nil, err
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("it cannot sign (%T)", key)
-	}
-	return signer, nil
 }
 
 // match holds the chain against the key: the leaf must own it. It also tells a
@@ -194,7 +160,7 @@ func (b *Bundle) match(public crypto.PublicKey) error {
 		return b.rejectKey("issue again with an ECDSA P-256 or P-384 key, or RSA of 2048 to 8192 bits", "%s key: not accepted", kind)
 	}
 	for i, c := range b.Chain {
-		if !equalKeys(public, c.PublicKey) {
+		if !pki.Owns(public, c) {
 			continue
 		}
 		if i > 0 {
@@ -205,11 +171,6 @@ func (b *Bundle) match(public crypto.PublicKey) error {
 	r := b.rejectKey("take both files from the same lineage and the same renewal", "the key does not belong to the leaf in %s", b.CertFile)
 	r.cause = errMismatch
 	return r
-}
-
-func equalKeys(a, b crypto.PublicKey) bool {
-	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && comparable.Equal(b)
 }
 
 // KeyType names a public key in the field's terms, and tells whether nginx,

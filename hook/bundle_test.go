@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -59,7 +60,7 @@ func TestAcceptedBundlesLoadInATLSServer(t *testing.T) {
 
 			loaded, err := tls.X509KeyPair(b.certPEM, b.keyPEM)
 			require.NoError(t, err)
-			assert.Equal(t, b.Fingerprint(), fingerprint(loaded.Leaf))
+			assert.Equal(t, b.Fingerprint(), pki.Fingerprint(loaded.Leaf))
 			assert.Len(t, loaded.Certificate, len(b.Chain))
 			assert.Equal(t, c.pair.Chain, b.certPEM, "what is installed is the blocks alone")
 			assert.NotContains(t, string(b.keyPEM), "PARAMETERS")

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/pki"
 )
 
 // Front is what a deploy needs of the front container.
@@ -246,7 +247,7 @@ func (d *deploy) served() bool {
 // superseded: what is installed is as good and not older (a "-0001" twin of
 // the lineage, or an old copy of it), and no person insists.
 func (d *deploy) superseded(old Pair) bool {
-	if d.o.ByHand || old.Leaf == nil || IsPlaceholder(old.Leaf) || fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
+	if d.o.ByHand || old.Leaf == nil || IsPlaceholder(old.Leaf) || pki.Fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
 		return false
 	}
 	if d.b.Leaf().NotBefore.After(old.Leaf.NotBefore) || len(Missing(old.Leaf, d.o.Facts.Hostnames)) > len(Missing(d.b.Leaf(), d.o.Facts.Hostnames)) {
@@ -270,7 +271,7 @@ func (d *deploy) stage(old Pair) (err error) {
 		return err
 	}
 	if d.prev != "" {
-		d.prevLeaf = fingerprint(old.Leaf)
+		d.prevLeaf = pki.Fingerprint(old.Leaf)
 	}
 	if d.next, err = d.s.Find(d.b); err == nil && d.next == "" {
 		d.next, err = d.s.Stage(d.b)

@@ -2,9 +2,9 @@ package hook
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/pki"
 )
 
 // Generation is one installed pair: a directory of its own under .mailu-hook
@@ -58,19 +59,11 @@ func (s *Store) Installed() (Pair, error) {
 
 // leafOf is the leaf of a pair that a TLS server can load, else nil.
 func leafOf(cert, key []byte) *x509.Certificate {
-	if !loads(cert, key) {
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
 		return nil
 	}
-	for rest := cert; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil
-		}
-		if block.Type == "CERTIFICATE" {
-			leaf, _ := x509.ParseCertificate(block.Bytes)
-			return leaf
-		}
-	}
+	return pair.Leaf
 }
 
 // absent tells whether a name that could not be read is one that a rename may
@@ -168,7 +161,7 @@ func (s *Store) Adopt(p Pair) (Generation, error) {
 		_, err := s.keep(p)
 		return "", err
 	}
-	gen, err := s.stage(p.cert, p.key, fingerprint(p.Leaf))
+	gen, err := s.stage(p.cert, p.key, pki.Fingerprint(p.Leaf))
 	if err != nil {
 		return "", err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 )
 
 // helperRole in the environment makes this binary a helper process, which a
@@ -131,7 +132,7 @@ func onDisk(t *testing.T, dir string) string {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	require.NoError(t, err)
-	return fingerprint(pair.Leaf)
+	return pki.Fingerprint(pair.Leaf)
 }
 
 // snapshot describes everything below dir: kind, mode, owner, time of the last

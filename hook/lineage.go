@@ -2,7 +2,6 @@ package hook
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,10 +95,4 @@ func unreadable(name string, err error) error {
 		err = path.Err
 	}
 	return &Rejection{File: name, Fact: "cannot be read: " + err.Error(), Remedy: remedy, cause: err}
-}
-
-// loads tells whether a TLS server could use the pair.
-func loads(cert, key []byte) bool {
-	_, err := tls.X509KeyPair(cert, key)
-	return err == nil
 }

@@ -6,8 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
+	"mailu-hook/internal/pki"
 	"math/big"
 	"time"
 )
@@ -40,16 +40,18 @@ func Placeholder(names []string) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a placeholder: %w", err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("making a placeholder: %w", err)
 	}
-	return Parse(Source{CertFile: placeholderName, KeyFile: placeholderName},
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: privateKey, Bytes: keyDER}))
+	keyPEM, err := pki.EncodeKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("making a placeholder: %w", err)
+	}
+	return Parse(Source{CertFile: placeholderName, KeyFile: placeholderName}, pki.EncodeChain(leaf), keyPEM)
 }
 
 // IsPlaceholder tells whether a leaf is one that Placeholder made.
 func IsPlaceholder(leaf *x509.Certificate) bool {
-	return leaf.Subject.CommonName == placeholderName && selfSigned(leaf)
+	return leaf.Subject.CommonName == placeholderName && pki.SelfIssued(leaf)
 }

@@ -2,7 +2,7 @@ package hook
 
 import (
 	"crypto/x509"
-	"encoding/pem"
+	"mailu-hook/internal/pki"
 	"slices"
 	"time"
 )
@@ -24,12 +24,8 @@ func ReadChain(certFile string) ([]*x509.Certificate, error) {
 // Root is the trusted root that chain leads to, directly after its last
 // certificate. It is nil if the chain holds its root already, or leads to none.
 func (r Rules) Root(chain []*x509.Certificate) *x509.Certificate {
-	between := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
 	at := clamp(time.Now(), chain[0].NotBefore, chain[0].NotAfter)
-	paths, _ := chain[0].Verify(x509.VerifyOptions{Roots: r.Roots, Intermediates: between, CurrentTime: at})
+	paths, _ := pki.Paths(chain, r.Roots, at)
 	for _, path := range paths {
 		if len(path) == len(chain)+1 && slices.EqualFunc(path[:len(chain)], chain, (*x509.Certificate).Equal) {
 			return path[len(chain)]
@@ -43,7 +39,7 @@ func (r Rules) Root(chain []*x509.Certificate) *x509.Certificate {
 // already, and a *Rejection if root has not signed the last certificate.
 func (b *Bundle) Append(root *x509.Certificate) (*Bundle, error) {
 	last := b.Chain[len(b.Chain)-1]
-	if selfSigned(last) {
+	if pki.SelfIssued(last) {
 		return b, nil
 	}
 	if err := last.CheckSignatureFrom(root); err != nil {
@@ -51,6 +47,6 @@ func (b *Bundle) Append(root *x509.Certificate) (*Bundle, error) {
 	}
 	longer := *b
 	longer.Chain = append(slices.Clone(b.Chain), root)
-	longer.certPEM = append(slices.Clone(b.certPEM), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
+	longer.certPEM = append(slices.Clone(b.certPEM), pki.EncodeChain(root)...)
 	return &longer, nil
 }

@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -74,11 +74,7 @@ func (r Rules) checkChain(b *Bundle, at time.Time) error {
 			return b.rejectCert("install the package ca-certificates, or name the roots with --roots FILE", "the system's roots cannot be loaded: %v", err)
 		}
 	}
-	intermediates := x509.NewCertPool()
-	for _, c := range b.Chain[1:] {
-		intermediates.AddCert(c)
-	}
-	_, err := b.Leaf().Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
+	_, err := pki.Paths(b.Chain, roots, at)
 	if err == nil {
 		return nil
 	}
@@ -94,7 +90,7 @@ func (b *Bundle) untrusted(err error) error {
 	switch {
 	case !errors.As(err, &unknown):
 		return b.rejectCert("clients would refuse it as well; issue it again"+insist, "the chain does not hold: %s", say.Plain(err.Error()))
-	case len(b.Chain) == 1 && selfSigned(b.Leaf()):
+	case len(b.Chain) == 1 && pki.SelfIssued(b.Leaf()):
 		return b.rejectCert("issue one from a CA, or name it with --roots FILE"+insist, "the certificate is self-signed")
 	case strings.Contains(issuer, "(STAGING)"):
 		return b.rejectCert("issue it from the CA's production server (certbot without --staging or --test-cert)"+insist, "issued by a staging CA (%s)", issuer)
@@ -125,9 +121,6 @@ func weak(a x509.SignatureAlgorithm) bool {
 	}
 	return false
 }
-
-// selfSigned tells whether c names itself as its issuer.
-func selfSigned(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
 func clamp(t, low, high time.Time) time.Time {
 	if t.Before(low) {

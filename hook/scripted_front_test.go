@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/pki"
 )
 
 // scripted is a front that loads files. At a reload each of its ports reads
@@ -70,7 +71,7 @@ func (f *scripted) leaf() string {
 	if err != nil {
 		return ""
 	}
-	return fingerprint(pair.Leaf)
+	return pki.Fingerprint(pair.Leaf)
 }
 
 func (f *scripted) answers() []mailu.Endpoint {

@@ -2,10 +2,8 @@ package reload
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -83,8 +82,7 @@ func (f *Front) askOne(ctx context.Context, p mailu.Port) mailu.Endpoint {
 	if err != nil {
 		return mailu.Endpoint{Port: p, Err: err}
 	}
-	sum := sha256.Sum256(chain[0].Raw)
-	return mailu.Endpoint{Port: p, Leaf: hex.EncodeToString(sum[:]), Chain: chain}
+	return mailu.Endpoint{Port: p, Leaf: pki.Fingerprint(chain[0]), Chain: chain}
 }
 
 // handshake completes a TLS handshake on the port, as a mail client would, and

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -43,10 +43,9 @@ func readLeaf(file string) *x509.Certificate {
 	if err != nil {
 		return nil
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
+	chain, err := pki.ParseChain(data)
+	if err != nil {
 		return nil
 	}
-	leaf, _ := x509.ParseCertificate(block.Bytes)
-	return leaf
+	return chain[0]
 }

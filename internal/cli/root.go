@@ -2,10 +2,10 @@ package cli
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"os"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/pki"
 )
 
 // withRoot is the bundle with its root appended, if --append-root asks for it.
@@ -32,16 +32,12 @@ func readRoot(name string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, usageError("--append-root: %v", err)
 	}
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, usageError("--append-root: %s holds no certificate in PEM", name)
-	}
-	if more, _ := pem.Decode(rest); more != nil {
-		return nil, usageError("--append-root: %s holds more than the one root", name)
-	}
-	root, err := x509.ParseCertificate(block.Bytes)
+	chain, err := pki.ParseChain(data)
 	if err != nil {
 		return nil, usageError("--append-root: %s: %v", name, err)
 	}
-	return root, nil
+	if len(chain) > 1 {
+		return nil, usageError("--append-root: %s holds more than the one root", name)
+	}
+	return chain[0], nil
 }

@@ -9,6 +9,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 	"mailu-hook/internal/tlsa"
 )
@@ -191,7 +192,7 @@ func (s *status) certificateDoc(f *health.Front, chain []*x509.Certificate) *cer
 	}
 	key, _ := hook.KeyType(leaf.PublicKey)
 	return &certificateDoc{
-		leafDoc:      leafDoc{health.Sum(leaf), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key},
+		leafDoc:      leafDoc{pki.Fingerprint(leaf), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key},
 		FractionLeft: max(0, health.FractionLeft(leaf, s.look.At)),
 		SecondsLeft:  int64(leaf.NotAfter.Sub(s.look.At) / time.Second),
 		Missing:      plain(hook.Missing(leaf, f.Hostnames)),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -35,7 +36,7 @@ func (s *status) perfdata() (data []string) {
 			leaf := c.leaf
 			seconds := func(d time.Duration) int64 { return int64(d / time.Second) }
 			data = append(data, fmt.Sprintf("%s%s=%ds;%d:;%d:;;%d", prefix, c.label,
-				seconds(leaf.NotAfter.Sub(s.look.At)), seconds(s.options.Warn.Of(leaf)), seconds(s.options.Crit.Of(leaf)), seconds(health.Lifetime(leaf))))
+				seconds(leaf.NotAfter.Sub(s.look.At)), seconds(s.options.Warn.Of(leaf)), seconds(s.options.Crit.Of(leaf)), seconds(pki.Lifetime(leaf))))
 		}
 	}
 	return data

@@ -23,6 +23,7 @@ import (
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/resolve"
 	"mailu-hook/internal/tlsa"
 )
@@ -56,9 +57,9 @@ func looked(t *testing.T) *status {
 		Lineages: []health.Lineage{{Path: "/etc/letsencrypt/live/mail.example.com", Chain: newer, Last: true, Certbot: true, Hooked: true}},
 	}
 	for _, p := range facts.Ports {
-		e := mailu.Endpoint{Port: p, Chain: newer, Leaf: health.Sum(newer[0])}
+		e := mailu.Endpoint{Port: p, Chain: newer, Leaf: pki.Fingerprint(newer[0])}
 		if f.Daemon(p.Number) == "dovecot" {
-			e.Chain, e.Leaf = older, health.Sum(older[0])
+			e.Chain, e.Leaf = older, pki.Fingerprint(older[0])
 		}
 		if p.Number == 4190 {
 			e.Chain, e.Leaf, e.Err = nil, "", errors.New("connection refused at 192.168.203.4:4190, and a text that goes on and on and on")

@@ -10,6 +10,7 @@ import (
 
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -220,7 +221,7 @@ func lineageRelation(f *health.Front, l health.Lineage) string {
 func (s *status) row(f *health.Front, where, daemon, shows string, chain []*x509.Certificate) row {
 	leaf := chain[0]
 	left := health.Left(leaf.NotAfter.Sub(s.look.At))
-	return row{cells: [9]string{where, daemon, shows, health.Sum(leaf)[:8], date(leaf.NotAfter),
+	return row{cells: [9]string{where, daemon, shows, pki.Fingerprint(leaf)[:8], date(leaf.NotAfter),
 		fmt.Sprintf("%-8s%5s", left, health.Percent(health.FractionLeft(leaf, s.look.At))),
 		coverage(leaf, f.Hostnames), strings.ReplaceAll(chainWord(s.look, chain), "_", " "), issuer(leaf)}}
 }

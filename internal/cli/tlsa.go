@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -16,6 +15,7 @@ import (
 	"mailu-hook/acme"
 	"mailu-hook/hook"
 	"mailu-hook/internal/dane"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 	"mailu-hook/internal/tlsa"
 )
@@ -152,7 +152,7 @@ func (c *call) preparedKey(host string) (spki []byte, err error) {
 // could not be looked up.
 func describeChain(cert string, chain []*x509.Certificate, root *x509.Certificate, hosts []tlsa.Host) (tlsaDoc, error) {
 	doc := tlsaDoc{
-		Cert: cert, SHA256: fmt.Sprintf("%x", sha256.Sum256(chain[0].Raw)),
+		Cert: cert, SHA256: pki.Fingerprint(chain[0]),
 		Records: tlsa.Lines(hosts, chain, root), Published: tlsa.Docs(hosts),
 	}
 	if held := tlsa.Auto.Rule(hosts).Objection; held != nil {

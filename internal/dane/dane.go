@@ -41,6 +41,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"mailu-hook/internal/pki"
 	"slices"
 	"time"
 )
@@ -221,12 +222,9 @@ func (r Record) vouches(chain []*x509.Certificate, now time.Time) bool {
 // leadsTo tells whether the leaf's signatures lead to anchor through the
 // certificates that are sent, all of it valid now and meant for it.
 func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, now time.Time) bool {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots := x509.NewCertPool()
 	roots.AddCert(anchor)
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now})
+	_, err := pki.Paths(chain, roots, now)
 	return err == nil
 }
 

@@ -17,23 +17,23 @@ import (
 	"mailu-hook/internal/mint"
 )
 
-// pki is a CA and what a server of it sends.
-type pki struct {
+// issuer is a CA and what a server of it sends.
+type issuer struct {
 	ca   *mint.CA
 	leaf *x509.Certificate
 	key  crypto.Signer
 }
 
-func newPKI(t testing.TB, leaf mint.Leaf) pki {
+func newPKI(t testing.TB, leaf mint.Leaf) issuer {
 	t.Helper()
 	ca, err := mint.NewCA(mint.CAOptions{})
 	require.NoError(t, err)
 	pair, err := ca.Issue(leaf)
 	require.NoError(t, err)
-	return pki{ca, pair.Cert, pair.Key}
+	return issuer{ca, pair.Cert, pair.Key}
 }
 
-func (p pki) sent() []*x509.Certificate { return []*x509.Certificate{p.leaf, p.ca.Issuer} }
+func (p issuer) sent() []*x509.Certificate { return []*x509.Certificate{p.leaf, p.ca.Issuer} }
 
 // record is the record of c with these fields.
 func record(usage, selector, matching uint8, c *x509.Certificate) Record {
@@ -139,7 +139,7 @@ func judgements(t *testing.T) (map[string]judgement, map[string]crypto.Signer) {
 		}
 	}
 	keys := map[string]crypto.Signer{}
-	for _, p := range []pki{p, other, expired, elsewhere} {
+	for _, p := range []issuer{p, other, expired, elsewhere} {
 		keys[string(p.leaf.Raw)] = p.key
 	}
 	return cases, keys

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -206,21 +206,17 @@ func (j *judgement) chain(s sighting, where string) {
 // the last certificate's issuer.
 func Complete(chain []*x509.Certificate) (complete bool, end string) {
 	last := chain[len(chain)-1]
-	return bytes.Equal(last.RawIssuer, last.RawSubject), say.Foreign(last.Issuer.String())
+	return pki.SelfIssued(last), say.Foreign(last.Issuer.String())
 }
 
 // Trusted tells whether what is sent leads to one of roots. Whether the leaf is
 // valid now is judged apart; for one that is not, the last moment counts.
 func Trusted(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
 	leaf := chain[0]
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		now = leaf.NotAfter
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now})
+	_, err := pki.Paths(chain, roots, now)
 	return err == nil
 }
 

@@ -9,9 +9,7 @@
 package health
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"time"
 
 	"mailu-hook/hook"
@@ -130,12 +128,6 @@ type Schedule struct {
 type Timer struct {
 	By   string    // what runs it: a unit or a file; "" when nothing does
 	Last time.Time // when a systemd timer last fired; zero: not known
-}
-
-// Sum is the SHA-256 of a certificate in lower-case hex.
-func Sum(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
 }
 
 // Leaf is the first certificate of a chain, nil of an empty one.

@@ -14,6 +14,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -216,7 +217,7 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	s := newScene(t)
 	newer := s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)})
 	s.f.Lineages[0].Chain = newer
-	s.f.Memory.RolledBackFrom = Sum(newer[0])
+	s.f.Memory.RolledBackFrom = pki.Fingerprint(newer[0])
 	assert.Empty(t, Judge(s.Look, thresholds), "a person rolled back from it")
 	s.f.Memory.RolledBackFrom = ""
 	s.f.Memory.Pending = &hook.Pending{}

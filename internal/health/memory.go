@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -63,7 +64,7 @@ func (j *judgement) lineages(f *Front) {
 		return
 	}
 	leaf := newest.Chain[0]
-	if leaf.NotBefore.After(installed.NotBefore) && Sum(leaf) != f.Memory.RolledBackFrom && len(hook.Missing(leaf, f.main())) == 0 {
+	if leaf.NotBefore.After(installed.NotBefore) && pki.Fingerprint(leaf) != f.Memory.RolledBackFrom && len(hook.Missing(leaf, f.main())) == 0 {
 		j.find(Warning, LineageNewer, "mailu-hook sync --now", "%s was renewed on %s, and the certificate is not installed", newest.Path, day(leaf.NotBefore))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 )
 
 const day24 = 24 * time.Hour
@@ -72,7 +73,7 @@ func (s *scene) issue(leaf mint.Leaf) []*x509.Certificate {
 
 // serve makes the ports show the chain, by default all of them.
 func (s *scene) serve(chain []*x509.Certificate, ports ...int) {
-	s.answer(ports, func(e *mailu.Endpoint) { e.Chain, e.Leaf, e.Err = chain, Sum(chain[0]), nil })
+	s.answer(ports, func(e *mailu.Endpoint) { e.Chain, e.Leaf, e.Err = chain, pki.Fingerprint(chain[0]), nil })
 }
 
 func (s *scene) refuse(err error, ports ...int) {

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"mailu-hook/internal/pki"
 	"math"
 	"strconv"
 	"strings"
@@ -57,16 +58,13 @@ func (t Threshold) Of(c *x509.Certificate) time.Duration {
 	if t.Left != 0 {
 		return t.Left
 	}
-	return time.Duration(t.Fraction * float64(Lifetime(c)))
+	return time.Duration(t.Fraction * float64(pki.Lifetime(c)))
 }
-
-// Lifetime is how long c is valid in all.
-func Lifetime(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
 
 // FractionLeft is what is left of c's lifetime: 1 before it begins, negative
 // once it has expired.
 func FractionLeft(c *x509.Certificate, now time.Time) float64 {
-	life := Lifetime(c)
+	life := pki.Lifetime(c)
 	if life <= 0 {
 		return 0
 	}

@@ -5,7 +5,6 @@ package survey
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -157,23 +157,5 @@ func readChain(f *os.File) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	var chain []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d cannot be parsed: %w", len(chain)+1, err)
-		}
-		chain = append(chain, c)
-	}
-	if chain == nil {
-		return nil, errors.New("no certificate in it")
-	}
-	return chain, nil
+	return pki.ParseChain(data)
 }

@@ -12,6 +12,7 @@ import (
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
 )
 
 // certsDir is a certs directory as a deploy leaves it.
@@ -44,7 +45,7 @@ func TestDirectoryOfADeployIsSeenWhole(t *testing.T) {
 	assert.Equal(t, health.File{Name: "cert.pem", Kind: health.Ours, Target: ".mailu-hook/live/cert.pem"}, d.Cert)
 	assert.Equal(t, health.Ours, d.Key.Kind)
 	require.Len(t, d.Chain, 2)
-	assert.Equal(t, pair.SHA256(), health.Sum(d.Chain[0]))
+	assert.Equal(t, pair.SHA256(), pki.Fingerprint(d.Chain[0]))
 }
 
 func TestNameIsWhatTheContainerWouldMeet(t *testing.T) {
@@ -87,7 +88,7 @@ func TestNameIsWhatTheContainerWouldMeet(t *testing.T) {
 
 func TestPlainFilesAndDamagedOnesAreToldApart(t *testing.T) {
 	dir := t.TempDir()
-	for content, want := range map[string]string{"": "no certificate in it", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "certificate 1 cannot be parsed"} {
+	for content, want := range map[string]string{"": "no certificate in it", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "parsing certificate 1: "} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "cert.pem"), []byte(content), 0o600))
 		d := look(dir)
 		assert.False(t, d.Used)
@@ -114,7 +115,7 @@ func TestLineageIsReadWithoutItsKey(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(live, "privkey.pem")))
 	l := Lineage(live)
 	require.NoError(t, l.Err)
-	assert.Equal(t, pair.SHA256(), health.Sum(l.Chain[0]))
+	assert.Equal(t, pair.SHA256(), pki.Fingerprint(l.Chain[0]))
 	require.NoError(t, os.RemoveAll(live))
 	assert.True(t, Lineage(live).Gone)
 }
