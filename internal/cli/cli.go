@@ -67,7 +67,7 @@ func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writ
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] && c.name != "" })
 		if i < 0 {
-			return report(stderr, usageError("there is no command %s; 'mailu-hook help' lists them", say.Foreign(args[0])))
+			return conclude(stderr, usageError("there is no command %s; 'mailu-hook help' lists them", say.Foreign(args[0])))
 		}
 		cmd, args = all[i], args[1:]
 	}
@@ -80,7 +80,7 @@ func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writ
 	case err == nil:
 		err = c.runWith(ctx)
 	}
-	return report(stderr, c.fail(err))
+	return conclude(stderr, c.fail(err))
 }
 
 func (c *call) runWith(ctx context.Context) error {
@@ -123,9 +123,9 @@ func (c *call) parse(args []string) error {
 	return c.openLog()
 }
 
-// report prints what went wrong, if it was not printed yet, and returns the
+// conclude prints what went wrong, if it was not printed yet, and returns the
 // exit status that says so.
-func report(stderr io.Writer, err error) int {
+func conclude(stderr io.Writer, err error) int {
 	if err != nil && !reported(err) {
 		writeError(stderr, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/report"
 	"mailu-hook/internal/say"
 	"mailu-hook/internal/tlsa"
 )
@@ -17,7 +18,7 @@ import (
 type document struct {
 	Outcome    hook.Outcome     `json:"outcome"`
 	Lineage    string           `json:"lineage"`
-	Leaf       *leafDoc         `json:"leaf"`
+	Leaf       *report.Leaf     `json:"leaf"`
 	Generation hook.Generation  `json:"generation"`
 	Front      *frontDoc        `json:"front"`
 	Endpoints  []endpointDoc    `json:"endpoints"`
@@ -31,15 +32,6 @@ type document struct {
 	Error      string           `json:"error,omitempty"`
 	Hint       string           `json:"hint,omitempty"`
 	Exit       int              `json:"exit_status"`
-}
-
-type leafDoc struct {
-	SHA256    string    `json:"sha256"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
-	DNSNames  []string  `json:"dns_names"`
-	Issuer    string    `json:"issuer"`
-	KeyType   string    `json:"key_type"`
 }
 
 type frontDoc struct {
@@ -174,10 +166,9 @@ func (d *deployment) document(err error) document {
 	}
 	want := ""
 	if b := d.result.Bundle; b != nil {
-		leaf := b.Leaf()
-		key, _ := hook.KeyType(leaf.PublicKey)
 		want = b.Fingerprint()
-		doc.Leaf = &leafDoc{want, leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key}
+		leaf := report.LeafOf(b.Leaf())
+		doc.Leaf = &leaf
 	}
 	if d.target != nil {
 		f := d.target.facts

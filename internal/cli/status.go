@@ -6,15 +6,18 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"mailu-hook/acme"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/report"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/survey"
 	"mailu-hook/internal/tlsa"
+	"mailu-hook/reload"
 )
 
 func statusCommand() command {
@@ -37,7 +40,7 @@ critical at an eighth: certbot renews at a third.`,
   2  critical: something is wrong now, or soon
   3  unknown: something could not be seen, or the command line is wrong
 `,
-		formats: []string{"text", "json", "prometheus", "nagios"},
+		formats: report.FormatNames(),
 		flags:   statusFlags,
 		failed:  failStatus,
 		run:     runStatus,
@@ -68,120 +71,148 @@ func statusFlags(fs *pflag.FlagSet) {
 	}
 }
 
-// status is one look and what is made of it.
-type status struct {
-	c        *call
-	began    time.Time
-	options  health.Options
-	look     health.Look
-	dane     map[string][]tlsa.Host // what the DNS said, by container
-	findings []health.Finding
-}
-
 // verdict is how a status ends that is not all well.
 type verdict struct{ health.Severity }
 
 func (v verdict) Error() string { return v.String() }
 
 func runStatus(ctx context.Context, c *call) error {
-	s := &status{c: c, began: time.Now()}
-	timeout := (&deployment{c: c}).timeout()
+	began := time.Now()
+	timeout, _ := c.fs.GetDuration("timeout")
 	if timeout <= 0 {
-		return usageError("--timeout: %s is no time to look in", timeout)
+		return usageError("--timeout must be positive")
 	}
-	if err := s.readOptions(); err != nil {
+	judging, err := c.judging()
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the time is up (--timeout %s)", timeout))
 	defer cancel()
-	if err := s.lookAround(ctx, timeout); err != nil {
+	looking, err := c.looking()
+	if err != nil {
 		return err
 	}
-	s.findings = health.Judge(s.look, s.options)
-	return s.report()
+	defer looking.Engine.Close()
+	look, err := survey.Look(ctx, looking)
+	if err != nil {
+		return err
+	}
+	r := report.Of(look, judging)
+	r.Took = time.Since(began)
+	return c.tell(&r)
 }
 
-func (s *status) readOptions() (err error) {
+// judging is what the flags say of how to judge.
+func (c *call) judging() (o health.Options, err error) {
 	for _, t := range []struct {
 		flag string
 		to   *health.Threshold
-	}{{"warn", &s.options.Warn}, {"crit", &s.options.Crit}} {
-		if *t.to, err = health.ParseThreshold(s.c.text(t.flag)); err != nil {
-			return usageError("%s: %v", s.c.origin(t.flag), err)
+	}{{"warn", &o.Warn}, {"crit", &o.Crit}} {
+		if *t.to, err = health.ParseThreshold(c.text(t.flag)); err != nil {
+			return o, usageError("%s: %v", c.origin(t.flag), err)
 		}
 	}
-	if name := s.c.text("textfile"); name != "" && filepath.Ext(name) != ".prom" {
-		return usageError("%s: node_exporter reads no file but *.prom, and this is %s", s.c.origin("textfile"), say.Foreign(name))
-	}
-	ignored, _ := s.c.fs.GetStringSlice("ignore")
+	ignored, _ := c.fs.GetStringSlice("ignore")
 	for _, code := range ignored {
 		if !slices.Contains(health.Codes, health.Code(code)) {
-			return usageError("--ignore: there is no finding %s", say.Foreign(code))
+			return o, usageError("--ignore: there is no finding %s", say.Foreign(code))
 		}
-		s.options.Ignore = append(s.options.Ignore, health.Code(code))
+		o.Ignore = append(o.Ignore, health.Code(code))
 	}
-	if s.look.Roots, err = s.c.pool("roots"); err != nil || s.look.Roots != nil {
-		return err
+	if name := c.text("textfile"); name != "" && filepath.Ext(name) != report.TextfileExt {
+		return o, usageError("%s: node_exporter reads only *%s files, not %s", c.origin("textfile"), report.TextfileExt, say.Foreign(name))
 	}
-	s.look.Roots, s.look.RootsErr = x509.SystemCertPool()
-	return nil
+	return o, nil
+}
+
+// looking is what the flags say of where to look. Whoever calls it must close
+// the engine.
+func (c *call) looking() (o survey.Options, err error) {
+	o = survey.Options{
+		Fronts:   reload.Selector{Container: c.text("container"), Project: c.text("project")},
+		Recall:   c.recallNamed,
+		Override: func(facts *mailu.Facts) error { return c.overrideFacts(facts) },
+		StateDir: c.text("state-dir"),
+	}
+	o.Lineages, _ = c.fs.GetStringArray("lineage")
+	mode, err := c.dane()
+	if err != nil {
+		return o, err
+	}
+	if mode != tlsa.Off {
+		if o.Resolver, err = c.resolver(); err != nil {
+			return o, err
+		}
+	}
+	if o.Roots, err = c.pool("roots"); err != nil {
+		return o, err
+	}
+	if o.Roots == nil {
+		o.Roots, o.RootsErr = x509.SystemCertPool()
+	}
+	if o.Engine, err = reload.Open(c.settings); err != nil {
+		return o, say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
+	}
+	return o, nil
+}
+
+// recallNamed is what is known of a front that no engine tells of.
+func (c *call) recallNamed() mailu.Facts {
+	facts := c.recall()
+	if names, _ := c.fs.GetStringSlice("hostname"); len(names) > 0 {
+		facts.Hostnames = names
+	}
+	return facts
+}
+
+func (c *call) overrideFacts(facts *mailu.Facts) error {
+	t := &target{facts: *facts}
+	err := c.override(t)
+	*facts = t.facts
+	return err
 }
 
 // failStatus reports an error from before there was anything to report, in the
-// form that was asked for: whoever reads that is not told "critical" because of
-// a misspelt flag.
+// form that was asked for: monitoring must not read "critical" because of a
+// misspelt flag.
 func failStatus(c *call, err error) error {
-	s := &status{c: c, began: time.Now(), look: health.Look{At: time.Now()}}
-	s.findings = []health.Finding{{Severity: health.Unknown, Code: health.LookFailed, Text: err.Error(), Remedy: say.HintOf(err)}}
+	r := report.Failed(err, health.Options{Warn: health.DefaultWarn, Crit: health.DefaultCrit})
 	writeError(c.stderr, err)
 	if slices.Contains(c.formats[1:], c.text("output")) {
-		return s.report()
+		return c.tell(&r)
 	}
-	_ = s.writeTextfile() // the error is what there is to tell
+	_ = c.writeTextfile(&r) // the error is what there is to tell
 	return &reportedError{verdict{health.Unknown}}
 }
 
-// report prints what was found in the form that was asked for, and returns the
-// verdict as an error.
-func (s *status) report() error {
-	if err := s.writeTextfile(); err != nil {
-		s.findings = health.WorstFirst(append(s.findings, health.Finding{Severity: health.Unknown, Code: health.TextfileFailed, Text: err.Error(), Remedy: say.HintOf(err)}))
+// tell prints a report in the form that was asked for, and returns the verdict as
+// an error.
+func (c *call) tell(r *report.Report) error {
+	if err := c.writeTextfile(r); err != nil {
+		r.Add(health.TextfileFailed, err)
 	}
-	form := map[string]func() string{"json": s.json, "prometheus": s.prometheus, "nagios": s.nagios}[s.c.text("output")]
-	if form == nil {
-		form = s.text
-	}
-	if _, err := fmt.Fprint(s.c.stdout, form()); err != nil {
-		writeError(s.c.stderr, fmt.Errorf("writing the result: %w", err))
+	if _, err := fmt.Fprint(c.stdout, r.Tell(c.text("output"), c.screen())); err != nil {
+		writeError(c.stderr, fmt.Errorf("writing the result: %w", err))
 		return &reportedError{verdict{health.Unknown}}
 	}
-	if worst := health.Worst(s.findings); worst != health.OK {
+	if worst := r.Worst(); worst != health.OK {
 		return &reportedError{verdict{worst}}
 	}
 	return nil
 }
 
-// summary is the verdict in one sentence: the worst finding, or until when all
-// is well.
-func (s *status) summary() string {
-	if len(s.findings) > 0 {
-		return s.findings[0].Text
+func (c *call) writeTextfile(r *report.Report) error {
+	name := c.text("textfile")
+	if filepath.Ext(name) != report.TextfileExt { // also none at all
+		return nil
 	}
-	var parts []string
-	for i := range s.look.Fronts {
-		f := &s.look.Fronts[i]
-		var soonest *x509.Certificate
-		for _, e := range f.Endpoints {
-			if leaf := health.Leaf(e.Chain); leaf != nil && (soonest == nil || leaf.NotAfter.Before(soonest.NotAfter)) {
-				soonest = leaf
-			}
-		}
-		if soonest != nil {
-			parts = append(parts, fmt.Sprintf("%s serves %s on %d ports until %s (%s, %s)", f.Container, health.Main(soonest), len(f.Endpoints),
-				date(soonest.NotAfter), health.Left(soonest.NotAfter.Sub(s.look.At)), health.Percent(health.FractionLeft(soonest, s.look.At))))
-		}
-	}
-	return strings.Join(parts, "; ")
+	return r.WriteTextfile(name)
 }
 
-func date(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+// screen is what stdout is shown on.
+func (c *call) screen() report.Screen {
+	if !isTerminal(c.stdout) {
+		return report.Screen{}
+	}
+	return report.Screen{Width: terminalWidth(c.stdout), Color: c.env("NO_COLOR") == "" && c.env("TERM") != "dumb"}
+}

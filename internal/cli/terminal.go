@@ -16,7 +16,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// terminalWidth is the number of columns of the terminal behind w, 80 when it
+// terminalWidth is the number of columns of the terminal behind w, 0 when it
 // does not tell.
 func terminalWidth(w io.Writer) int {
 	if f, ok := w.(*os.File); ok {
@@ -24,5 +24,5 @@ func terminalWidth(w io.Writer) int {
 			return int(size.Col)
 		}
 	}
-	return usual
+	return 0
 }

@@ -14,6 +14,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/tlsa"
 )
 
 // Look is all that one look at a host saw.
@@ -49,12 +50,22 @@ type Front struct {
 	Memory     hook.State
 	MemoryErr  error
 	Lineages   []Lineage
-	DANE       []DANE   // by hostname; nil when nobody looked
-	Planned    *Renewal // of a lineage that mailu-hook renews by itself; nil when it has none
+	DANE       []tlsa.Host // compared with what port 25 shows; nil when nobody looked
+	Planned    *Renewal    // of a lineage that mailu-hook renews by itself; nil when it has none
 }
 
 // Runs tells whether a front has a process to ask.
 func (f *Front) Runs() bool { return f.State == "running" }
+
+// ShownAt is the chain that a port shows, nil if it shows none.
+func (f *Front) ShownAt(port int) []*x509.Certificate {
+	for _, e := range f.Endpoints {
+		if e.Number == port {
+			return e.Chain
+		}
+	}
+	return nil
+}
 
 // Daemon names the daemon behind a port: in Mailu 2.0 always nginx.
 func (f *Front) Daemon(port int) string {

@@ -12,10 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/dane"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 )
 
 func TestHealthyHostGivesNoFinding(t *testing.T) {
@@ -101,9 +103,9 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		LineageUnseen:  {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: fs.ErrPermission} }, Unknown, "the lineage cannot be read"},
 		LineageDamaged: {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: errors.New("no PEM")} }, Warning, "the lineage /live/mail holds no certificate: no PEM"},
 		TLSAMismatch: {func(s *scene) {
-			s.f.DANE = []DANE{{"mail.example.com", DANEMatch, ""}, {"imap.example.com", DANEInsecure, ""}, {"mx.example.com", DANEMismatch, "3 1 1 of an old key"}}
-		}, Critical, "no TLSA record of mx.example.com matches what port 25 shows, so that mail servers with DANE do not deliver: 3 1 1 of an old key"},
-		TLSAUnseen: {func(s *scene) { s.f.DANE = []DANE{{"mx.example.com", DANEUnchecked, "SERVFAIL"}} },
+			s.f.DANE = []tlsa.Host{s.host("mail.example.com", true, dane.OfLeaf(s.f.Directory.Chain[0])), s.host("imap.example.com", false, dane.OfLeaf(s.older()[0])), s.host("mx.example.com", true, dane.OfLeaf(s.older()[0]))}
+		}, Critical, "no TLSA record of mx.example.com matches what port 25 shows, so that mail servers with DANE do not deliver: publish _25._tcp.mx.example.com. IN TLSA 3 1 1 "},
+		TLSAUnseen: {func(s *scene) { s.f.DANE = []tlsa.Host{{Name: "mx.example.com", Err: errors.New("SERVFAIL")}} },
 			Unknown, "the TLSA records of mx.example.com could not be checked: SERVFAIL"},
 		ClockSkew: {func(s *scene) { s.Engine.Ahead = -2 * time.Minute }, Warning, "the clock of the Docker engine and the one of this host differ by 2m0s"},
 		CertbotTimerMissing: {func(s *scene) { s.Schedule.Certbot = Timer{} },

@@ -10,9 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/dane"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/pki"
+	"mailu-hook/internal/resolve"
+	"mailu-hook/internal/tlsa"
 )
 
 const day24 = 24 * time.Hour
@@ -128,4 +131,10 @@ func codesOf(findings []Finding) (codes []Code) {
 		codes = append(codes, f.Code)
 	}
 	return codes
+}
+
+// host is one that publishes these records, compared with what is served.
+func (s *scene) host(name string, validated bool, records ...dane.Record) tlsa.Host {
+	found := resolve.TLSA{Base: name, Owner: dane.Owner(name), Records: records, Secure: validated}
+	return tlsa.Compare(name, found, s.f.ShownAt(25), s.now)
 }

@@ -1,6 +1,10 @@
-// Package survey looks at what this host's files tell about certificates and
-// their renewal: the certs directory, lineages, timers. It changes nothing, and
-// never opens a private key, so that it may run as a user who could not.
+// Package survey looks at everything that status judges: the fronts that the
+// engine knows, their ports and daemons, the certs directory, lineages, timers
+// and TLSA records. It changes nothing and never opens a private key, so it can
+// run as a user who may not read one.
+//
+// What it could not see is part of what it returns. It judges nothing: package
+// health does.
 package survey
 
 import (
@@ -12,9 +16,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
+	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
@@ -140,6 +146,24 @@ func Lineage(dir string) health.Lineage {
 	}
 	l.Gone = errors.Is(l.Err, fs.ErrNotExist)
 	return l
+}
+
+// lineages reads those that were named and those that deploys remember.
+func lineages(named []string, memory hook.State) []health.Lineage {
+	dirs := slices.Clone(named)
+	for _, seen := range memory.Lineages {
+		if !slices.Contains(dirs, seen.Lineage) {
+			dirs = append(dirs, seen.Lineage)
+		}
+	}
+	var all []health.Lineage
+	for _, dir := range dirs {
+		l := Lineage(dir)
+		l.Last = memory.Last != nil && memory.Last.Lineage == dir
+		Certbot(&l)
+		all = append(all, l)
+	}
+	return all
 }
 
 // readChain reads the certificates of a regular file of sane size, and closes

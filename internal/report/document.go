@@ -1,4 +1,4 @@
-package cli
+package report
 
 import (
 	"crypto/x509"
@@ -14,9 +14,9 @@ import (
 	"mailu-hook/internal/tlsa"
 )
 
-// statusDoc is the JSON of a status. Its keys are never renamed, and all of
+// document is the JSON of a status. Its keys are never renamed, and all of
 // them are there, whatever was seen; what was not is null.
-type statusDoc struct {
+type document struct {
 	Status     string           `json:"status"`
 	Summary    string           `json:"summary"`
 	At         time.Time        `json:"at"`
@@ -73,11 +73,27 @@ type daemonDoc struct {
 }
 
 type certificateDoc struct {
-	leafDoc
+	Leaf
 	FractionLeft float64  `json:"fraction_left"`
 	SecondsLeft  int64    `json:"seconds_left"`
 	Missing      []string `json:"names_missing"`
 	Chain        string   `json:"chain"` // complete, leaf_only, untrusted, unknown
+}
+
+// Leaf is a certificate in the JSON of all commands.
+type Leaf struct {
+	SHA256    string    `json:"sha256"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	DNSNames  []string  `json:"dns_names"`
+	Issuer    string    `json:"issuer"`
+	KeyType   string    `json:"key_type"`
+}
+
+// LeafOf describes a leaf.
+func LeafOf(c *x509.Certificate) Leaf {
+	key, _ := hook.KeyType(c.PublicKey)
+	return Leaf{pki.Fingerprint(c), c.NotBefore.UTC(), c.NotAfter.UTC(), plain(c.DNSNames), say.Plain(c.Issuer.String()), key}
 }
 
 type lineageDoc struct {
@@ -125,19 +141,20 @@ type scheduleDoc struct {
 	Renew   string `json:"renew"`
 }
 
-func (s *status) json() string {
-	worst := health.Worst(s.findings)
-	doc := statusDoc{
-		Status: worst.String(), Summary: s.summary(), At: s.look.At.UTC(), Complete: s.complete(), Durations: map[string]int64{"total": time.Since(s.began).Milliseconds()},
-		Thresholds: thresholdsDoc{s.options.Warn.String(), s.options.Crit.String()},
+// JSON is the report as one JSON document.
+func JSON(r *Report) string {
+	worst := r.Worst()
+	doc := document{
+		Status: worst.String(), Summary: r.Summary(), At: r.At.UTC(), Complete: r.Complete(), Durations: map[string]int64{"total": r.Took.Milliseconds()},
+		Thresholds: thresholdsDoc{r.Options.Warn.String(), r.Options.Crit.String()},
 		Findings:   []findingDoc{}, Fronts: []frontLookDoc{}, Exit: int(worst),
-		Schedule: scheduleDoc{s.look.Schedule.Certbot.By, s.look.Schedule.Sync.By, s.look.Schedule.Renew.By},
+		Schedule: scheduleDoc{r.Schedule.Certbot.By, r.Schedule.Sync.By, r.Schedule.Renew.By},
 	}
-	for _, f := range s.findings {
+	for _, f := range r.Findings {
 		doc.Findings = append(doc.Findings, findingDoc{f.Severity.String(), f.Code, f.Front, f.Text, f.Remedy})
 	}
-	for i := range s.look.Fronts {
-		doc.Fronts = append(doc.Fronts, s.frontDoc(&s.look.Fronts[i]))
+	for i := range r.Fronts {
+		doc.Fronts = append(doc.Fronts, r.frontDoc(&r.Fronts[i]))
 	}
 	var out strings.Builder
 	encoder := json.NewEncoder(&out)
@@ -146,13 +163,13 @@ func (s *status) json() string {
 	return out.String()
 }
 
-func (s *status) frontDoc(f *health.Front) frontLookDoc {
+func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 	doc := frontLookDoc{
 		Container: f.Container, Project: f.Project, Image: f.Image, State: f.State, Health: f.Health, Flavor: f.Flavor,
 		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
 		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []tlsa.Doc{},
-		Installed: s.certificateDoc(f, f.Directory.Chain), Held: f.Memory.RolledBackFrom,
+		Installed: r.certificateDoc(f, f.Directory.Chain), Held: f.Memory.RolledBackFrom,
 	}
 	if last := f.Memory.Last; last != nil {
 		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}
@@ -167,36 +184,35 @@ func (s *status) frontDoc(f *health.Front) frontLookDoc {
 		}
 	}
 	for _, l := range f.Lineages {
-		doc.Lineages = append(doc.Lineages, lineageDoc{l.Path, s.certificateDoc(f, l.Chain), errorText(l.Err)})
+		doc.Lineages = append(doc.Lineages, lineageDoc{l.Path, r.certificateDoc(f, l.Chain), errorText(l.Err)})
 	}
 	for _, e := range f.Endpoints {
-		doc.Endpoints = append(doc.Endpoints, s.endpointDoc(f, e))
+		doc.Endpoints = append(doc.Endpoints, r.endpointDoc(f, e))
 	}
-	if known := s.dane[f.Container]; known != nil {
-		doc.DANE = tlsa.Docs(known)
+	if f.DANE != nil {
+		doc.DANE = tlsa.Docs(f.DANE)
 	}
-	if r, ok := f.Renewal(s.look.Schedule); ok {
-		doc.Renewal = &nextDoc{r.From.UTC(), r.By, r.Timer, r.Lineage}
+	if next, ok := f.Renewal(r.Schedule); ok {
+		doc.Renewal = &nextDoc{next.From.UTC(), next.By, next.Timer, next.Lineage}
 	}
 	return doc
 }
 
-func (s *status) endpointDoc(f *health.Front, e mailu.Endpoint) endpointLookDoc {
-	return endpointLookDoc{e.Number, e.Protocol, f.Daemon(e.Number), f.Shows(e), s.certificateDoc(f, e.Chain), errorText(e.Err)}
+func (r *Report) endpointDoc(f *health.Front, e mailu.Endpoint) endpointLookDoc {
+	return endpointLookDoc{e.Number, e.Protocol, f.Daemon(e.Number), f.Shows(e), r.certificateDoc(f, e.Chain), errorText(e.Err)}
 }
 
-func (s *status) certificateDoc(f *health.Front, chain []*x509.Certificate) *certificateDoc {
+func (r *Report) certificateDoc(f *health.Front, chain []*x509.Certificate) *certificateDoc {
 	leaf := health.Leaf(chain)
 	if leaf == nil {
 		return nil
 	}
-	key, _ := hook.KeyType(leaf.PublicKey)
 	return &certificateDoc{
-		leafDoc:      leafDoc{pki.Fingerprint(leaf), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), plain(leaf.DNSNames), say.Plain(leaf.Issuer.String()), key},
-		FractionLeft: max(0, health.FractionLeft(leaf, s.look.At)),
-		SecondsLeft:  int64(leaf.NotAfter.Sub(s.look.At) / time.Second),
+		Leaf:         LeafOf(leaf),
+		FractionLeft: max(0, health.FractionLeft(leaf, r.At)),
+		SecondsLeft:  int64(leaf.NotAfter.Sub(r.At) / time.Second),
 		Missing:      plain(hook.Missing(leaf, f.Hostnames)),
-		Chain:        chainWord(s.look, chain),
+		Chain:        r.chainWord(chain),
 	}
 }
 

@@ -1,69 +1,74 @@
-package cli
+package report
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
 )
 
+// The widths of a screen, in columns.
 const (
-	narrowest = 40
-	usual     = 80 // also of what is not a terminal
-	widest    = 120
+	Narrowest = 40
+	Usual     = 80 // also of what is not a terminal
+	Widest    = 120
 )
 
-// screen is text of a width, with colours or without.
-type screen struct {
+// Screen is what people read a text on. The zero value is 80 columns wide and
+// has no colors.
+type Screen struct {
+	Width int
+	Color bool
+}
+
+// canvas is the text that is made for a screen.
+type canvas struct {
 	strings.Builder
-	width  int
-	colour bool
+	Screen
 }
 
-func (s *status) text() string {
-	terminal := isTerminal(s.c.stdout)
-	sc := &screen{width: usual, colour: terminal && s.c.env("NO_COLOR") == "" && s.c.env("TERM") != "dumb"}
-	if terminal {
-		sc.width = min(max(terminalWidth(s.c.stdout), narrowest), widest)
-	}
-	s.draw(sc)
-	return sc.String()
+func text(r *Report, on Screen) string {
+	on.Width = min(max(cmp.Or(on.Width, Usual), Narrowest), Widest)
+	c := &canvas{Screen: on}
+	r.draw(c)
+	return c.String()
 }
 
-func (s *status) draw(sc *screen) {
-	if len(s.findings) == 0 {
-		sc.say(health.OK, s.summary(), "")
+func (r *Report) draw(c *canvas) {
+	if len(r.Findings) == 0 {
+		c.say(health.OK, r.Summary(), "")
 	}
-	for _, f := range s.findings {
-		sc.say(f.Severity, f.Text, f.Remedy)
+	for _, f := range r.Findings {
+		c.say(f.Severity, f.Text, f.Remedy)
 	}
-	for i := range s.look.Fronts {
-		s.drawFront(sc, &s.look.Fronts[i])
+	for i := range r.Fronts {
+		r.drawFront(c, &r.Fronts[i])
 	}
 }
 
 var paints = map[health.Severity]string{health.OK: "32", health.Warning: "33", health.Critical: "31", health.Unknown: "35"}
 
 // say writes a finding: its severity, the fact, and below it the remedy.
-func (sc *screen) say(severity health.Severity, text, remedy string) {
+func (c *canvas) say(severity health.Severity, text, remedy string) {
 	word := strings.ToUpper(severity.String())
 	const indent = 10
-	lines := wrap(text, sc.width-indent)
+	lines := wrap(text, c.Width-indent)
 	lead := fmt.Sprintf("%-*s", indent, word)
-	if sc.colour {
+	if c.Color {
 		lead = "\x1b[1;" + paints[severity] + "m" + lead + "\x1b[0m"
 	}
-	fmt.Fprintf(sc, "%s%s\n", lead, strings.Join(lines, "\n"+strings.Repeat(" ", indent)))
+	fmt.Fprintf(c, "%s%s\n", lead, strings.Join(lines, "\n"+strings.Repeat(" ", indent)))
 	if remedy != "" {
-		lines = wrap(remedy, sc.width-indent-4)
-		fmt.Fprintf(sc, "%*sdo: %s\n", indent, "", strings.Join(lines, "\n"+strings.Repeat(" ", indent+4)))
+		lines = wrap(remedy, c.Width-indent-4)
+		fmt.Fprintf(c, "%*sdo: %s\n", indent, "", strings.Join(lines, "\n"+strings.Repeat(" ", indent+4)))
 	}
 }
 
@@ -86,20 +91,20 @@ func wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-func (s *status) drawFront(sc *screen, f *health.Front) {
-	title := firstNonEmpty(f.Container, "the front, as it is remembered")
+func (r *Report) drawFront(c *canvas, f *health.Front) {
+	title := cmp.Or(f.Container, "the front, as it is remembered")
 	if f.Project != "" {
 		title += " (project " + f.Project + ")"
 	}
-	fmt.Fprintf(sc, "\n%s\n", strings.Join(wrap(say.Plain(title)+": "+condition(f), sc.width), "\n"))
-	if rows := s.rows(f); len(rows) > 0 {
-		sc.WriteString("\n")
-		sc.table(rows)
+	fmt.Fprintf(c, "\n%s\n", strings.Join(wrap(say.Plain(title)+": "+condition(f), c.Width), "\n"))
+	if rows := r.rows(f); len(rows) > 0 {
+		c.WriteString("\n")
+		c.table(rows)
 	}
-	sc.WriteString("\n")
-	for _, line := range s.details(f) {
-		lines := wrap(line[1], sc.width-13)
-		fmt.Fprintf(sc, "%-13s%s\n", line[0], strings.Join(lines, "\n"+strings.Repeat(" ", 13)))
+	c.WriteString("\n")
+	for _, line := range r.details(f) {
+		lines := wrap(line[1], c.Width-13)
+		fmt.Fprintf(c, "%-13s%s\n", line[0], strings.Join(lines, "\n"+strings.Repeat(" ", 13)))
 	}
 }
 
@@ -132,12 +137,12 @@ func condition(f *health.Front) string {
 }
 
 // details are the lines below the table: a word and what there is to say of it.
-func (s *status) details(f *health.Front) (lines [][2]string) {
+func (r *Report) details(f *health.Front) (lines [][2]string) {
 	add := func(word, format string, args ...any) {
 		lines = append(lines, [2]string{word, fmt.Sprintf(format, args...)})
 	}
 	if len(f.Hostnames) > 0 {
-		add("names", "%s", quoteList(f.Hostnames))
+		add("names", "%s", say.Names(f.Hostnames))
 	}
 	for _, l := range f.Lineages {
 		if len(l.Chain) > 0 {
@@ -145,28 +150,28 @@ func (s *status) details(f *health.Front) (lines [][2]string) {
 		}
 	}
 	if last := f.Memory.Last; last != nil {
-		add("last deploy", "%s, %s", moment(last.At), last.Outcome)
+		add("last deploy", "%s, %s", say.Time(last.At), last.Outcome)
 	}
 	if p := f.Memory.Pending; p != nil {
 		next := ""
 		if !p.Next.IsZero() {
-			next = ", next attempt at " + moment(p.Next)
+			next = ", next attempt at " + say.Time(p.Next)
 		}
-		add("pending", "since %s%s", moment(p.Since), next)
+		add("pending", "since %s%s", say.Time(p.Since), next)
 	}
 	if f.Memory.RolledBackFrom != "" {
 		add("held back", "%.8s, which a person rolled back from", f.Memory.RolledBackFrom)
 	}
-	if r, ok := f.Renewal(s.look.Schedule); ok {
-		add("next", "%s renews from %s on (%s)", r.By, date(r.From), r.Timer)
+	if r, ok := f.Renewal(r.Schedule); ok {
+		add("next", "%s renews from %s on (%s)", r.By, say.Day(r.From), r.Timer)
 	}
-	for _, d := range f.DANE {
-		add("DANE", "%s: %s", d.Host, d.Verdict)
+	for _, h := range f.DANE {
+		if state := h.State(); state != tlsa.None {
+			add("DANE", "%s: %s", h.Name, state)
+		}
 	}
 	return lines
 }
-
-func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
 // row is a line of the table: cells by column, or a note in place of those from
 // the fourth on.
@@ -182,28 +187,28 @@ var columns = [len(row{}.cells)]struct {
 	rank int
 }{{"", 0}, {"DAEMON", 3}, {"SHOWS", 0}, {"LEAF", 2}, {"EXPIRES", 5}, {"LEFT", 0}, {"NAMES", 1}, {"CHAIN", 1}, {"ISSUER", 6}}
 
-func (s *status) rows(f *health.Front) []row {
+func (r *Report) rows(f *health.Front) []row {
 	var rows []row
 	for _, l := range f.Lineages {
 		if len(l.Chain) > 0 {
-			rows = append(rows, s.row(f, "lineage", "", lineageRelation(f, l), l.Chain))
+			rows = append(rows, r.row(f, "lineage", "", lineageRelation(f, l), l.Chain))
 		}
 	}
 	if f.Directory.Chain != nil {
-		rows = append(rows, s.row(f, "installed", "", "", f.Directory.Chain))
+		rows = append(rows, r.row(f, "installed", "", "", f.Directory.Chain))
 	}
 	for _, e := range f.Endpoints {
-		rows = append(rows, s.portRow(f, e))
+		rows = append(rows, r.portRow(f, e))
 	}
 	return rows
 }
 
-func (s *status) portRow(f *health.Front, e mailu.Endpoint) row {
+func (r *Report) portRow(f *health.Front, e mailu.Endpoint) row {
 	where := fmt.Sprintf("%4d %s", e.Number, e.Protocol)
 	if !e.Answers() {
 		return row{cells: [9]string{where, f.Daemon(e.Number), string(health.None)}, note: say.OneLine(e.Err.Error())}
 	}
-	return s.row(f, where, f.Daemon(e.Number), string(f.Shows(e)), e.Chain)
+	return r.row(f, where, f.Daemon(e.Number), string(f.Shows(e)), e.Chain)
 }
 
 func lineageRelation(f *health.Front, l health.Lineage) string {
@@ -218,27 +223,27 @@ func lineageRelation(f *health.Front, l health.Lineage) string {
 	return string(health.Older)
 }
 
-func (s *status) row(f *health.Front, where, daemon, shows string, chain []*x509.Certificate) row {
+func (r *Report) row(f *health.Front, where, daemon, shows string, chain []*x509.Certificate) row {
 	leaf := chain[0]
-	left := health.Left(leaf.NotAfter.Sub(s.look.At))
-	return row{cells: [9]string{where, daemon, shows, pki.Fingerprint(leaf)[:8], date(leaf.NotAfter),
-		fmt.Sprintf("%-8s%5s", left, health.Percent(health.FractionLeft(leaf, s.look.At))),
-		coverage(leaf, f.Hostnames), strings.ReplaceAll(chainWord(s.look, chain), "_", " "), issuer(leaf)}}
+	left := health.Left(leaf.NotAfter.Sub(r.At))
+	return row{cells: [9]string{where, daemon, shows, pki.Fingerprint(leaf)[:8], say.Day(leaf.NotAfter),
+		fmt.Sprintf("%-8s%5s", left, health.Percent(health.FractionLeft(leaf, r.At))),
+		coverage(leaf, f.Hostnames), strings.ReplaceAll(r.chainWord(chain), "_", " "), issuer(leaf)}}
 }
 
 // table writes the rows under their heads, in as many columns as fit.
-func (sc *screen) table(rows []row) {
+func (c *canvas) table(rows []row) {
 	var widths [len(columns)]int
-	for i, c := range columns {
-		widths[i] = len(c.head)
-		for _, r := range rows {
-			widths[i] = max(widths[i], utf8.RuneCountInString(r.cells[i]))
+	for i, col := range columns {
+		widths[i] = len(col.head)
+		for _, row := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row.cells[i]))
 		}
 	}
-	shown := fitting(widths, sc.width)
+	shown := fitting(widths, c.Width)
 	var heads row
-	for i, c := range columns {
-		heads.cells[i] = c.head
+	for i, col := range columns {
+		heads.cells[i] = col.head
 	}
 	for _, r := range slices.Insert(rows, 0, heads) {
 		line := ""
@@ -249,7 +254,7 @@ func (sc *screen) table(rows []row) {
 			}
 			line += fmt.Sprintf("%-*s  ", widths[i], r.cells[i])
 		}
-		fmt.Fprintln(sc, strings.TrimRight(cut(line, sc.width), " "))
+		fmt.Fprintln(c, strings.TrimRight(cut(line, c.Width), " "))
 	}
 }
 
@@ -258,8 +263,8 @@ func fitting(widths [len(columns)]int, width int) []int {
 	for rank := 6; ; rank-- {
 		var shown []int
 		total := -2
-		for i, c := range columns {
-			if c.rank <= rank {
+		for i, col := range columns {
+			if col.rank <= rank {
 				shown, total = append(shown, i), total+widths[i]+2
 			}
 		}
@@ -274,4 +279,16 @@ func cut(line string, width int) string {
 		return string(runes[:width-1]) + "…"
 	}
 	return line
+}
+
+func issuer(leaf *x509.Certificate) string {
+	name := leaf.Issuer.CommonName
+	if name == "" {
+		name = leaf.Issuer.String()
+	}
+	name = say.Plain(name)
+	if runes := []rune(name); len(runes) > 24 {
+		name = string(runes[:23]) + "…"
+	}
+	return name
 }

@@ -1,10 +1,8 @@
-package cli
+package report
 
 import (
 	"crypto/x509"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +19,7 @@ type sighted struct {
 	leaf  *x509.Certificate
 }
 
-func (s *status) certificates(f *health.Front) (all []sighted) {
+func certificates(f *health.Front) (all []sighted) {
 	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
 		all = append(all, sighted{"installed", leaf})
 	}
@@ -83,33 +81,23 @@ func boolean(b bool) float64 {
 
 func seconds(t time.Time) float64 { return float64(t.Unix()) }
 
-func (s *status) prometheus() string {
+// Prometheus is the report in the text format of Prometheus.
+func Prometheus(r *Report) string {
 	m := &metrics{}
-	worst := health.Worst(s.findings)
-	m.gauge("status", "Verdict as monitoring plugins number it: 0 ok, 1 warning, 2 critical, 3 unknown.", float64(worst))
-	m.gauge("look_timestamp_seconds", "When the mail server was looked at.", seconds(s.look.At))
-	m.gauge("look_duration_seconds", "How long that took.", time.Since(s.began).Seconds())
-	m.gauge("look_complete", "Whether all that there is to see was seen.", boolean(s.complete()))
-	for _, f := range s.findings {
+	m.gauge("status", "Verdict as monitoring plugins number it: 0 ok, 1 warning, 2 critical, 3 unknown.", float64(r.Worst()))
+	m.gauge("look_timestamp_seconds", "When the mail server was looked at.", seconds(r.At))
+	m.gauge("look_duration_seconds", "How long that took.", r.Took.Seconds())
+	m.gauge("look_complete", "Whether all that there is to see was seen.", boolean(r.Complete()))
+	for _, f := range r.Findings {
 		m.gauge("finding", "Something that is wrong, or could not be seen, by its code.", 1, "code", string(f.Code), "container", f.Front, "severity", f.Severity.String())
 	}
-	for i := range s.look.Fronts {
-		s.frontMetrics(m, &s.look.Fronts[i])
+	for i := range r.Fronts {
+		m.front(&r.Fronts[i])
 	}
 	return m.String()
 }
 
-// complete tells whether nothing remained unseen.
-func (s *status) complete() bool {
-	for _, f := range s.findings {
-		if f.Severity == health.Unknown {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *status) frontMetrics(m *metrics, f *health.Front) {
+func (m *metrics) front(f *health.Front) {
 	m.gauge("front_up", "Whether the front container runs.", boolean(f.Runs()), "container", f.Container)
 	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
 		m.gauge("installed_not_after_timestamp_seconds", "When the installed certificate expires.", seconds(leaf.NotAfter), "container", f.Container)
@@ -142,36 +130,4 @@ func (s *status) frontMetrics(m *metrics, f *health.Front) {
 		m.gauge("last_deploy_success", "Whether the last deploy left the certificate installed and served.", boolean(good), "container", f.Container)
 		m.gauge("last_deploy_info", "Outcome of the last deploy.", 1, "container", f.Container, "outcome", string(last.Outcome))
 	}
-}
-
-// writeTextfile writes the metrics to --textfile, if that is given, by one
-// rename: node_exporter reads the directory whenever it likes. It reads *.prom
-// only, so that it never meets the file under its first name.
-func (s *status) writeTextfile() error {
-	name := s.c.text("textfile")
-	if filepath.Ext(name) != ".prom" { // also none at all
-		return nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".mailu-hook-*")
-	if err != nil {
-		return say.Hint(fmt.Errorf("writing the metrics: %w", err), "does the directory exist, and may this user write in it?")
-	}
-	defer os.Remove(f.Name()) // gone already, if all is well
-	_, err = f.WriteString(s.prometheus())
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return say.Hint(fmt.Errorf("writing the metrics to %s: %w", name, err), "look at the file system that it is on")
-	}
-	return nil
 }

@@ -1,0 +1,178 @@
+package report
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/dane"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/pki"
+	"mailu-hook/internal/resolve"
+	"mailu-hook/internal/tlsa"
+)
+
+// looked is a status of a front on which dovecot lags behind, at a fixed time.
+func looked(t *testing.T) *Report {
+	t.Helper()
+	at := time.Date(2026, 11, 24, 6, 30, 0, 0, time.UTC)
+	ca, err := mint.NewCA(mint.CAOptions{Name: "Example", NotBefore: at.AddDate(-1, 0, 0), NotAfter: at.AddDate(9, 0, 0)})
+	require.NoError(t, err)
+	issue := func(from time.Time) []*x509.Certificate {
+		pair, err := ca.Issue(mint.Leaf{Names: []string{"mail.example.com", "imap.example.com"}, NotBefore: from, NotAfter: from.AddDate(0, 0, 90)})
+		require.NoError(t, err)
+		return []*x509.Certificate{pair.Cert, ca.Issuer}
+	}
+	newer, older := issue(at.AddDate(0, 0, -1)), issue(at.AddDate(0, 0, -70))
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Root)
+	facts := mailu.ParseEnvironment(func(name string) string {
+		return map[string]string{"HOSTNAMES": "mail.example.com,imap.example.com", "TLS_FLAVOR": "cert"}[name]
+	})
+	facts.Container, facts.Project, facts.Image, facts.CertsDir = "mailu-front-1", "mailu", "ghcr.io/mailu/nginx:2024.06", "/mailu/certs"
+	f := health.Front{
+		Facts: facts, State: "running", Health: "healthy",
+		Inside: &mailu.Inside{Daemons: []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: "intact", Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: "intact", Runs: true}}},
+		Directory: health.Directory{Path: "/mailu/certs", Used: true, Chain: newer,
+			Cert: health.File{Name: "cert.pem", Kind: health.Ours}, Key: health.File{Name: "key.pem", Kind: health.Ours}},
+		Memory: hook.State{Last: &hook.Last{At: at.Add(-25 * time.Hour), Outcome: hook.OutcomeInstalled, Lineage: "/etc/letsencrypt/live/mail.example.com"},
+			Pending: &hook.Pending{Since: at.Add(-time.Hour), Next: at.Add(time.Hour), Reason: "dovecot objects"}},
+		DANE:     []tlsa.Host{{Name: "mail.example.com", Verdict: dane.Match, TLSA: resolve.TLSA{Secure: true, Owner: "_25._tcp.mail.example.com.", TTL: time.Hour}}},
+		Lineages: []health.Lineage{{Path: "/etc/letsencrypt/live/mail.example.com", Chain: newer, Last: true, Certbot: true, Hooked: true}},
+	}
+	for _, p := range facts.Ports {
+		e := mailu.Endpoint{Port: p, Chain: newer, Leaf: pki.Fingerprint(newer[0])}
+		if f.Daemon(p.Number) == "dovecot" {
+			e.Chain, e.Leaf = older, pki.Fingerprint(older[0])
+		}
+		if p.Number == 4190 {
+			e.Chain, e.Leaf, e.Err = nil, "", errors.New("connection refused at 192.168.203.4:4190, and a text that goes on and on and on")
+		}
+		f.Endpoints = append(f.Endpoints, e)
+	}
+	r := Of(health.Look{
+		At: at, Roots: roots, Fronts: []health.Front{f},
+		Schedule: health.Schedule{Certbot: health.Timer{By: "certbot.timer"}, Sync: health.Timer{By: "mailu-hook-sync.timer"}},
+	}, health.Options{Warn: health.DefaultWarn, Crit: health.DefaultCrit})
+	return &r
+}
+
+func drawn(r *Report, width int, color bool) string {
+	return regexp.MustCompile(`\b[0-9a-f]{8}\b`).ReplaceAllString(text(r, Screen{width, color}), "c0ffee00")
+}
+
+func TestScreenOf80Columns(t *testing.T) {
+	assert.Equal(t, `CRITICAL  port 4190 of mailu-front-1: no TLS: 4190 (sieve): connection refused
+          at 192.168.203.4:4190, and a text that goes on and on and on
+          do: docker logs mailu-front-1 tells why; mailu-hook sync --now reloads
+              the daemons
+WARNING   mailu-front-1 is out of step: nginx shows the installed certificate
+          (25 and 443), dovecot shows an older one (465, 993 and 995)
+          do: docker exec mailu-front-1 nginx -t, and doveconf -n, tell which
+              configuration is broken; then mailu-hook sync --now
+WARNING   the certificate that ports 465, 993 and 995 show expires in 20 days
+          (22 % of its lifetime is left), on 2026-12-14
+          do: certbot renew, and its log /var/log/letsencrypt/letsencrypt.log;
+              then mailu-hook sync --now
+WARNING   a deploy is unfinished since 2026-11-24 05:30:00 (the next attempt is
+          due at 2026-11-24 07:30:00): dovecot objects
+          do: mend the cause, then mailu-hook sync --now
+
+mailu-front-1 (project mailu): running, healthy, pid files intact
+
+                  DAEMON   SHOWS  LEAF      LEFT           NAMES  CHAIN
+lineage                    same   c0ffee00  89 days  98 %  all    complete
+installed                         c0ffee00  89 days  98 %  all    complete
+  25 smtp         nginx    same   c0ffee00  89 days  98 %  all    complete
+ 443 https        nginx    same   c0ffee00  89 days  98 %  all    complete
+ 465 submissions  dovecot  older  c0ffee00  20 days  22 %  all    complete
+ 993 imaps        dovecot  older  c0ffee00  20 days  22 %  all    complete
+ 995 pop3s        dovecot  older  c0ffee00  20 days  22 %  all    complete
+4190 sieve        dovecot  none   connection refused at 192.168.203.4:4190, and…
+
+names        mail.example.com, imap.example.com
+lineage      /etc/letsencrypt/live/mail.example.com
+last deploy  2026-11-23 05:30 UTC, installed
+pending      since 2026-11-24 05:30 UTC, next attempt at 2026-11-24 07:30 UTC
+next         certbot renews from 2027-01-22 on (certbot.timer)
+DANE         mail.example.com: match
+`, drawn(looked(t), 80, false))
+}
+
+func TestScreenOf120ColumnsShowsMore(t *testing.T) {
+	got := drawn(looked(t), 120, false)
+	assert.Contains(t, got, `
+                  DAEMON   SHOWS  LEAF      EXPIRES     LEFT           NAMES  CHAIN     ISSUER
+lineage                    same   c0ffee00  2027-02-21  89 days  98 %  all    complete  Example intermediate
+`)
+}
+
+func TestScreenIsNeverWiderThanTheTerminal(t *testing.T) {
+	const longestPath = 60 // with what stands before it; below, paths are left whole
+	for width := longestPath; width <= Widest; width++ {
+		for line := range strings.Lines(drawn(looked(t), width, false)) {
+			line = strings.TrimRight(line, "\n")
+			assert.LessOrEqual(t, len([]rune(line)), width, "%d: %s", width, line)
+			assert.Equal(t, strings.TrimRight(line, " "), line, "trailing blanks")
+		}
+	}
+}
+
+func TestJSONKeysOfAStatusAreStable(t *testing.T) {
+	s := looked(t)
+	var doc any
+	require.NoError(t, json.Unmarshal([]byte(JSON(s)), &doc))
+	var keys []string
+	collectKeys("", doc, &keys)
+	slices.Sort(keys)
+	golden, err := os.ReadFile("testdata/status_keys.txt")
+	require.NoError(t, err)
+	assert.Equal(t, string(golden), strings.Join(slices.Compact(keys), "\n")+"\n", "keys are added, never renamed or removed")
+}
+
+func collectKeys(at string, value any, keys *[]string) {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			*keys = append(*keys, strings.TrimPrefix(at+"."+key, "."))
+			collectKeys(at+"."+key, inner, keys)
+		}
+	case []any:
+		for _, inner := range value {
+			collectKeys(at+"[]", inner, keys)
+		}
+	}
+}
+
+func TestPerfdataAndMetricsTellOfEachCertificate(t *testing.T) {
+	s := looked(t)
+	assert.Equal(t, "MAILU TLS CRITICAL - port 4190 of mailu-front-1: no TLS: 4190 (sieve): connection refused at 192.168.203.4:4190, and a text that goes on and on and on (and 3 more)"+
+		" | installed=7689600s;1944000:;972000:;;7776000 port_25=7689600s;1944000:;972000:;;7776000 port_443=7689600s;1944000:;972000:;;7776000"+
+		" port_465=1728000s;1944000:;972000:;;7776000 port_993=1728000s;1944000:;972000:;;7776000 port_995=1728000s;1944000:;972000:;;7776000\n", Nagios(s))
+	metrics := Prometheus(s)
+	for _, want := range []string{
+		"mailu_hook_status 2", "mailu_hook_look_complete 1", "mailu_hook_look_timestamp_seconds 1795501800",
+		`mailu_hook_finding{code="out_of_step",container="mailu-front-1",severity="warning"} 1`,
+		`mailu_hook_installed_not_after_timestamp_seconds{container="mailu-front-1"} 1803191400`,
+		`mailu_hook_port_not_after_timestamp_seconds{container="mailu-front-1",port="993",protocol="imaps"} 1797229800`,
+		`mailu_hook_port_matches_installed{container="mailu-front-1",port="443",protocol="https"} 1`,
+		`mailu_hook_port_matches_installed{container="mailu-front-1",port="993",protocol="imaps"} 0`,
+		`mailu_hook_port_up{container="mailu-front-1",port="4190",protocol="sieve"} 0`,
+		`mailu_hook_deploy_pending{container="mailu-front-1"} 1`, `mailu_hook_last_deploy_timestamp_seconds{container="mailu-front-1"} 1795411800`,
+	} {
+		assert.Contains(t, metrics, want+"\n")
+	}
+	assert.NotContains(t, metrics, `port_not_after_timestamp_seconds{container="mailu-front-1",port="4190"`, "it shows none")
+}

@@ -1,0 +1,190 @@
+package survey
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"sync"
+	"time"
+
+	"mailu-hook/acme"
+	"mailu-hook/hook"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/resolve"
+	"mailu-hook/internal/tlsa"
+	"mailu-hook/reload"
+)
+
+// Options say where to look.
+type Options struct {
+	Engine *reload.Engine
+	Fronts reload.Selector
+	// Recall says what is known of a front that the engine does not tell of.
+	Recall func() mailu.Facts
+	// Override puts what the administrator configured above what one front says of
+	// itself. It is not asked where there are several.
+	Override func(*mailu.Facts) error
+	Lineages []string          // to compare besides those that were deployed
+	StateDir string            // of renew
+	Resolver *resolve.Resolver // nil: the DNS is not asked
+	Roots    *x509.CertPool    // that the chains are checked against
+	RootsErr error             // why Roots is nil
+}
+
+// The engine's share of the time, so that enough is left for the ports.
+const (
+	engineLimit = 5 * time.Second
+	clockLimit  = 3 * time.Second
+)
+
+// Look sees what there is to see until ctx ends. What cannot be seen is part of
+// the answer; the only error is one of Override, a mistake in the configuration.
+func Look(ctx context.Context, o Options) (health.Look, error) {
+	l := health.Look{Roots: o.Roots, RootsErr: o.RootsErr}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { l.Schedule = Host{}.Schedule() })
+	found, asked := o.fronts(ctx, &l)
+	if !l.EngineDown { // only now: the Docker client negotiates its version with the first answer
+		wg.Go(func() { l.Engine = engineClock(ctx, o.Engine) })
+	}
+	if len(found) == 1 {
+		if err := o.Override(&found[0].Facts); err != nil && !errors.Is(err, mailu.ErrUnsuitable) {
+			return health.Look{}, err
+		}
+	}
+	l.Fronts = make([]health.Front, len(found))
+	for i, f := range found {
+		wg.Go(func() {
+			l.Fronts[i] = o.lookAt(ctx, f, l.EngineDown)
+			l.Fronts[i].Asked = asked
+		})
+	}
+	wg.Wait()
+	for _, f := range l.Fronts {
+		if f.Planned != nil {
+			f.Planned.Timer = l.Schedule.Renew.By
+		}
+	}
+	o.compareDANE(ctx, l.Fronts)
+	l.At = time.Now()
+	return l, nil
+}
+
+// fronts are those that the engine finds, or else one as it is remembered, and
+// the hosts where that one's ports are asked.
+func (o Options) fronts(ctx context.Context, l *health.Look) (found []*reload.Front, asked []string) {
+	limit := engineLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)*2/5)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the time is up"))
+	defer cancel()
+	found, err := o.Engine.Survey(ctx, o.Fronts)
+	if err == nil {
+		return found, nil
+	}
+	l.NoFront, l.EngineDown = err, errors.Is(err, reload.ErrEngine)
+	facts := o.Recall()
+	for _, name := range facts.Hostnames[:min(1, len(facts.Hostnames))] {
+		asked = append(asked, mailu.CanonicalName(name))
+	}
+	asked = append(asked, "127.0.0.1")
+	return []*reload.Front{reload.Remote(facts, asked...)}, asked
+}
+
+func engineClock(ctx context.Context, e *reload.Engine) health.Clock {
+	ctx, cancel := context.WithTimeout(ctx, clockLimit)
+	defer cancel()
+	before := time.Now()
+	at, err := e.Clock(ctx)
+	if err != nil {
+		return health.Clock{}
+	}
+	return health.Clock{Seen: true, Ahead: at.Sub(before.Add(time.Since(before) / 2))}
+}
+
+// lookAt sees one front: its ports, its inside and its directory, all at the
+// same time. If the engine is unreachable the ports are probed anyway; if it
+// says that nothing runs, they are not.
+func (o Options) lookAt(ctx context.Context, from *reload.Front, engineDown bool) health.Front {
+	f := health.Front{Facts: from.Facts, State: from.State, Health: from.Health}
+	if from.State != "" {
+		f.Unsuitable = from.Suitable()
+	}
+	var wg sync.WaitGroup
+	if f.Runs() || engineDown {
+		wg.Go(func() { f.Endpoints = from.Look(ctx) })
+	}
+	if f.Runs() {
+		wg.Go(func() { f.Inside, f.InsideErr = inside(ctx, from) })
+	}
+	wg.Go(func() {
+		if f.CertsDir != "" {
+			f.Directory = Directory(f.Facts)
+			f.Memory, f.MemoryErr = memory(f.Facts)
+		}
+		f.Lineages = lineages(o.Lineages, f.Memory)
+		f.Planned = planned(&f, o.StateDir)
+	})
+	wg.Wait()
+	return f
+}
+
+func inside(ctx context.Context, from *reload.Front) (*mailu.Inside, error) {
+	in, err := from.Inside(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &in, nil
+}
+
+// memory reads what deploys remember. Opening a store opens no key.
+func memory(facts mailu.Facts) (hook.State, error) {
+	store, err := hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
+	if err != nil {
+		return hook.State{}, err
+	}
+	defer store.Close()
+	return store.State()
+}
+
+// planned is when renew will get the next certificate of a front by itself, nil
+// if it never got one, or another lineage has taken its place.
+func planned(f *health.Front, stateDir string) *health.Renewal {
+	names := acme.CanonicalNames(f.Hostnames)
+	if len(names) == 0 {
+		return nil
+	}
+	state, err := acme.OpenExisting(stateDir)
+	if err != nil {
+		return nil
+	}
+	defer state.Close()
+	l, err := state.Lineage(acme.Request{Names: names}.LineageName())
+	if err != nil || l.Leaf == nil {
+		return nil
+	}
+	if newest := f.Newest(); newest != nil && newest.Chain[0].NotBefore.After(l.Leaf.NotBefore) {
+		return nil
+	}
+	return &health.Renewal{From: l.Planned(time.Now()), By: "mailu-hook renew", Lineage: l.Live(), Failures: l.Failures, Failure: l.Failure}
+}
+
+// compareDANE compares the TLSA records of each front's hosts with the chain that
+// its port 25 shows. That comes last, because it needs the chain; a port that
+// shows none is a finding of its own.
+func (o Options) compareDANE(ctx context.Context, fronts []health.Front) {
+	if o.Resolver == nil {
+		return
+	}
+	var wg sync.WaitGroup
+	for i := range fronts {
+		f := &fronts[i]
+		if chain := f.ShownAt(25); chain != nil {
+			wg.Go(func() { f.DANE = tlsa.LookUp(ctx, o.Resolver, tlsa.MailHosts(f.Hostnames), chain) })
+		}
+	}
+	wg.Wait()
+}
