@@ -32,7 +32,7 @@ func TestWhatACrashLeavesIsRememberedAndFinished(t *testing.T) {
 			require.NotNil(t, state.Pending, "noted before the switch")
 			assert.Equal(t, s.new.Fingerprint(), state.Pending.Leaf)
 			assert.Equal(t, s.new.Lineage, state.Pending.Lineage)
-			assert.Contains(t, state.Pending.Reason, "has not ended")
+			assert.Contains(t, state.Pending.Reason, "did not finish")
 			assert.Equal(t, s.new.Lineage, state.Lineages[0].Lineage)
 
 			_, err := s.deploy(t, s.new)

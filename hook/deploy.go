@@ -23,19 +23,21 @@ import (
 
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
+	"mailu-hook/internal/say"
 )
 
-// Front is what a deploy needs of the front container.
+// Front is what a deploy needs of the front container, or of several that serve
+// from one certs directory.
 type Front interface {
 	// Look asks every TLS port once, all at the same time, what it shows.
 	Look(ctx context.Context) []mailu.Endpoint
 	// Await asks every port until done says yes to its answer or ctx ends,
 	// and returns the last answers.
 	Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint
-	// PauseWatcher keeps the front from reacting to a switch by itself until it settles
-	// or release is called, as far as it can.
+	// PauseWatcher keeps the front from reacting to a switch by itself until it
+	// settles or release is called, as far as possible.
 	PauseWatcher() (release func())
-	// Test lets nginx judge what is installed. It returns a *mailu.Refusal
+	// Test has nginx judge what is installed. It returns a *mailu.Refusal
 	// when nginx would not load it.
 	Test(ctx context.Context) error
 	// Reload makes the daemons load what is installed, and restarts the
@@ -47,16 +49,16 @@ type Front interface {
 	// Settle waits until the front's own reactions to a switch are over, and
 	// leaves it reloadable and healthy.
 	Settle(ctx context.Context) error
-	// Running tells whether the container still runs.
+	// Running reports whether the container still runs.
 	Running(ctx context.Context) bool
 }
 
 // Errors of a deploy that went past the switch, each wrapping its cause.
 var (
-	ErrRolledBack     = errors.New("the front did not take the new certificate; the old pair is back and served")
-	ErrRollbackFailed = errors.New("the front did not take the new certificate, and putting the old pair back did not help")
-	ErrPending        = errors.New("installed, but not proven to be served")
-	ErrWaiting        = errors.New("a deploy is unfinished, and it is not yet time to try again")
+	ErrRolledBack     = errors.New("the front refused the new certificate; the old pair is back and served")
+	ErrRollbackFailed = errors.New("the front refused the new certificate, and restoring the old pair failed as well")
+	ErrPending        = errors.New("installed, but not yet verified on all ports")
+	ErrWaiting        = errors.New("a deploy is unfinished, and it is too early to retry")
 )
 
 // Options of a deploy. The zero value deploys strictly and keeps three
@@ -65,7 +67,7 @@ type Options struct {
 	Rules         Rules
 	ByHand        bool          // asked for by a person: also installs what is not newer
 	DryRun        bool          // judge and compare, change nothing
-	Guard         Guard         // may hold the bundle back before anything is changed; nil: nobody does
+	Guard         Guard         // may hold the bundle back before anything is changed; nil: nothing does
 	Grace         time.Duration // an installed pair that ends sooner is replaced whatever Guard says
 	RollsBackFrom string        // leaf that later syncs are not to install again: the one rolled back from
 	Keep          int           // generations kept for rollback; 0: three
@@ -101,7 +103,7 @@ const (
 // o.Guard is remembered as what a later run has to finish; disk.ErrLocked and
 // *disk.Error, that the old pair is still installed; ErrRolledBack, that it is
 // installed again and served; ErrPending, that b is installed and a later run
-// has to finish; ErrRollbackFailed, that a person has to. After a crash the
+// has to finish; ErrRollbackFailed, that someone has to step in. After a crash the
 // names lead to the old pair or to b, and the state tells what was under way.
 func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Result, err error) {
 	d := &deploy{b: b, s: s, f: f, o: o, r: &r, began: time.Now()}
@@ -218,7 +220,7 @@ func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpo
 	return true
 }
 
-// repair puts right what an earlier event did to the front, without a deploy.
+// repair fixes what an earlier event did to the front, without a deploy.
 func (d *deploy) repair(ctx context.Context) {
 	if d.f == nil {
 		return
@@ -245,7 +247,7 @@ func (d *deploy) served() bool {
 }
 
 // superseded: what is installed is as good and not older (a "-0001" twin of
-// the lineage, or an old copy of it), and no person insists.
+// the lineage, or an old copy of it), and nobody insists.
 func (d *deploy) superseded(old Pair) bool {
 	if d.o.ByHand || old.Leaf == nil || IsPlaceholder(old.Leaf) || pki.Fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
 		return false
@@ -254,8 +256,8 @@ func (d *deploy) superseded(old Pair) bool {
 		return false
 	}
 	d.r.Outcome = OutcomeSkipped
-	d.r.Reason = fmt.Sprintf("not newer than what is installed (issued %s, installed %s)",
-		d.b.Leaf().NotBefore.UTC().Format(time.RFC3339), old.Leaf.NotBefore.UTC().Format(time.RFC3339))
+	d.r.Reason = fmt.Sprintf("not newer than what is installed (issued on %s, installed one on %s)",
+		say.Time(d.b.Leaf().NotBefore), say.Time(old.Leaf.NotBefore))
 	return true
 }
 
@@ -286,8 +288,8 @@ func (d *deploy) stage(old Pair) (err error) {
 }
 
 // pauseWatcher keeps a front that serves on every port from reacting to the switch
-// until it has been seen to serve the new pair. What a front that does not would
-// do by itself may be what it needs.
+// until it has been seen to serve the new pair. If a port is not answering, the
+// watcher is left running: its reaction may be the cure.
 func (d *deploy) pauseWatcher() (release func()) {
 	if d.f == nil || slices.ContainsFunc(d.before.ports, func(e mailu.Endpoint) bool { return !e.Answers() }) {
 		return func() {}
@@ -331,12 +333,12 @@ func (d *deploy) apply(ctx context.Context) error {
 		return told // the front could not be told, so it refused nothing
 	}
 	if told != nil {
-		d.warn("served all the same: %v", told)
+		d.warn("served anyway: %v", told)
 	}
 	return err
 }
 
-// refused tells whether err calls for the old pair. It does not when the front
+// refused reports whether err calls for the old pair. It does not when the front
 // could not be told or asked: then the new pair, which is valid, stays.
 func (d *deploy) refused(err error) bool {
 	var refusal *mailu.Refusal
@@ -359,13 +361,13 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 	err := d.verifyOld(ctx)
 	switch {
 	case err != nil && d.gone(ctx):
-		return fmt.Errorf("%w: %w; then the old pair was put back, but the front stopped running before it could be seen", ErrPending, cause)
+		return fmt.Errorf("%w: %w; then the old pair was put back, but the front stopped running before that could be verified", ErrPending, cause)
 	case err != nil && reloadErr != nil:
 		return fmt.Errorf("%w: %w; then %w, after %w", ErrRollbackFailed, cause, err, reloadErr)
 	case err != nil:
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
 	case !mailu.AnyAnswers(d.r.Endpoints):
-		return fmt.Errorf("%w: %w; then the old pair was put back, but no port shows any certificate", ErrPending, cause)
+		return fmt.Errorf("%w: %w; then the old pair was put back, but no port shows a certificate", ErrPending, cause)
 	}
 	return fmt.Errorf("%w: %w", ErrRolledBack, cause)
 }

@@ -14,6 +14,7 @@ import (
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/say"
 )
 
 // scene is a front that serves an old pair from plain files, and a new bundle.
@@ -193,7 +194,7 @@ func TestALineageFirstSeenUnchangedIsRemembered(t *testing.T) {
 	r, err = s.deploy(t, s.new)
 	require.NoError(t, err, "that it could not be remembered is no failure")
 	require.Len(t, r.Warnings, 2) // the front did not settle in no time
-	assert.Contains(t, r.Warnings[1], "not remembered")
+	assert.Contains(t, r.Warnings[1], "was not recorded")
 }
 
 func TestInstalledButNotServedIsServed(t *testing.T) {
@@ -250,7 +251,7 @@ func TestNotNewerIsSkippedUnlessAskedForByHand(t *testing.T) {
 			r, err := s.deploy(t, b)
 			require.NoError(t, err)
 			assert.Equal(t, OutcomeSkipped, r.Outcome)
-			assert.Contains(t, r.Reason, s.old.Leaf().NotBefore.UTC().Format(time.RFC3339))
+			assert.Contains(t, r.Reason, say.Time(s.old.Leaf().NotBefore))
 			assert.Equal(t, before, snapshot(t, s.dir))
 		})
 	}

@@ -177,7 +177,7 @@ func TestARollbackThatTheDiskRefusesNeedsAPerson(t *testing.T) {
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir), "still a pair, and said to be the new one")
 	assert.Contains(t, string(r.Generation), s.new.Fingerprint()[:8])
 	require.Len(t, r.Warnings, 1)
-	assert.Contains(t, r.Warnings[0], "not remembered")
+	assert.Contains(t, r.Warnings[0], "was not recorded")
 }
 
 func TestDirectoryThatMayNotBeWrittenIsExplained(t *testing.T) {

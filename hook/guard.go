@@ -6,17 +6,19 @@ import (
 	"encoding/hex"
 	"fmt"
 	"time"
+
+	"mailu-hook/internal/say"
 )
 
-// Guard tells whether others are ready for a bundle: whether those who know this
-// server by its key or its CA would know it still. It is asked once in a deploy,
+// Guard reports whether others are ready for a bundle: whether those who know this
+// server by its key or its CA would still recognize it. It is asked once in a deploy,
 // when the bundle is good and would be installed, and answers soon.
 type Guard func(ctx context.Context, b *Bundle) Ruling
 
 // Ruling is what a Guard says of a bundle.
 type Ruling struct {
 	// Objection is why the bundle must not be served yet, and what to do about it;
-	// nil if nothing is known to stand against it.
+	// nil if nothing is known that speaks against it.
 	Objection *Rejection
 	// Doubt is why that could not be found out. It lets a bundle pass with a
 	// warning, but not one that is held back already.
@@ -27,18 +29,18 @@ type Ruling struct {
 }
 
 // Guarded is a bundle that a Guard held back, in State. It is installed once
-// nothing stands against it and everybody can know.
+// nothing speaks against it and every resolver can know.
 type Guarded struct {
 	Keys  string    `json:"keys"`           // SHA-256 over the public keys of its chain
 	TTL   int64     `json:"ttl_seconds"`    // longest of any answer since
-	Clear time.Time `json:"clear,omitzero"` // when nothing stood against it for the first time
+	Clear time.Time `json:"clear,omitzero"` // when nothing spoke against it for the first time
 }
 
 const longestTTL = 24 * 60 * 60 // seconds that caches heed, as a rule
 
 // consult asks the guard, and returns why b is not to be installed now. A pair
-// that is about to expire, or is none, protects nobody: that is replaced, with a
-// warning.
+// that is about to expire, or cannot be used, protects nobody: that is replaced,
+// with a warning.
 func (d *deploy) consult(ctx context.Context, old Pair) error {
 	if d.o.Guard == nil || old.Holds(d.b) {
 		return nil
@@ -55,15 +57,15 @@ func (d *deploy) consult(ctx context.Context, old Pair) error {
 	case held == nil:
 		return nil
 	case old.Leaf == nil || IsPlaceholder(old.Leaf):
-		d.warn("installed all the same, as there is nothing else to serve: %s; %s", held.Fact, held.Remedy)
+		d.warn("installed anyway, because there is nothing else to serve: %s; %s", held.Fact, held.Remedy)
 		return nil
 	case time.Until(old.Leaf.NotAfter) < d.o.Grace:
-		d.warn("installed all the same, as the certificate before it ends at %s: %s; %s", old.Leaf.NotAfter.UTC().Format(time.RFC3339), held.Fact, held.Remedy)
+		d.warn("installed anyway, because the current certificate expires at %s: %s; %s", say.Time(old.Leaf.NotAfter), held.Fact, held.Remedy)
 		return nil
 	}
-	then := "; 'mailu-hook sync' installs it as soon as nothing stands against it"
+	then := "; mailu-hook sync installs it once DANE allows"
 	if d.b.Lineage == "" { // nothing that sync would find again
-		then = "; then do this once more"
+		then = "; then run this again"
 	}
 	held = &Rejection{File: d.b.CertFile, Fact: "held back: " + held.Fact, Remedy: held.Remedy + then, Leaf: d.b.Leaf()}
 	if !d.o.DryRun {
@@ -95,16 +97,16 @@ func (r Ruling) weigh(b *Bundle, before *Guarded, now time.Time) (*Rejection, *G
 	}
 	if until := g.until(); now.Before(until) {
 		return &Rejection{
-			Fact: fmt.Sprintf("what stood against it is gone since %s, but others may remember it until %s",
-				g.Clear.Format(time.RFC3339), until.Format(time.RFC3339)),
+			Fact: fmt.Sprintf("the records have matched since %s, but resolvers may cache the old ones until %s",
+				say.Time(g.Clear), say.Time(until)),
 			Remedy: "wait until then",
 		}, &g
 	}
 	return nil, nil
 }
 
-// until is when nobody can remember what held the bundle back. It is zero as
-// long as that still does.
+// until is when no resolver can still cache what held the bundle back. It is zero
+// while that is still published.
 func (g *Guarded) until() time.Time {
 	if g.Clear.IsZero() {
 		return time.Time{}
@@ -112,7 +114,7 @@ func (g *Guarded) until() time.Time {
 	return g.Clear.Add(time.Duration(g.TTL+1) * time.Second).Truncate(time.Second)
 }
 
-// keys is by what a Guard knows a bundle: a renewal that keeps them changes
+// keys identifies a bundle for a Guard: a renewal that keeps the keys changes
 // nothing.
 func (b *Bundle) keys() string {
 	sum := sha256.New()
@@ -127,7 +129,7 @@ func (b *Bundle) keys() string {
 func (d *deploy) postpone(ctx context.Context, held *Rejection, g *Guarded) {
 	unlock, err := d.s.Lock(ctx)
 	if err != nil {
-		d.warn("not remembered: %v", err)
+		d.warn("the result was not recorded: %v", err)
 		return
 	}
 	defer unlock()
@@ -137,6 +139,6 @@ func (d *deploy) postpone(ctx context.Context, held *Rejection, g *Guarded) {
 	d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeRejected, Lineage: d.b.Lineage, Generation: d.s.Live(), Error: held.Error()}
 	d.r.Next = g.until()
 	if err := d.s.Record(d.state); err != nil {
-		d.warn("not remembered: %v", err)
+		d.warn("the result was not recorded: %v", err)
 	}
 }

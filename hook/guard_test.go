@@ -45,7 +45,7 @@ func (g *guarded) assertHeld(t *testing.T, r Result, err error, fact string) {
 	var rejection *Rejection
 	require.ErrorAs(t, err, &rejection)
 	assert.Contains(t, rejection.Fact, fact)
-	assert.Regexp(t, `^(publish it|try again|wait until then); 'mailu-hook sync' installs it as soon as nothing stands against it$`, rejection.Hint())
+	assert.Regexp(t, `^(publish it|try again|wait until then); mailu-hook sync installs it once DANE allows$`, rejection.Hint())
 	assert.Regexp(t, `^held back: `, rejection.Fact)
 	assert.Equal(t, g.new.CertFile, rejection.File)
 	assert.Equal(t, OutcomeRejected, r.Outcome)
@@ -93,11 +93,11 @@ func TestWhatTheGuardHoldsBackIsInstalledOnceNobodyRemembersWhy(t *testing.T) {
 
 	g.says("", "", time.Minute)
 	r, err := g.deploy(t, g.new)
-	g.assertHeld(t, r, err, "others may remember it until")
+	g.assertHeld(t, r, err, "resolvers may cache the old ones until")
 	assert.WithinDuration(t, time.Now().Add(10*time.Minute), r.Next, 5*time.Second, "the longer TTL counts")
 	g.pass(t, 9*time.Minute)
 	r, err = g.deploy(t, g.new)
-	g.assertHeld(t, r, err, "others may remember it until")
+	g.assertHeld(t, r, err, "resolvers may cache the old ones until")
 
 	g.pass(t, time.Minute+2*time.Second)
 	r, err = g.deploy(t, g.new)
@@ -141,7 +141,7 @@ func TestADeployByHandIsHeldBackToo(t *testing.T) {
 
 	g.new.Lineage = ""
 	_, err = g.deploy(t, g.new)
-	assert.Equal(t, "publish it; then do this once more", say.HintOf(err), "sync would not find it")
+	assert.Equal(t, "publish it; then run this again", say.HintOf(err), "sync would not find it")
 }
 
 func TestADryRunTellsWhatIsHeldBackAndRemembersNothing(t *testing.T) {
@@ -166,11 +166,11 @@ func TestNothingIsHeldBackIntoExpiry(t *testing.T) {
 	}{
 		"ends within the grace": {func(t *testing.T) *Bundle {
 			return parsed(t, issue(t, mint.Leaf{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(59 * time.Minute)}))
-		}, "as the certificate before it ends at"},
+		}, "because the current certificate expires at"},
 		"has ended": {func(t *testing.T) *Bundle {
 			return parsed(t, issue(t, mint.Leaf{NotAfter: time.Now().Add(-time.Minute)}))
-		}, "as the certificate before it ends at"},
-		"is no pair": {func(t *testing.T) *Bundle { b := *aged(t, time.Hour); b.keyPEM = aged(t, time.Hour).keyPEM; return &b }, "as there is nothing else to serve"},
+		}, "because the current certificate expires at"},
+		"is no pair": {func(t *testing.T) *Bundle { b := *aged(t, time.Hour); b.keyPEM = aged(t, time.Hour).keyPEM; return &b }, "because there is nothing else to serve"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGuarded(t)
@@ -247,7 +247,7 @@ func TestARenewalThatKeepsTheKeysIsHeldBackAsLong(t *testing.T) {
 	require.ErrorContains(t, err, "no record matches")
 	g.says("", "", time.Hour)
 	_, err = g.deploy(t, second)
-	require.ErrorContains(t, err, "others may remember it until")
+	require.ErrorContains(t, err, "resolvers may cache the old ones until")
 }
 
 func TestRulingsAreWeighedAgainstWhatIsRemembered(t *testing.T) {
@@ -268,13 +268,13 @@ func TestRulingsAreWeighedAgainstWhatIsRemembered(t *testing.T) {
 		"held again":                  {Ruling{Objection: held, TTL: time.Minute}, at(90, time.Time{}), "held", at(90, time.Time{})},
 		"held after it was clear":     {Ruling{Objection: held}, at(90, now), "held", at(90, time.Time{})},
 		"held another":                {Ruling{Objection: held}, &Guarded{"00ff", 90, now}, "held", at(0, time.Time{})},
-		"clear now":                   {Ruling{}, at(90, time.Time{}), "others may remember it", at(90, now)},
-		"clear with a longer TTL":     {Ruling{TTL: time.Hour}, at(90, now), "others may remember it", at(3600, now)},
+		"clear now":                   {Ruling{}, at(90, time.Time{}), "resolvers may cache the old ones", at(90, now)},
+		"clear with a longer TTL":     {Ruling{TTL: time.Hour}, at(90, now), "resolvers may cache the old ones", at(3600, now)},
 		"clear for long enough":       {Ruling{}, at(90, now.Add(-91*time.Second)), "", nil},
-		"clear, but a second too few": {Ruling{}, at(90, now.Add(-90*time.Second)), "others may remember it", at(90, now.Add(-90*time.Second))},
+		"clear, but a second too few": {Ruling{}, at(90, now.Add(-90*time.Second)), "resolvers may cache the old ones", at(90, now.Add(-90*time.Second))},
 		"doubt after it was clear":    {Ruling{Doubt: doubt}, at(90, now.Add(-time.Hour)), "doubt", at(90, now.Add(-time.Hour))},
-		"clear, by a wrong clock":     {Ruling{}, at(90, now.Add(time.Hour)), "others may remember it", at(90, now)},
-		"an endless TTL":              {Ruling{TTL: 1 << 62}, at(1<<62, time.Time{}), "others may remember it", at(longestTTL, now)},
+		"clear, by a wrong clock":     {Ruling{}, at(90, now.Add(time.Hour)), "resolvers may cache the old ones", at(90, now)},
+		"an endless TTL":              {Ruling{TTL: 1 << 62}, at(1<<62, time.Time{}), "resolvers may cache the old ones", at(longestTTL, now)},
 		"a negative TTL":              {Ruling{}, at(-1<<62, now.Add(-time.Second)), "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

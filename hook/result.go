@@ -100,7 +100,7 @@ func (d *deploy) confirm(ctx context.Context) {
 	}
 	unlock, err := d.s.Lock(ctx)
 	if err != nil {
-		d.warn("not remembered: %v", err)
+		d.warn("the result was not recorded: %v", err)
 		return
 	}
 	defer unlock()
@@ -108,7 +108,7 @@ func (d *deploy) confirm(ctx context.Context) {
 	d.state.Pending = nil
 	d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeUnchanged, Lineage: d.b.Lineage, Generation: d.s.Live()}
 	if err := d.s.Record(d.state); err != nil {
-		d.warn("not remembered: %v", err)
+		d.warn("the result was not recorded: %v", err)
 	}
 }
 
@@ -132,7 +132,7 @@ func (d *deploy) record(err, cause error) {
 		d.state.RolledBackFrom = d.before.rolledBackFrom
 	}
 	if err := d.s.Record(d.state); err != nil {
-		d.warn("not remembered: %v", err)
+		d.warn("the result was not recorded: %v", err)
 	}
 	keep := d.o.Keep
 	if keep == 0 {

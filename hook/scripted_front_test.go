@@ -26,7 +26,7 @@ type scripted struct {
 
 	refuses     string // leaf that nginx -t does not accept
 	objects     string // leaf that dovecot says it cannot load, when asked
-	unreachable error  // Test, Reload and Explain end with it; the ports answer all the same
+	unreachable error  // Test, Reload and Explain end with it; the ports answer anyway
 	diesAt      Step   // at Test or Reload the container stops
 	deadOnce    bool   // it has
 	unsettled   error  // Settle ends with it

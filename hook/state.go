@@ -21,7 +21,7 @@ type State struct {
 	Last           *Last       `json:"last,omitempty"`     // result of the last deploy
 	Pending        *Pending    `json:"pending,omitempty"`  // what a later run has to finish
 	Guarded        *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
-	RolledBackFrom string      `json:"held,omitempty"`     // leaf that a person rolled back from: not to be installed again unasked
+	RolledBackFrom string      `json:"held,omitempty"`     // leaf that someone rolled back from: not to be installed again unasked
 }
 
 const stateVersion = 1
@@ -57,8 +57,8 @@ const (
 	longestWait = time.Hour
 )
 
-// Waits tells whether it is not yet time to try again. A time further away than
-// any failure sets it is of a clock that was wrong, and does not count.
+// Waits reports whether it is not yet time to try again. A time further away than
+// any failure sets it comes from a wrong clock, and does not count.
 func (p *Pending) Waits(now time.Time) bool {
 	return p != nil && now.Before(p.Next) && p.Next.Sub(now) <= longestWait
 }
@@ -66,7 +66,7 @@ func (p *Pending) Waits(now time.Time) bool {
 // begin notes that leaf of lineage is being deployed. Attempts for the same
 // leaf add up.
 func (st *State) begin(lineage, leaf string, at time.Time) {
-	p := &Pending{Since: at, Lineage: lineage, Leaf: leaf, Reason: "a run was begun and has not ended"}
+	p := &Pending{Since: at, Lineage: lineage, Leaf: leaf, Reason: "a run began and did not finish"}
 	if old := st.Pending; old != nil && old.Leaf == leaf {
 		p.Since, p.Attempts = old.Since, old.Attempts
 	}
@@ -117,7 +117,7 @@ func (s *Store) Record(state State) error {
 	return s.home.Replace(stateName, append(data, '\n'), 0o600)
 }
 
-// knows tells whether lineage was seen with leaf.
+// knows reports whether lineage was seen with leaf.
 func (st *State) knows(lineage, leaf string) bool {
 	return lineage == "" || slices.ContainsFunc(st.Lineages, func(l Seen) bool { return l.Lineage == lineage && l.Leaf == leaf })
 }

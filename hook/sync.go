@@ -12,7 +12,7 @@ import (
 
 // Wanted is what the front should serve, as far as this host knows: the newest
 // bundle among the lineages that covers the main one of names, unless it is the
-// one that a person rolled back from, or what is installed if none is newer. If
+// one that someone rolled back from, or what is installed if none is newer. If
 // that is damaged, the live generation stands for it. A rollback that was begun
 // is carried through. A lineage that does not exist any more is passed over; one
 // that is damaged is among the problems. The bundle is nil when there is none.
@@ -54,7 +54,7 @@ func (s *Store) generationOf(leaf string) *Bundle {
 	return nil
 }
 
-// newer tells whether a was issued after b, or b has expired or is no real one.
+// newer reports whether a was issued after b, or b has expired or is a placeholder.
 func newer(a, b *Bundle) bool {
 	if IsPlaceholder(a.Leaf()) != IsPlaceholder(b.Leaf()) {
 		return IsPlaceholder(b.Leaf())

@@ -27,14 +27,14 @@ func (d *deploy) verify(ctx context.Context) error {
 	}
 	d.r.Served = time.Since(d.began)
 	d.step(StepSettle)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin) // a front that is half-way is not left so
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin) // a front that is half-way is not left like that
 	defer cancel()
 	settleErr := d.f.Settle(ctx)
 	if err := d.prove(ctx, want); err != nil {
 		return err
 	}
 	if settleErr != nil {
-		return fmt.Errorf("every port serves the new certificate, but the front did not settle: %w", settleErr)
+		return fmt.Errorf("every port serves the new certificate, but the front has not settled: %w", settleErr)
 	}
 	for _, e := range d.r.Endpoints {
 		if e.Leaf != want {
@@ -47,7 +47,7 @@ func (d *deploy) verify(ctx context.Context) error {
 const (
 	explainAfter     = 2 * time.Second  // with ports that do not follow a reload, before their daemon is asked why
 	reloadAgainAfter = 13 * time.Second // with a daemon that has no reason, before it is told once more
-	settleWithin     = 30 * time.Second // for settling and the look after it; the front's part is bounded by itself
+	settleWithin     = 30 * time.Second // for settling and the look after it; Settle has a limit of its own
 )
 
 // prove waits for the ports that count, and judges their answers.
@@ -61,7 +61,7 @@ func (d *deploy) prove(ctx context.Context, want string) error {
 
 // await asks the ports until done accepts each answer, the time is up, or a
 // daemon says that it will not load what is installed. A daemon that says
-// nothing and does not follow is told once more, but not soon: the killall of the
+// nothing and does not follow is told again, but not soon: the killall of the
 // front's own configuration run can hit a child of dovecot's master, which then
 // waits ten seconds for it and leaves that service alone for two. Telling it
 // meanwhile would make it wait once more.
@@ -82,13 +82,13 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 	if followed(reloadAgainAfter) {
 		return nil
 	}
-	_ = d.f.Reload(ctx) // where nobody can be told, the ports may follow all the same
+	_ = d.f.Reload(ctx) // where nobody can be told, the ports may follow anyway
 	d.r.Endpoints = d.f.Await(ctx, done)
 	return nil
 }
 
 // verifyOld waits until each port serves the old pair again, or what it served
-// before, be it nothing.
+// before, including nothing.
 func (d *deploy) verifyOld(ctx context.Context) error {
 	good := func(e mailu.Endpoint) bool {
 		return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Port).Leaf
@@ -121,7 +121,7 @@ func (d *deploy) was(port mailu.Port) mailu.Endpoint {
 	return mailu.Endpoint{}
 }
 
-// counts tells whether the deploy depends on a port's answer.
+// counts reports whether the deploy depends on a port's answer.
 func (d *deploy) counts(e mailu.Endpoint) bool {
 	return d.was(e.Port).Answers() || !mailu.AnyAnswers(d.before.ports)
 }
@@ -141,7 +141,7 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 		return nil
 	}
 	if d.gone(ctx) {
-		return say.Hint(errors.New("the front stopped running during the deploy"), "start it: it will load the new certificate; look at its log for why it stopped")
+		return say.Hint(errors.New("the front stopped running during the deploy"), "start it: it will load the new certificate; its log says why it stopped")
 	}
 	err := fmt.Errorf("the new certificate is not served by %s", strings.Join(wrong, ", "))
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {

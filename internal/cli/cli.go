@@ -1,15 +1,16 @@
 // Package cli is the command line of mailu-hook: it turns arguments,
-// environment and configuration file into options, joins the packages that do
+// environment and configuration file into options, calls the packages that do
 // the work, and turns their results into text, JSON and exit statuses. No other
 // package prints, and no other knows an exit status.
+//
+// A command is a file: a struct of options that declares its own flags, and a
+// run that returns what it found. Printing is done here, once, for all of them.
 package cli
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -17,24 +18,6 @@ import (
 
 	"mailu-hook/internal/say"
 )
-
-// Environ reads one variable of the environment, "" when it is not set.
-type Environ func(name string) string
-
-// command is one command of the program: a file of this package each, listed
-// in commands.
-type command struct {
-	name     string
-	args     string // what the usage line shows after the name
-	summary  string // one sentence, for the list of commands and its own help
-	about    string // paragraphs: what it does, and what happens on failure
-	examples string
-	exits    string                   // explains its exit statuses; "": they are those of a deploy
-	formats  []string                 // that --output takes; nil: text and json
-	failed   func(*call, error) error // reports an error of its; nil: as a deploy does
-	flags    func(*pflag.FlagSet)     // declares its flags
-	run      func(context.Context, *call) error
-}
 
 // commands lists them in the order of help. To add one, write its file and
 // name it here.
@@ -46,95 +29,112 @@ func commands() []command {
 	}
 }
 
-// call is one invocation of a command.
-type call struct {
-	command
-	args           []string // after the flags
-	fs             *pflag.FlagSet
-	env            Environ
-	settings       Environ           // env, and below it the configuration file
-	file           map[string]string // the configuration file
-	stdout, stderr io.Writer
-	log            *slog.Logger
-}
-
 // Run runs the program with args (without its name) and returns its exit
 // status. Everything it prints goes to stdout and stderr. When ctx is cancelled
 // it undoes what is half done, and returns soon.
 func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writer) int {
-	all := commands()
-	cmd := all[0]
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] && c.name != "" })
-		if i < 0 {
-			return conclude(stderr, usageError("there is no command %s; 'mailu-hook help' lists them", say.Foreign(args[0])))
-		}
-		cmd, args = all[i], args[1:]
+	i := &invocation{settings: env, stderr: stderr, out: &outputOptions{}, all: commands()}
+	i.command = i.all[0]
+	r, err := i.start(ctx, args, env)
+	err = i.hinted(err)
+	if err != nil && r == nil && i.failed != nil {
+		r, err = i.failed(err)
 	}
-	c := &call{command: cmd, env: env, settings: env, stdout: stdout, stderr: stderr, fs: newFlagSet(cmd)}
-	err := c.parse(args)
+	return finish(i, r, err, stdout)
+}
+
+// start finds out which command is meant and how, and runs it.
+func (i *invocation) start(ctx context.Context, args []string, env Environ) (result, error) {
+	switch {
+	case slices.Equal(args, []string{"--version"}):
+		args = []string{"version"}
+	case len(args) == 0 || strings.HasPrefix(args[0], "-"):
+		i.hooked = env(renewedLineage) != ""
+	}
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		cmd, ok := named(i.all, args[0])
+		if !ok {
+			return nil, usageError("there is no command %s%s", say.Foreign(args[0]), didYouMean(args[0], i.all))
+		}
+		i.command, args = cmd, args[1:]
+	}
+	fs, options, out := newFlags(i.command)
+	err := fs.Parse(args)
+	i.args, i.out = fs.Args(), out
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		writeHelp(stdout, cmd)
-		return exitOK
-	case err == nil:
-		err = c.runWith(ctx)
-	}
-	return conclude(stderr, c.fail(err))
-}
-
-func (c *call) runWith(ctx context.Context) error {
-	n := len(strings.Fields(c.command.args))
-	switch {
-	case len(c.args) > n && c.name == "":
-		return usageError("a command comes first: mailu-hook %s [flags]", say.Foreign(c.args[0]))
-	case len(c.args) > n:
-		return usageError("unexpected argument %s", say.Foreign(c.args[n]))
-	}
-	return c.run(ctx, c)
-}
-
-func newFlagSet(cmd command) *pflag.FlagSet {
-	fs := pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)
-	fs.SortFlags = false
-	fs.SetInterspersed(cmd.name != "")
-	fs.Usage = func() {}
-	fs.SetOutput(io.Discard)
-	if cmd.flags != nil {
-		cmd.flags(fs)
-	}
-	return fs
-}
-
-func (c *call) parse(args []string) error {
-	if err := c.fs.Parse(args); err != nil {
-		if errors.Is(err, pflag.ErrHelp) {
-			return err
+		return text(helpText(i.command, i.all)), nil
+	case err != nil:
+		return nil, usageError("%v", err)
+	case i.formats != nil:
+		if err = i.applySettings(fs, env); err == nil {
+			err = i.openLog()
 		}
-		return usageError("%v", err)
 	}
-	c.args = c.fs.Args()
-	if c.fs.Lookup("config") == nil { // a command without settings
-		return nil
+	if err == nil {
+		err = i.checkArguments()
 	}
-	if err := c.applySettings(); err != nil {
-		return err
+	if err != nil {
+		return nil, err
 	}
-	return c.openLog()
+	return options.run(ctx, i)
 }
 
-// conclude prints what went wrong, if it was not printed yet, and returns the
-// exit status that says so.
-func conclude(stderr io.Writer, err error) int {
-	if err != nil && !reported(err) {
-		writeError(stderr, err)
+func (i *invocation) checkArguments() error {
+	n := len(strings.Fields(i.command.args))
+	switch {
+	case len(i.args) > n && i.name == "":
+		return usageError("a command comes first: mailu-hook %s [flags]", say.Foreign(i.args[0]))
+	case len(i.args) > n:
+		return usageError("unexpected argument %s", say.Foreign(i.args[n]))
 	}
-	return exitStatus(err)
+	return nil
 }
 
-func writeError(w io.Writer, err error) {
-	fmt.Fprintf(w, "mailu-hook: error: %s\n", say.OneLine(err.Error()))
-	if hint := say.HintOf(err); hint != "" {
-		fmt.Fprintf(w, "mailu-hook: hint: %s\n", say.OneLine(hint))
+func named(all []command, name string) (command, bool) {
+	n := slices.IndexFunc(all, func(c command) bool { return c.name == name && name != "" })
+	if n < 0 {
+		return command{}, false
 	}
+	return all[n], true
+}
+
+// didYouMean proposes the command that differs least, if only in a letter or
+// two.
+func didYouMean(word string, all []command) string {
+	best, least := "", 3
+	for _, cmd := range all {
+		if d := distance(word, cmd.name); cmd.name != "" && d < least {
+			best, least = cmd.name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// distance is the number of letters to insert, delete or replace to get from a
+// to b (Levenshtein), of words that are not absurdly long.
+func distance(a, b string) int {
+	const longest = 32
+	if len(a) > longest {
+		return longest
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
 }

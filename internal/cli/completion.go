@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -14,28 +13,28 @@ func completionCommand() command {
 		name:    "completion",
 		args:    "bash|zsh|fish",
 		summary: "Print a completion script for a shell",
-		examples: `  mailu-hook completion bash > /etc/bash_completion.d/mailu-hook
+		examples: `  mailu-hook completion bash > /usr/share/bash-completion/completions/mailu-hook
   mailu-hook completion zsh > /usr/local/share/zsh/site-functions/_mailu-hook
   mailu-hook completion fish > /etc/fish/completions/mailu-hook.fish`,
-		run: func(_ context.Context, c *call) error {
-			if len(c.args) == 1 {
-				switch c.args[0] {
-				case "bash":
-					return completeBash(c.stdout)
-				case "zsh":
-					return completeZsh(c.stdout)
-				case "fish":
-					return completeFish(c.stdout)
-				}
-			}
-			return usageError("name one shell: bash, zsh or fish")
-		},
+		options: func() action { return &completionOptions{} },
 	}
 }
 
+type completionOptions struct{}
+
+func (*completionOptions) add(*flags) {}
+
+func (*completionOptions) run(_ context.Context, i *invocation) (result, error) {
+	scripts := map[string]func([]command) string{"bash": completeBash, "zsh": completeZsh, "fish": completeFish}
+	if len(i.args) == 1 && scripts[i.args[0]] != nil {
+		return text(scripts[i.args[0]](i.all)), nil
+	}
+	return nil, usageError("name one shell: bash, zsh or fish")
+}
+
 // names returns the names of the commands.
-func names() (list []string) {
-	for _, cmd := range commands()[1:] {
+func names(all []command) (list []string) {
+	for _, cmd := range all[1:] {
 		list = append(list, cmd.name)
 	}
 	return list
@@ -43,16 +42,17 @@ func names() (list []string) {
 
 // flagsOf returns the flags of cmd, with their dashes.
 func flagsOf(cmd command) (list []string) {
-	newFlagSet(cmd).VisitAll(func(f *pflag.Flag) { list = append(list, "--"+f.Name) })
+	fs, _, _ := newFlags(cmd)
+	fs.VisitAll(func(f *pflag.Flag) { list = append(list, "--"+f.Name) })
 	return append(list, "--help")
 }
 
-func completeBash(w io.Writer) error {
+func completeBash(all []command) string {
 	var cases strings.Builder
-	for _, cmd := range commands()[1:] {
+	for _, cmd := range all[1:] {
 		fmt.Fprintf(&cases, "    %s) words=%q ;;\n", "1,"+cmd.name, strings.Join(flagsOf(cmd), " "))
 	}
-	_, err := fmt.Fprintf(w, `# bash completion for mailu-hook
+	return fmt.Sprintf(`# bash completion for mailu-hook
 _mailu_hook() {
   local words cur=${COMP_WORDS[COMP_CWORD]}
   case $((COMP_CWORD > 1)),${COMP_WORDS[1]} in
@@ -65,16 +65,15 @@ _mailu_hook() {
   fi
 }
 complete -F _mailu_hook mailu-hook
-`, cases.String(), strings.Join(append(names(), flagsOf(commands()[0])...), " "))
-	return err
+`, cases.String(), strings.Join(append(names(all), flagsOf(all[0])...), " "))
 }
 
-func completeZsh(w io.Writer) error {
+func completeZsh(all []command) string {
 	var cases strings.Builder
-	for _, cmd := range commands()[1:] {
+	for _, cmd := range all[1:] {
 		fmt.Fprintf(&cases, "  %s) compadd -- %s ;;\n", cmd.name, strings.Join(flagsOf(cmd), " "))
 	}
-	_, err := fmt.Fprintf(w, `#compdef mailu-hook
+	return fmt.Sprintf(`#compdef mailu-hook
 if (( CURRENT == 2 )); then
   compadd -- %s
 elif [[ $words[CURRENT] == -* ]]; then
@@ -83,26 +82,22 @@ elif [[ $words[CURRENT] == -* ]]; then
 else
   _files
 fi
-`, strings.Join(append(names(), flagsOf(commands()[0])...), " "), cases.String())
-	return err
+`, strings.Join(append(names(all), flagsOf(all[0])...), " "), cases.String())
 }
 
-func completeFish(w io.Writer) error {
-	if _, err := fmt.Fprintln(w, "# fish completion for mailu-hook"); err != nil {
-		return err
-	}
-	for _, cmd := range commands() {
+func completeFish(all []command) string {
+	var s strings.Builder
+	s.WriteString("# fish completion for mailu-hook\n")
+	for _, cmd := range all {
 		condition := "__fish_seen_subcommand_from " + cmd.name
 		if cmd.name == "" {
 			condition = "__fish_use_subcommand"
-		} else if _, err := fmt.Fprintf(w, "complete -c mailu-hook -n __fish_use_subcommand -a %s -d %q\n", cmd.name, cmd.summary); err != nil {
-			return err
+		} else {
+			fmt.Fprintf(&s, "complete -c mailu-hook -n __fish_use_subcommand -a %s -d %q\n", cmd.name, cmd.summary)
 		}
 		for _, flag := range flagsOf(cmd) {
-			if _, err := fmt.Fprintf(w, "complete -c mailu-hook -n %q -l %s\n", condition, strings.TrimPrefix(flag, "--")); err != nil {
-				return err
-			}
+			fmt.Fprintf(&s, "complete -c mailu-hook -n %q -l %s\n", condition, strings.TrimPrefix(flag, "--"))
 		}
 	}
-	return nil
+	return s.String()
 }

@@ -9,6 +9,7 @@ import (
 
 	"mailu-hook/internal/dane"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/say"
 )
 
 func TestWhatIsHeldBackWaitsForTheTTLOfTheRecordsThatMatch(t *testing.T) {
@@ -26,7 +27,7 @@ func TestWhatIsHeldBackWaitsForTheTTLOfTheRecordsThatMatch(t *testing.T) {
 	assert.Contains(t, r.stderr, "held back: the TLSA records of mail.example.com do not match it")
 	assert.True(t, w.installed(w.pair))
 	record := dane.OfLeaf(renewed.Cert).String()
-	assert.Contains(t, r.stderr, "mailu-hook: hint: publish this in addition to what is there: _25._tcp.mail.example.com. IN TLSA "+record+"; 'mailu-hook sync' installs it")
+	assert.Contains(t, r.stderr, "mailu-hook: hint: publish this in addition to what is there: _25._tcp.mail.example.com. IN TLSA "+record+"; mailu-hook sync installs it")
 
 	require.NoError(t, zone.Replace(t.Context(), stale, "_25._tcp.mail 600 IN TLSA "+record))
 	var doc map[string]any
@@ -38,7 +39,7 @@ func TestWhatIsHeldBackWaitsForTheTTLOfTheRecordsThatMatch(t *testing.T) {
 	next, err := time.Parse(time.RFC3339, doc["next_attempt"].(string))
 	require.NoError(t, err)
 	assert.WithinDuration(t, time.Now().Add(10*time.Minute), next, 15*time.Second)
-	assert.Contains(t, doc["error"], "others may remember it until "+next.Format(time.RFC3339))
+	assert.Contains(t, doc["error"], "resolvers may cache the old ones until "+say.Time(next))
 
 	w.env["MAILU_HOOK_DANE"] = "off"
 	require.Equal(t, exitOK, w.run("sync").status, "a person decides")

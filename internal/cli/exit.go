@@ -6,9 +6,11 @@ import (
 
 	"mailu-hook/acme"
 	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
-	"mailu-hook/internal/say"
+	"mailu-hook/internal/renewal"
 	"mailu-hook/reload"
 )
 
@@ -28,13 +30,13 @@ const (
 // exitHelp is the part of a help text that explains them; status has its own.
 const exitHelp = `  0  installed and served, or nothing to do, or not Mailu's certificate
   1  another error; nothing was changed
-  2  wrong usage, or a configuration that leaves a choice open
+  2  usage error, or ambiguous configuration
   3  the certificate was rejected, or held back by DANE; nothing was touched
-  4  the front did not take it; the old pair is back and served
-  5  putting the old pair back failed too: a person is needed
+  4  the front refused it; the old pair is back and served
+  5  rollback failed as well: manual intervention needed
   6  no certificate was obtained by ACME; nothing was changed
   7  another run held the lock until the time was up
-  8  installed, but not yet proven to be served
+  8  installed, but not yet verified on all ports: sync will finish it
 `
 
 var errUsage = errors.New("usage")
@@ -45,29 +47,33 @@ type usageErr struct{ text string }
 func (e usageErr) Error() string   { return e.text }
 func (e usageErr) Is(t error) bool { return t == errUsage }
 
-func usageError(format string, args ...any) error {
-	return say.Hint(usageErr{fmt.Sprintf(format, args...)}, "'mailu-hook help' tells how it is used")
-}
+func usageError(format string, args ...any) error { return usageErr{fmt.Sprintf(format, args...)} }
 
-// reportedError is one that a command has printed already.
-type reportedError struct{ error }
+// verdict is how a status ends that is not all well. It is told by the status
+// itself, and not once more as an error.
+type verdict struct{ health.Severity }
 
-func (e *reportedError) Unwrap() error { return e.error }
+func (v verdict) Error() string { return v.String() }
 
-func reported(err error) bool {
-	var r *reportedError
-	return errors.As(err, &r)
-}
+// lookFailed is an error of status, whose exit statuses are those of monitoring
+// plugins.
+type lookFailed struct{ error }
+
+func (l lookFailed) Unwrap() error { return l.error }
 
 func exitStatus(err error) int {
 	var rejection *hook.Rejection
 	var judged verdict
+	var failed lookFailed
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &judged):
 		return int(judged.Severity)
-	case errors.Is(err, errUsage), errors.Is(err, reload.ErrAmbiguous), errors.Is(err, mailu.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
+	case errors.As(err, &failed):
+		return int(health.Unknown)
+	case errors.Is(err, errUsage), errors.Is(err, deploy.ErrUsage), errors.Is(err, renewal.ErrUsage),
+		errors.Is(err, reload.ErrAmbiguous), errors.Is(err, mailu.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
 		return exitUsage
 	case errors.As(err, &rejection):
 		return exitRejected

@@ -42,7 +42,7 @@ func TestEachErrorHasItsExitStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, exitStatus(c.err))
 			if c.err != nil {
-				assert.Equal(t, c.want, exitStatus(&reportedError{say.Hint(fmt.Errorf("doing: %w", c.err), "do")}))
+				assert.Equal(t, c.want, exitStatus(say.Hint(fmt.Errorf("doing: %w", c.err), "do")))
 			}
 		})
 	}

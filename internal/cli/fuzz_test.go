@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mailu"
 )
 
 // FuzzConfiguration: whatever the configuration file holds, it is understood or
@@ -30,7 +32,7 @@ func FuzzConfiguration(f *testing.F) {
 	file := filepath.Join(f.TempDir(), "mailu-hook.conf")
 	f.Fuzz(func(t *testing.T, content []byte) {
 		require.NoError(t, os.WriteFile(file, content, 0o600))
-		values, err := readVariables(file)
+		values, err := mailu.ReadVariables(file)
 		if err != nil {
 			assert.NotContains(t, err.Error(), "\n")
 		}

@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -16,83 +16,97 @@ func helpCommand() command {
 		name:    "help",
 		args:    "[COMMAND]",
 		summary: "Explain the program or one of its commands",
-		run: func(_ context.Context, c *call) error {
-			if len(c.args) == 0 {
-				writeHelp(c.stdout, commands()[0])
-				return nil
-			}
-			for _, cmd := range commands() {
-				if cmd.name == c.args[0] {
-					writeHelp(c.stdout, cmd)
-					return nil
-				}
-			}
-			return usageError("there is no command %s", say.Foreign(c.args[0]))
-		},
+		options: func() action { return &helpOptions{} },
 	}
 }
 
-// writeHelp explains one command in at most 80 columns.
-func writeHelp(w io.Writer, cmd command) {
-	fs := newFlagSet(cmd)
-	fmt.Fprintf(w, "%s.\n\n", cmd.summary)
-	writeUsage(w, cmd)
+type helpOptions struct{}
+
+func (*helpOptions) add(*flags) {}
+
+func (*helpOptions) run(_ context.Context, i *invocation) (result, error) {
+	if len(i.args) == 0 || i.args[0] == "" {
+		return text(helpText(i.all[0], i.all)), nil
+	}
+	cmd, ok := named(i.all, i.args[0])
+	if !ok {
+		return nil, usageError("there is no command %s%s", say.Foreign(i.args[0]), didYouMean(i.args[0], i.all))
+	}
+	return text(helpText(cmd, i.all)), nil
+}
+
+// helpText explains one command in at most 80 columns.
+func helpText(cmd command, all []command) string {
+	var s strings.Builder
+	fs, _, _ := newFlags(cmd)
+	fmt.Fprintf(&s, "%s.\n\n%s", cmd.summary, usageText(cmd, all))
 	if cmd.about != "" {
-		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(cmd.about))
+		fmt.Fprintf(&s, "\n%s\n", strings.TrimSpace(cmd.about))
 	}
-	if fs.HasFlags() {
-		fmt.Fprint(w, "\nFlags:\n")
-		fs.VisitAll(func(f *pflag.Flag) { writeFlag(w, f) })
+	for _, g := range fs.inGroups() {
+		title := "Flags"
+		if g.title != "" {
+			title = g.title + " flags"
+		}
+		fmt.Fprintf(&s, "\n%s:\n", title)
+		for _, f := range g.flags {
+			writeFlag(&s, f)
+		}
 	}
-	if fs.Lookup("config") != nil {
-		fmt.Fprintf(w, `
-Each flag has a variable of its own, --certs-dir for example
-%sCERTS_DIR, in the environment or in %s.
-A flag goes before the environment, that before the file, that before what
-the front container says of itself. DOCKER_HOST and its companions work as
-for the docker command.
+	if cmd.formats != nil {
+		fmt.Fprintf(&s, `
+Each flag has a variable, for example %sCERTS_DIR for --certs-dir,
+in the environment or in %s. A flag takes precedence over the
+environment, that over the file, and that over what the front container says.
+DOCKER_HOST and the like work as for the docker command.
 
 Exit status:
-%s`, prefix, defaultConfig, firstNonEmpty(cmd.exits, exitHelp))
+%s`, prefix, defaultConfig, cmp.Or(cmd.exits, exitHelp))
 	}
 	if cmd.examples != "" {
-		fmt.Fprintf(w, "\nExamples:\n%s\n", strings.TrimRight(cmd.examples, "\n"))
+		fmt.Fprintf(&s, "\nExamples:\n%s\n", strings.TrimRight(cmd.examples, "\n"))
 	}
+	return s.String()
 }
 
 const helpWidth = 80
 
 // writeFlag explains a flag below its name, so that long names cost no columns.
-func writeFlag(w io.Writer, f *pflag.Flag) {
+func writeFlag(s *strings.Builder, f *pflag.Flag) {
 	argument, usage := pflag.UnquoteUsage(f)
-	if f.Value.Type() == "bool" {
+	switch {
+	case f.Value.Type() == "bool" && f.DefValue == "true":
+		argument, usage = "", usage+" (default true)"
+	case f.Value.Type() == "bool":
 		argument = ""
-	} else if f.DefValue != "" && f.DefValue != "[]" {
+	case f.DefValue != "" && f.DefValue != "[]":
 		usage += " (default " + f.DefValue + ")"
 	}
-	fmt.Fprintf(w, "  --%s\n", strings.TrimSpace(f.Name+" "+argument))
+	fmt.Fprintf(s, "  --%s\n", strings.TrimSpace(f.Name+" "+argument))
 	line := "       "
 	for _, word := range strings.Fields(usage) {
 		if len(line)+1+len(word) > helpWidth {
-			fmt.Fprintln(w, line)
+			fmt.Fprintln(s, line)
 			line = "       "
 		}
 		line += " " + word
 	}
-	fmt.Fprintln(w, line)
+	fmt.Fprintln(s, line)
 }
 
-// writeUsage shows how a command is called; for the bare program, also which
+// usageText shows how a command is called; for the bare program, also which
 // commands there are.
-func writeUsage(w io.Writer, cmd command) {
-	fmt.Fprintf(w, "Usage:\n  %s\n", usageLine(cmd))
+func usageText(cmd command, all []command) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "Usage:\n  %s\n", usageLine(cmd))
 	if cmd.name != "" {
-		return
+		return s.String()
 	}
-	fmt.Fprint(w, "  mailu-hook COMMAND [flags]\n\nCommands:\n")
-	for _, c := range commands()[1:] {
-		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
+	s.WriteString("  mailu-hook COMMAND [flags]\n\nCommands:\n")
+	for _, c := range all[1:] {
+		fmt.Fprintf(&s, "  %-11s %s\n", c.name, c.summary)
 	}
+	return s.String()
 }
 
 func usageLine(cmd command) string {
@@ -102,7 +116,7 @@ func usageLine(cmd command) string {
 			parts = append(parts, part)
 		}
 	}
-	if newFlagSet(cmd).HasFlags() {
+	if fs, _, _ := newFlags(cmd); fs.HasFlags() {
 		parts = append(parts, "[flags]")
 	}
 	return strings.Join(parts, " ")

@@ -2,40 +2,51 @@ package cli
 
 import (
 	"context"
+	"io"
 	"path/filepath"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
 )
 
 func hookCommand() command {
 	return command{
 		summary: "Install a renewed certificate into Mailu's front and prove that it is served",
 		about: `As certbot's deploy hook it needs no arguments: certbot names the renewed
-lineage in RENEWED_LINEAGE. A lineage that is not Mailu's is passed over.
+lineage in RENEWED_LINEAGE. Lineages of other sites are skipped.
 
-The certificate is checked, switched into place with one rename, loaded by
-nginx and dovecot, and then asked for on every TLS port. If a port does not
-show it, the old pair is put back, reloaded and asked for in turn. certbot
-drops a hook's exit status and output: look for the tag mailu-hook in syslog.`,
-		examples: `  certbot renew --deploy-hook mailu-hook
+The certificate is checked, switched into place with one rename, and loaded by
+nginx and dovecot; then every TLS port is asked for it. If a port does not
+show it, the old pair is put back, reloaded and verified in the same way.
+certbot drops a hook's exit status and output: look for the tag mailu-hook in
+syslog.`,
+		examples: `  ln -s /usr/local/bin/mailu-hook /etc/letsencrypt/renewal-hooks/deploy/
   certbot renew --deploy-hook "mailu-hook --project mailu"
   RENEWED_LINEAGE=/etc/letsencrypt/live/mail.example.com mailu-hook --dry-run`,
-		flags: deployFlags,
-		run:   runHook,
+		options: func() action { return &hookOptions{} },
+		formats: deployFormats,
+		failed:  deployFailed,
 	}
 }
+
+type hookOptions struct{ deployOptions }
 
 // renewedLineage is how certbot tells a deploy hook what was renewed.
 const renewedLineage = "RENEWED_LINEAGE"
 
-func runHook(ctx context.Context, c *call) error {
-	dir := c.env(renewedLineage)
+func (o *hookOptions) run(ctx context.Context, i *invocation) (result, error) {
+	dir := i.settings(renewedLineage)
 	if dir == "" {
-		writeUsage(c.stderr, c.command)
-		return usageError("RENEWED_LINEAGE is not set: as a hook, certbot sets it; by hand, use 'mailu-hook install --lineage DIR'")
+		_, _ = io.WriteString(i.stderr, usageText(i.command, i.all)) // the error says the rest
+		return nil, usageError("RENEWED_LINEAGE is not set: certbot sets it when it calls a hook; by hand, use mailu-hook install --lineage DIR")
 	}
 	if !filepath.IsAbs(dir) {
-		return usageError("RENEWED_LINEAGE is %q, not an absolute path", dir)
+		return nil, usageError("RENEWED_LINEAGE is %q, which is not an absolute path", dir)
 	}
-	return c.deploy(ctx, hook.LineageSource(dir), true)
+	d, err := o.read(i, deploy.Hook)
+	if err != nil {
+		return nil, err
+	}
+	r, err := deploy.Install(ctx, hook.LineageSource(dir), d)
+	return &deployed{Result: r, unattended: true, hooked: true}, err
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"path/filepath"
 
-	"github.com/spf13/pflag"
-
 	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
 )
 
 func installCommand() command {
@@ -14,33 +13,53 @@ func installCommand() command {
 		name:    "install",
 		summary: "Install a certificate by hand, and prove that it is served",
 		about: `Does what the deploy hook does, for a lineage or for two files of your choice,
-also when they are older than what is installed. Doing it twice does nothing
+even if they are older than what is installed. Running it twice does nothing
 the second time. If the front does not take the certificate, the old one is
 put back, and the exit status is 4.`,
 		examples: `  mailu-hook install --lineage /etc/letsencrypt/live/mail.example.com
   mailu-hook install --cert fullchain.pem --key privkey.pem --dry-run
   mailu-hook install --lineage DIR --output json | jq .outcome`,
-		flags: func(fs *pflag.FlagSet) {
-			fs.String("lineage", "", "`DIR` with fullchain.pem and privkey.pem, as certbot's live/NAME")
-			fs.String("cert", "", "`FILE` with the leaf and its chain, in PEM")
-			fs.String("key", "", "`FILE` with the private key, in PEM")
-			deployFlags(fs)
-		},
-		run: runInstall,
+		options: func() action { return &installOptions{} },
+		formats: deployFormats,
+		failed:  deployFailed,
 	}
 }
 
-func runInstall(ctx context.Context, c *call) error {
-	lineage, cert, key := c.text("lineage"), c.text("cert"), c.text("key")
-	switch {
-	case lineage != "" && cert == "" && key == "":
-		dir, err := filepath.Abs(lineage)
-		if err != nil {
-			return usageError("--lineage: %v", err)
-		}
-		return c.deploy(ctx, hook.LineageSource(dir), false)
-	case lineage == "" && cert != "" && key != "":
-		return c.deploy(ctx, hook.Source{CertFile: cert, KeyFile: key}, false)
+type installOptions struct {
+	lineage, cert, key string
+	deployOptions
+}
+
+func (o *installOptions) add(fs *flags) {
+	fs.StringVar(&o.lineage, "lineage", "", "`DIR` with fullchain.pem and privkey.pem, as certbot's live/NAME")
+	fs.StringVar(&o.cert, "cert", "", "`FILE` with the leaf and its chain, in PEM")
+	fs.StringVar(&o.key, "key", "", "`FILE` with the private key, in PEM")
+	o.deployOptions.add(fs)
+}
+
+func (o *installOptions) run(ctx context.Context, i *invocation) (result, error) {
+	src, err := o.source()
+	if err != nil {
+		return nil, err
 	}
-	return usageError("name either --lineage DIR, or both --cert FILE and --key FILE")
+	d, err := o.read(i, deploy.Person)
+	if err != nil {
+		return nil, err
+	}
+	r, err := deploy.Install(ctx, src, d)
+	return &deployed{Result: r}, err
+}
+
+func (o *installOptions) source() (hook.Source, error) {
+	switch {
+	case o.lineage != "" && o.cert == "" && o.key == "":
+		dir, err := filepath.Abs(o.lineage)
+		if err != nil {
+			return hook.Source{}, usageError("--lineage: %v", err)
+		}
+		return hook.LineageSource(dir), nil
+	case o.lineage == "" && o.cert != "" && o.key != "":
+		return hook.Source{CertFile: o.cert, KeyFile: o.key}, nil
+	}
+	return hook.Source{}, usageError("name either --lineage DIR, or both --cert FILE and --key FILE")
 }

@@ -2,14 +2,18 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"mailu-hook/acme"
-	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/renewal"
 	"mailu-hook/internal/say"
 )
 
@@ -18,223 +22,194 @@ func renewCommand() command {
 		name:    "renew",
 		summary: "Obtain or renew the certificate without certbot, and install it",
 		about: `Orders a certificate for the front's HOSTNAMES when there is none yet or the
-one there is gets old, and installs it as the deploy hook would. The front
-itself answers the CA's challenge and keeps serving meanwhile; --challenge
-chooses another way. When nothing is due it makes sure that what it obtained
-is served, and exits 0; so run it from a timer, twice a day.
+current one is due, and installs it as the deploy hook would. The front itself
+answers the CA's challenge and keeps serving meanwhile; --challenge selects
+another way. When nothing is due it makes sure that what it obtained is served,
+and exits 0; so run it from a timer.
 
-Before the CA is asked, it looks whether the answer can be seen, which costs
-nothing of the CA's limits. After a failure nothing has changed, and the next
-try waits longer each time, as long as the CA wants at least. A run that was
-killed is taken up by the next one, without a second certificate.`,
+Before asking the CA it checks that the response is reachable, so that a
+mistake does not count against the CA's rate limits. After a failure nothing has
+changed; later runs back off, and always honor the CA's Retry-After. If a run is
+killed, the next one resumes its order instead of requesting a second
+certificate.`,
 		examples: `  mailu-hook renew --agree-tos --email admin@example.com
   mailu-hook renew --agree-tos --dry-run
   mailu-hook renew --challenge dns --dns-provider rfc2136 \
       --hostname '*.example.com' --hostname example.com`,
-		flags: func(fs *pflag.FlagSet) {
-			fs.Bool("agree-tos", false, "agree to the CA's terms of service; needed once, for a new account")
-			fs.String("email", "", "`ADDRESS` for the account, where the CA may write to; optional")
-			caFlags(fs)
-			challengeFlags(fs)
-			certificateFlags(fs)
-			fs.Bool("force", false, "renew although it is not due")
-			fs.Bool("now", false, "try at once, whatever failed before")
-			fs.Duration("min-interval", acme.DefaultInterval, "least `TIME` between two issuances, unless something new is asked for")
-			fs.Duration("issue-timeout", 10*time.Minute, "`TIME` after which to give up on the CA")
-			fs.String("letsencrypt-dir", "/etc/letsencrypt", "`DIR` of certbot, whose certificates are left to it")
-			fs.Bool("force-standalone", false, "go on although certbot manages the name")
-			deployFlags(fs)
-		},
-		run: runRenew,
+		options: func() action { return &renewOptions{} },
+		formats: deployFormats,
+		failed:  deployFailed,
 	}
 }
 
-func runRenew(ctx context.Context, c *call) error {
-	d := &deployment{c: c, unattended: true}
-	r := &renewal{deployment: d}
-	d.renewal = r
-	defer d.close()
-	return c.finish(d, r.run(ctx))
+type renewOptions struct {
+	agreeTOS           bool
+	email              string
+	force, now         bool
+	minInterval, issue time.Duration
+	letsEncryptDir     string
+	ignoreCertbot      bool
+	ca                 caOptions
+	challenge          challengeOptions
+	order              orderOptions
+	deployOptions
 }
 
-// renewal is one run of renew.
-type renewal struct {
-	*deployment
-	method  acme.Method
-	client  acme.Options
-	want    acme.Request
-	lineage *acme.Lineage
-	due     acme.Due
-	issued  bool
+func (o *renewOptions) add(fs *flags) {
+	fs.BoolVar(&o.agreeTOS, "agree-tos", false, "agree to the CA's terms of service; needed once, for a new account")
+	fs.StringVar(&o.email, "email", "", "contact `ADDRESS` for the account; optional")
+	fs.BoolVar(&o.force, "force", false, "renew even if it is not due")
+	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
+	fs.DurationVar(&o.minInterval, "min-interval", acme.DefaultInterval, "minimum time between two issuances of the same request")
+	fs.DurationVar(&o.issue, "issue-timeout", 10*time.Minute, "time limit for the CA")
+	fs.StringVar(&o.letsEncryptDir, "letsencrypt-dir", "/etc/letsencrypt", "certbot's `DIR`; names that it manages are not renewed here")
+	fs.BoolVar(&o.ignoreCertbot, "force-standalone", false, "renew even if certbot manages the name")
+	fs.group("CA", &o.ca)
+	fs.group("Challenge", &o.challenge)
+	fs.group("Order", &o.order)
+	o.deployOptions.add(fs)
 }
 
-func (r *renewal) run(ctx context.Context) error {
-	if err := r.c.limited(ctx, "timeout", r.prepare); err != nil {
-		return err
-	}
-	state, err := acme.OpenState(r.c.text("state-dir"))
+func (o *renewOptions) run(ctx context.Context, i *invocation) (result, error) {
+	r, err := o.read(i)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer state.Close()
-	unlock, err := lockState(ctx, r.c, state)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if r.lineage, err = state.Lineage(r.want.LineageName()); err != nil {
-		return err
-	}
-	r.cleanUp(ctx)
-	if err := r.lineage.Complete(); err != nil {
-		return err
-	}
-	if err := r.finishFirst(ctx); err != nil {
-		r.note("what was obtained before is not served yet: " + err.Error())
-	}
-	failed := r.c.limited(ctx, "issue-timeout", func(ctx context.Context) error { return r.obtain(ctx, state) })
-	if r.flag("dry-run") && failed == nil {
-		r.result.Outcome = hook.OutcomeWouldInstall
-		r.result.Reason = "the CA issued a certificate for " + quoteList(r.want.Names) + ", which was thrown away"
-		return nil
-	}
-	if r.flag("dry-run") || errors.Is(failed, errUsage) || failed != nil && ctx.Err() != nil {
-		return failed
-	}
-	return r.deliver(ctx, failed)
+	tell := newProgress(i)
+	r.Tell, r.Deploy.Progress = tell.tell, tell.step
+	res, err := renewal.Run(ctx, r)
+	return &deployed{Result: res.Result, renewal: renewalDocOf(res), unattended: true}, err
 }
 
-// prepare finds out what is wanted, and refuses what cannot be.
-func (r *renewal) prepare(ctx context.Context) (err error) {
-	if _, err := r.open(ctx); err != nil {
-		return err
+// read turns the options into those of a run.
+func (o *renewOptions) read(i *invocation) (r renewal.Options, err error) {
+	if err := positive("issue-timeout", o.issue); err != nil {
+		return r, err
 	}
-	if r.method, err = r.chooseMethod(); err != nil {
-		return err
+	r = renewal.Options{
+		StateDir: o.ca.stateDir, NextKey: o.order.nextKey, FixedKey: o.order.reuseKey.given,
+		Challenge: o.challenge.read(i, o.dane.resolver), Force: o.force, Now: o.now, MinInterval: o.minInterval, IssueTimeout: o.issue,
+		LetsEncryptDir: o.letsEncryptDir, IgnoreCertbot: o.ignoreCertbot, Log: i.log,
 	}
-	if r.want, err = r.request(); err != nil {
-		return err
+	if r.Deploy, err = o.deployOptions.read(i, deploy.Timer); err != nil {
+		return r, err
 	}
-	if err := acme.CheckNames(r.want.Names, r.method, r.want.Profile, r.c.text("ca-file") != ""); err != nil {
-		return say.Hint(usageErr{err.Error()}, "%s", say.HintOf(err))
+	if r.Want, err = o.order.read(); err != nil {
+		return r, err
 	}
-	if r.client, err = r.c.client(); err != nil || r.flag("force-standalone") {
-		return err
+	if r.CA, err = o.ca.read(i, o.dryRun); err != nil {
+		return r, err
 	}
-	return leaveToCertbot(r.c.text("letsencrypt-dir"), r.want.Names[0])
+	r.CA.Email, r.CA.AgreeTOS, r.CA.DryRun = o.email, o.agreeTOS, o.dryRun
+	r.CA.EAB, err = o.order.externalAccount()
+	return r, err
 }
 
-// cleanUp takes away what a run that was killed showed the CA. None is under way,
-// as this one holds the lock.
-func (r *renewal) cleanUp(ctx context.Context) {
-	if r.target.front == nil {
-		return
-	}
-	if err := r.c.limited(ctx, "timeout", r.target.front.ForgetChallenges); err != nil {
-		r.note(err.Error())
-	}
+// caOptions choose the CA and where its accounts are kept.
+type caOptions struct {
+	server, caFile, stateDir string
+	staging                  bool
 }
 
-// finishFirst finishes a deploy that an earlier run began, before the CA may take
-// its time.
-func (r *renewal) finishFirst(ctx context.Context) error {
-	state, _ := r.store.State() // one that is damaged has nothing under way
-	if state.Pending == nil || r.lineage.Leaf == nil || r.flag("dry-run") {
-		return nil
-	}
-	return r.c.limited(ctx, "timeout", func(ctx context.Context) error { return r.mend(ctx, []string{r.lineage.Live()}) })
+func (o *caOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.server, "server", acme.LetsEncrypt, "`URL` of the CA's ACME directory")
+	fs.BoolVar(&o.staging, "staging", false, "use Let's Encrypt's staging server, whose certificates no client trusts")
+	fs.StringVar(&o.caFile, "ca-file", "", "`FILE` with CA certificates to trust when connecting to --server (for a private CA)")
+	fs.StringVar(&o.stateDir, "state-dir", acme.DefaultStateDir, "`DIR` for accounts, certificates and the renewal schedule")
 }
 
-// obtain orders a certificate if one is due and may be tried for.
-func (r *renewal) obtain(ctx context.Context, state *acme.State) error {
-	client := acme.NewClient(ctx, state, r.client)
-	client.OnProgress(r.tell)
-	defer client.Close()
-	if r.flag("dry-run") {
-		r.due = acme.Due{Now: true, Reason: "it is a dry run"}
-		return r.order(ctx, client)
-	}
-	now := time.Now()
-	if err := client.Refresh(r.lineage, now); err != nil {
-		r.c.log.Warn("no renewal information", "error", err)
-	}
-	r.due = r.lineage.Due(r.want, now, r.flag("force"))
-	if err := r.chooseKey(ctx, now); err != nil {
-		return err
-	}
-	if !r.due.Now {
-		r.note(fmt.Sprintf("not due: %s, to be renewed at %s", r.due.Reason, r.due.At.UTC().Format(time.RFC3339)))
-		return nil
-	}
-	interval, _ := r.c.fs.GetDuration("min-interval")
-	if until, reason := r.lineage.Wait(r.due, interval, now, r.flag("now")); !until.IsZero() {
-		r.result.Next = until
-		return say.Hint(fmt.Errorf("%w: not yet time to try: %s; the next try is due at %s", acme.ErrFailed, reason, until.UTC().Format(time.RFC3339)),
-			"after a failure of your own that is mended: mailu-hook renew --now; for another certificate all the same: --force --min-interval 1s")
-	}
-	return r.order(ctx, client)
-}
-
-func (r *renewal) order(ctx context.Context, client *acme.Client) error {
-	r.tell("due: " + r.due.Reason)
-	if err := client.SignIn(r.lineage); err != nil {
-		return err
-	}
-	solver, done, err := r.solver(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", acme.ErrFailed, err)
-	}
-	defer done()
-	err = client.Obtain(r.lineage, r.want, solver)
-	r.issued = err == nil
-	return err
-}
-
-// deliver makes sure that the lineage is served. failed is why there is no new
-// certificate in it although one was due, nil if there is one or none was due.
-func (r *renewal) deliver(ctx context.Context, failed error) error {
-	var lineages []string
-	if r.lineage.Leaf != nil {
-		lineages = append(lineages, r.lineage.Live())
-	}
-	err := r.c.limited(ctx, "timeout", func(ctx context.Context) error {
-		if r.issued {
-			return r.installLineage(ctx)
-		}
-		return r.mend(ctx, lineages)
-	})
+// read is how to talk to the CA. A dry run uses Let's Encrypt's staging server.
+func (o *caOptions) read(i *invocation, dry bool) (acme.Options, error) {
+	c := acme.Options{UserAgent: "mailu-hook/" + version(), Directory: o.server, Log: i.log}
+	at, err := url.Parse(o.server)
 	switch {
-	case failed != nil:
-		if err != nil {
-			r.note("what was obtained before is not served either: " + err.Error())
-		}
-		return failed
-	case r.issued:
-		r.note("renewed because " + r.due.Reason)
+	case o.server == acme.LetsEncrypt && (o.staging || dry):
+		c.Directory = acme.LetsEncryptStaging
+	case o.staging:
+		return c, usageError("--staging is Let's Encrypt's: use either --staging or --server")
+	case err != nil || at.Scheme != "https" || at.Hostname() == "":
+		return c, usageError("--server: %s is not an https:// URL", say.Foreign(o.server))
 	}
-	return err
+	c.Roots, err = readPool("ca-file", o.caFile)
+	return c, err
 }
 
-// installLineage installs what was obtained, whatever is installed.
-func (r *renewal) installLineage(ctx context.Context) error {
-	r.src = hook.LineageSource(r.lineage.Live())
-	bundle, err := hook.Read(ctx, r.src)
+// challengeOptions say how the CA's challenges are answered.
+type challengeOptions struct {
+	method, webroot, listen, dnsProvider string
+	noSelfCheck                          bool
+}
+
+func (o *challengeOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.method, "challenge", "", "challenge `TYPE`: front, webroot, standalone, tls-alpn or dns (default: front, if one runs)")
+	fs.StringVar(&o.webroot, "webroot", "", "`DIR` that another web server serves on port 80 of the names")
+	fs.StringVar(&o.listen, "listen", "", "`ADDR` for standalone and tls-alpn (default: :80 and :443)")
+	fs.StringVar(&o.dnsProvider, "dns-provider", "", "DNS provider `NAME` for dns: "+strings.Join(acme.DNSProviders(), ", "))
+	fs.BoolVar(&o.noSelfCheck, "no-self-check", false, "skip the reachability check before asking the CA")
+}
+
+func (o *challengeOptions) read(i *invocation, resolver string) renewal.Challenge {
+	return renewal.Challenge{
+		Method: acme.Method(o.method), Webroot: o.webroot, Listen: o.listen, DNSProvider: o.dnsProvider,
+		Variables: i.settings, Resolver: resolver, NoSelfCheck: o.noSelfCheck,
+	}.Resolved()
+}
+
+// orderOptions say what is ordered.
+type orderOptions struct {
+	keyType               string
+	reuseKey              optionalBool
+	nextKey               bool
+	profile, chain        string
+	eabKeyID, eabHMACFile string
+	mustCover             bool
+}
+
+func (o *orderOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.keyType, "key-type", string(acme.EC256), "`TYPE` of the key: ec256, ec384, rsa2048 or rsa4096")
+	fs.VarPF(&o.reuseKey, "reuse-key", "", "keep the key at each renewal (default: if a TLSA record 3 1 1 for it is published)").NoOptDefVal = "true"
+	fs.BoolVar(&o.nextKey, "next-key", false, "prepare a key for a later renewal, which uses it once its TLSA record (see tlsa --next) has been published for two TTLs")
+	fs.StringVar(&o.profile, "profile", "", "`NAME` of the CA's profile; at Let's Encrypt classic, tlsserver or shortlived")
+	fs.StringVar(&o.chain, "preferred-chain", "", "`NAME` of the issuer that the chain should end at, where the CA offers several")
+	fs.StringVar(&o.eabKeyID, "eab-kid", "", "`ID` of the external account, if the CA requires one")
+	fs.StringVar(&o.eabHMACFile, "eab-hmac-file", "", "`FILE` with the HMAC key of the external account")
+	fs.BoolVar(&o.mustCover, "must-cover", true, "fail if any name fails validation; false: drop failing names, never the main one")
+}
+
+func (o *orderOptions) read() (acme.Request, error) {
+	want := acme.Request{
+		Key: acme.KeyType(o.keyType), Profile: o.profile, PreferredChain: o.chain, ReuseKey: o.reuseKey.value, Subset: !o.mustCover,
+	}
+	if !slices.Contains(acme.KeyTypes, want.Key) {
+		return want, usageError("--key-type: %s is not one of ec256, ec384, rsa2048, rsa4096", say.Foreign(o.keyType))
+	}
+	return want, nil
+}
+
+func (o *orderOptions) externalAccount() (*acme.ExternalAccount, error) {
+	if o.eabKeyID == "" && o.eabHMACFile == "" {
+		return nil, nil
+	}
+	if o.eabKeyID == "" || o.eabHMACFile == "" {
+		return nil, usageError("an external account needs both --eab-kid ID and --eab-hmac-file FILE")
+	}
+	data, err := os.ReadFile(o.eabHMACFile)
 	if err != nil {
-		return err
+		return nil, usageError("--eab-hmac-file: %v", err)
 	}
-	r.result.Bundle = bundle
-	if _, err := r.open(ctx); err != nil { // the front may be another one by now
-		return err
-	}
-	o, err := r.options()
-	if err != nil {
-		return err
-	}
-	o.ByHand = true
-	if lacks := hook.Missing(bundle.Leaf(), r.want.Names); len(lacks) > 0 {
-		r.note("does not cover " + quoteList(lacks))
-	}
-	return r.install(ctx, bundle, o)
+	return &acme.ExternalAccount{KeyID: o.eabKeyID, HMAC: strings.TrimSpace(string(data))}, nil
+}
+
+// optionalBool is a flag that knows whether it was given.
+type optionalBool struct{ given, value bool }
+
+func (b *optionalBool) String() string { return strconv.FormatBool(b.value) }
+func (b *optionalBool) Type() string   { return "bool" }
+
+func (b *optionalBool) Set(text string) (err error) {
+	b.given = true
+	b.value, err = strconv.ParseBool(text)
+	return err
 }
 
 // renewalDoc is what JSON tells of a renewal, beside the deploy.
@@ -250,16 +225,10 @@ type renewalDoc struct {
 	Failures int       `json:"failures"`
 }
 
-func (r *renewal) document() *renewalDoc {
-	if r == nil {
-		return nil
-	}
-	doc := &renewalDoc{Names: r.want.Names, Server: r.want.Directory, Due: r.due.Now, Reason: r.due.Reason, Issued: r.issued, At: r.due.At}
-	if l := r.lineage; l != nil {
-		doc.Failures = l.Failures
-		if l.Info != nil {
-			doc.Start, doc.End = l.Info.Start, l.Info.End
-		}
+func renewalDocOf(r renewal.Result) *renewalDoc {
+	doc := &renewalDoc{Names: r.Names, Server: r.Server, Due: r.Due.Now, Reason: r.Due.Reason, Issued: r.Issued, At: r.Due.At, Failures: r.Failures}
+	if r.Info != nil {
+		doc.Start, doc.End = r.Info.Start, r.Info.End
 	}
 	return doc
 }

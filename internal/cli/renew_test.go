@@ -77,7 +77,7 @@ func TestWrongUsageOfRenewAndAccountExits2AndTouchesNothing(t *testing.T) {
 		"its other half":              {args: []string{"renew", "--challenge", "standalone", "--eab-hmac-file", "/dev/null"}, want: "--eab-kid"},
 		"a missing HMAC":              {args: []string{"renew", "--challenge", "standalone", "--eab-kid", "x", "--eab-hmac-file", noSuchFile}, want: noSuchFile},
 		"missing roots of the CA":     {args: []string{"renew", "--challenge", "standalone", "--ca-file", noSuchFile}, want: noSuchFile},
-		"roots of the CA without any": {args: []string{"renew", "--challenge", "standalone", "--ca-file", "/dev/null"}, want: "no certificate in PEM"},
+		"roots of the CA without any": {args: []string{"renew", "--challenge", "standalone", "--ca-file", "/dev/null"}, want: "no PEM certificate"},
 		"a wildcard without dns":      {args: []string{"renew", "--challenge", "standalone", "--hostname", "*.example.com"}, want: "by DNS only", hint: "--dns-provider"},
 		"a name without a dot":        {args: []string{"renew", "--challenge", "standalone", "--hostname", "mail"}, want: "no dot", hint: "HOSTNAMES"},
 		"an address":                  {args: []string{"renew", "--challenge", "standalone", "--hostname", "192.0.2.1"}, want: "profile", hint: "shortlived"},
@@ -116,55 +116,20 @@ func TestWrongUsageOfRenewAndAccountExits2AndTouchesNothing(t *testing.T) {
 }
 
 func TestWhatCertbotManagesIsLeftToIt(t *testing.T) {
-	for name, c := range map[string]struct {
-		lineage, names, host string
-		conf                 bool
-		left                 bool
-	}{
-		"by its name":           {"mail.example.com", "", "mail.example.com", true, true},
-		"under another name":    {"web.example.com-0001", "web.example.com,mail.example.com", "mail.example.com", true, true},
-		"by a wildcard":         {"wild", "*.example.com", "mail.example.com", true, true},
-		"a wildcard":            {"example.com", "", "*.example.com", true, true},
-		"another site":          {"web.example.com", "web.example.com", "mail.example.com", true, false},
-		"no longer":             {"mail.example.com", "mail.example.com", "mail.example.com", false, false},
-		"a domain that ends so": {"example.com", "example.com", "mail.example.com", true, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newRenewer(t)
-			dir := filepath.Join(w.dir, "letsencrypt[1]") // no pattern
-			require.NoError(t, os.MkdirAll(filepath.Join(dir, "renewal"), 0o700))
-			if c.conf {
-				require.NoError(t, os.WriteFile(filepath.Join(dir, "renewal", c.lineage+".conf"), nil, 0o600))
-			}
-			if c.names != "" {
-				pair, err := w.ca.Issue(mint.Leaf{Names: strings.Split(c.names, ",")})
-				require.NoError(t, err)
-				_, err = pair.WriteLineage(dir, c.lineage, 1)
-				require.NoError(t, err)
-			}
-			err := leaveToCertbot(dir, c.host)
-			if !c.left {
-				require.NoError(t, err)
-				return
-			}
-			require.ErrorContains(t, err, "certbot manages "+c.host)
-			require.ErrorIs(t, err, errUsage)
-			if strings.HasPrefix(c.host, "*") {
-				return
-			}
-			w.env["MAILU_HOOK_LETSENCRYPT_DIR"] = dir
-			_, asked := w.acme(http.NotFound)
-			before := w.tree()
-			r := w.run("renew", "--challenge", "standalone")
-			assert.Equal(t, exitUsage, r.status)
-			assert.Contains(t, r.stderr, filepath.Join(dir, "renewal", c.lineage+".conf"))
-			assert.Contains(t, r.stderr, "certbot delete --cert-name "+c.lineage)
-			assert.Equal(t, before, w.tree())
-			assert.Zero(t, asked.Load())
-			assert.Equal(t, exitACME, w.run("renew", "--challenge", "standalone", "--force-standalone").status)
-			assert.Positive(t, asked.Load())
-		})
-	}
+	w := newRenewer(t)
+	config := filepath.Join(w.env["MAILU_HOOK_LETSENCRYPT_DIR"], "renewal", "mail.example.com.conf")
+	require.NoError(t, os.MkdirAll(filepath.Dir(config), 0o700))
+	require.NoError(t, os.WriteFile(config, nil, 0o600))
+	_, asked := w.acme(http.NotFound)
+	before := w.tree()
+	r := w.run("renew", "--challenge", "standalone")
+	assert.Equal(t, exitUsage, r.status)
+	assert.Contains(t, r.stderr, config)
+	assert.Contains(t, r.stderr, "certbot delete --cert-name mail.example.com")
+	assert.Equal(t, before, w.tree())
+	assert.Zero(t, asked.Load())
+	assert.Equal(t, exitACME, w.run("renew", "--challenge", "standalone", "--force-standalone").status)
+	assert.Positive(t, asked.Load())
 }
 
 // directory is a CA that knows one thing: what a new account has to agree to.

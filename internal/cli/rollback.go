@@ -2,15 +2,13 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/report"
 	"mailu-hook/internal/say"
 )
 
@@ -25,79 +23,48 @@ sync does not undo it until the lineage is renewed.`,
 		examples: `  mailu-hook rollback --list
   mailu-hook rollback
   mailu-hook rollback 20261123T150536Z-3076aa61`,
-		flags: func(fs *pflag.FlagSet) {
-			fs.Bool("list", false, "list the generations and change nothing")
-			fs.Bool("allow-expired", false, "also put back a certificate that has expired")
-			deployFlags(fs)
-		},
-		run: runRollback,
+		options: func() action { return &rollbackOptions{} },
+		formats: deployFormats,
+		failed:  deployFailed,
 	}
 }
 
-func runRollback(ctx context.Context, c *call) error {
-	d := &deployment{c: c}
-	defer d.close()
-	if d.flag("list") {
-		if len(c.args) > 0 {
-			return usageError("--list shows all generations, and takes none")
-		}
-		return d.list(ctx)
-	}
-	return d.within(ctx, d.rollback)
+type rollbackOptions struct {
+	list, allowExpired bool
+	deployOptions
 }
 
-func (d *deployment) rollback(ctx context.Context) error {
-	store, err := d.open(ctx)
-	if err != nil {
-		return err
-	}
-	gen, err := d.chooseGeneration(store)
-	if err != nil {
-		return err
-	}
-	bundle, err := store.Bundle(gen)
-	if err != nil {
-		return err
-	}
-	d.src = bundle.Source
-	if mine, err := d.isOurs(bundle.Leaf()); !mine || err != nil {
-		return err
-	}
-	o, err := d.options()
-	if err != nil {
-		return err
-	}
-	o.Rules.AllowExpired = d.flag("allow-expired")
-	if live, err := store.Bundle(store.Live()); err == nil && live.Fingerprint() != bundle.Fingerprint() {
-		o.RollsBackFrom = live.Fingerprint()
-	}
-	return d.install(ctx, bundle, o)
+func (o *rollbackOptions) add(fs *flags) {
+	fs.BoolVar(&o.list, "list", false, "list the generations and change nothing")
+	fs.BoolVar(&o.allowExpired, "allow-expired", false, "also put back a certificate that has expired")
+	o.deployOptions.add(fs)
 }
 
-// chooseGeneration is the one that the argument names, in full or by an
-// unmistakable beginning, else the newest before the live one.
-func (d *deployment) chooseGeneration(store *hook.Store) (hook.Generation, error) {
-	gens, err := store.Generations()
+func (o *rollbackOptions) run(ctx context.Context, i *invocation) (result, error) {
+	name := ""
+	if len(i.args) == 1 {
+		name = i.args[0]
+	}
+	if o.list && name != "" {
+		return nil, usageError("--list shows all generations and takes no argument")
+	}
+	d, err := o.read(i, deploy.Person)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	const look = "'mailu-hook rollback --list' shows what there is"
-	if len(d.c.args) == 1 {
-		matching := slices.DeleteFunc(slices.Clone(gens), func(g hook.Generation) bool { return !strings.HasPrefix(string(g), d.c.args[0]) })
-		if len(matching) != 1 {
-			return "", say.Hint(usageErr{fmt.Sprintf("%d generations begin with %s", len(matching), say.Foreign(d.c.args[0]))}, look)
+	if o.list {
+		all, err := deploy.Generations(ctx, d)
+		if err != nil {
+			return nil, err
 		}
-		return matching[0], nil
+		return generations(all), nil
 	}
-	live, _ := store.Bundle(store.Live())
-	for _, gen := range slices.Backward(gens) {
-		b, err := store.Bundle(gen)
-		if gen < store.Live() && err == nil && !hook.IsPlaceholder(b.Leaf()) && (live == nil || b.Fingerprint() != live.Fingerprint()) {
-			return gen, nil
-		}
-	}
-	return "", say.Hint(usageErr{"there is no other certificate before the live one"}, look)
+	r, err := deploy.Rollback(ctx, name, o.allowExpired, d)
+	return &deployed{Result: r}, err
 }
+
+// generations is a list of what is stored.
+type generations []deploy.Stored
 
 // generationDoc is one line of the list.
 type generationDoc struct {
@@ -111,44 +78,40 @@ type generationDoc struct {
 	Error       string `json:"error,omitempty"`
 }
 
-func (d *deployment) list(ctx context.Context) error {
-	store, err := d.open(ctx)
-	if err != nil {
-		return err
-	}
-	gens, err := store.Generations()
-	if err != nil {
-		return err
+func (g generations) tell(format string, err error, _ report.Screen) string {
+	if format != "json" {
+		return g.text()
 	}
 	docs := []generationDoc{}
-	for _, gen := range slices.Backward(gens) {
-		doc := generationDoc{Generation: gen, Live: gen == store.Live()}
-		if b, err := store.Bundle(gen); err != nil {
-			doc.Error = err.Error()
+	for _, s := range g {
+		doc := generationDoc{Generation: s.Generation, Live: s.Live}
+		if s.Err != nil {
+			doc.Error = s.Err.Error()
 		} else {
-			doc.SHA256, doc.NotAfter, doc.DNSNames, doc.Placeholder = b.Fingerprint(), b.Leaf().NotAfter.UTC(), b.Leaf().DNSNames, hook.IsPlaceholder(b.Leaf())
+			leaf := s.Bundle.Leaf()
+			doc.SHA256, doc.NotAfter, doc.DNSNames, doc.Placeholder = s.Bundle.Fingerprint(), leaf.NotAfter.UTC(), leaf.DNSNames, hook.IsPlaceholder(leaf)
 		}
 		docs = append(docs, doc)
 	}
-	if d.c.text("output") == "json" {
-		out := json.NewEncoder(d.c.stdout)
-		out.SetIndent("", "  ")
-		return out.Encode(docs)
-	}
-	for _, doc := range docs {
-		mark, about := " ", doc.Error
-		if doc.Live {
+	return say.JSON(docs)
+}
+
+func (g generations) text() string {
+	var out strings.Builder
+	for _, s := range g {
+		mark, about := " ", ""
+		if s.Live {
 			mark = "*"
 		}
-		if about == "" {
-			about = fmt.Sprintf("valid until %s  %s", doc.NotAfter.Format("2006-01-02"), quoteList(doc.DNSNames))
+		if s.Err != nil {
+			about = say.OneLine(s.Err.Error())
+		} else {
+			about = fmt.Sprintf("valid until %s  %s", say.Day(s.Bundle.Leaf().NotAfter), say.Names(s.Bundle.Leaf().DNSNames))
+			if hook.IsPlaceholder(s.Bundle.Leaf()) {
+				about += "  (placeholder)"
+			}
 		}
-		if doc.Placeholder {
-			about += "  (placeholder)"
-		}
-		if _, err := fmt.Fprintf(d.c.stdout, "%s %s  %s\n", mark, doc.Generation, about); err != nil {
-			return err
-		}
+		fmt.Fprintf(&out, "%s %s  %s\n", mark, s.Generation, about)
 	}
-	return nil
+	return out.String()
 }

@@ -1,19 +1,17 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"mailu-hook/acme"
+	"mailu-hook/internal/mailu"
 )
 
 const (
@@ -25,159 +23,118 @@ const (
 // certbot calls has no environment file of its own.
 var dockerVariables = []string{"DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"}
 
-// settingFlags declares the flags of every command that takes settings.
-func settingFlags(fs *pflag.FlagSet) {
-	fs.String("output", "text", "`FORMAT` of the result: text or json")
-	fs.String("log-level", "warn", "`LEVEL` from which to log to stderr: debug, info, warn or error")
-	fs.String("log-format", "text", "`FORMAT` of the log: text or json")
-	fs.String("config", "", "`FILE` with settings (default: "+defaultConfig+", if it exists)")
+// outputOptions are those of every command that takes settings.
+type outputOptions struct {
+	formats             []string
+	format              string
+	logLevel, logFormat string
+	config              string
 }
 
+func (o *outputOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.format, "output", o.formats[0], "`FORMAT` of the result: "+oneOf(o.formats))
+	fs.StringVar(&o.logLevel, "log-level", "warn", "log to stderr from this `LEVEL` on: debug, info, warn or error")
+	fs.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
+	fs.StringVar(&o.config, "config", "", "`FILE` with settings (default: "+defaultConfig+", if it exists)")
+}
+
+// oneOf lists choices as a sentence does.
+func oneOf(choices []string) string {
+	last := len(choices) - 1
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
+}
+
+// variable is the environment twin of a flag.
 func variable(flag string) string {
 	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 // applySettings gives each flag that was not on the command line the value of
 // its variable in the environment, else in the configuration file.
-func (c *call) applySettings() error {
-	file, err := c.readConfig()
-	if err != nil {
+func (i *invocation) applySettings(fs *flags, env Environ) (err error) {
+	o := i.out
+	if i.file, err = readConfig(cmp.Or(o.config, env(variable("config"))), i.all); err != nil {
 		return err
 	}
-	c.file = file
-	c.settings = func(name string) string {
-		if value := c.env(name); value != "" {
-			return value
-		}
-		return file[name]
-	}
+	i.settings = func(name string) string { return cmp.Or(env(name), i.file[name]) }
 	var wrong error
-	c.fs.VisitAll(func(f *pflag.Flag) {
-		value := c.settings(variable(f.Name))
+	fs.VisitAll(func(f *pflag.Flag) {
+		value := i.settings(variable(f.Name))
 		if f.Changed || value == "" || f.Name == "config" || wrong != nil {
 			return
 		}
-		if err := c.fs.Set(f.Name, value); err != nil {
+		if err := fs.Set(f.Name, value); err != nil {
 			wrong = usageError("%s: %v", variable(f.Name), err)
 		}
 	})
-	if wrong != nil {
-		return wrong
+	if wrong == nil && !slices.Contains(o.formats, o.format) {
+		wrong = i.badChoice("output", o.format, o.formats)
 	}
-	formats := c.formats
-	if formats == nil {
-		formats = []string{"text", "json"}
+	return wrong
+}
+
+// badChoice is the error for a value that is not among the choices, and names
+// where it came from.
+func (i *invocation) badChoice(flag, value string, choices []string) error {
+	return usageError("%s: %q is not one of %s", i.origin(flag, value), value, strings.Join(choices, ", "))
+}
+
+// origin names where the value of a flag came from.
+func (i *invocation) origin(flag, value string) string {
+	if i.settings(variable(flag)) == value {
+		return variable(flag)
 	}
-	if format := c.text("output"); !slices.Contains(formats, format) {
-		return usageError("%s: %q is neither %s", c.origin("output"), format, strings.Join(formats, " nor "))
-	}
-	return nil
+	return "--" + flag
 }
 
 // readConfig reads the configuration file. One that was not asked for by name
 // may be missing.
-func (c *call) readConfig() (map[string]string, error) {
-	name := c.text("config")
-	if name == "" {
-		name = c.env(variable("config"))
-	}
-	file, err := readVariables(firstNonEmpty(name, defaultConfig))
+func readConfig(name string, all []command) (map[string]string, error) {
+	path := cmp.Or(name, defaultConfig)
+	file, err := mailu.ReadVariables(path)
 	if name == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, usageError("reading the configuration: %v", err)
 	}
+	if len(file) == 0 {
+		return file, nil
+	}
+	known := knownVariables(all)
 	for key := range file {
-		if !slices.Contains(knownVariables(), key) && !acme.IsProviderVariable(key) {
-			return nil, usageError("reading the configuration: %s: there is no setting %s", firstNonEmpty(name, defaultConfig), key)
+		if !slices.Contains(known, key) && !acme.IsProviderVariable(key) {
+			return nil, usageError("reading the configuration: %s: there is no setting %s", path, key)
 		}
 	}
 	return file, nil
 }
 
 // knownVariables are those of all commands, as one file serves them all.
-func knownVariables() []string {
+func knownVariables(all []command) []string {
 	known := slices.Clone(dockerVariables)
-	for _, cmd := range commands() {
-		newFlagSet(cmd).VisitAll(func(f *pflag.Flag) { known = append(known, variable(f.Name)) })
+	for _, cmd := range all {
+		fs, _, _ := newFlags(cmd)
+		fs.VisitAll(func(f *pflag.Flag) { known = append(known, variable(f.Name)) })
 	}
 	return known
 }
 
-// readVariables reads KEY=value lines, as systemd's EnvironmentFile= and
-// Compose's env_file do: # begins a comment line, one pair of quotes around a
-// value is removed. A line of another form is an error; the others are read all
-// the same.
-func readVariables(name string) (map[string]string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	values := map[string]string{}
-	var wrong error
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' || line[0] == ';' {
-			continue
-		}
-		key, value, ok := strings.Cut(line, "=")
-		if key = strings.TrimSpace(key); !ok || key == "" || strings.ContainsAny(key, " \t") {
-			wrong = cmp.Or(wrong, fmt.Errorf("%s:%d: not of the form KEY=value", name, n))
-			continue
-		}
-		values[key] = unquote(strings.TrimSpace(value))
-	}
-	return values, cmp.Or(wrong, lines.Err())
-}
-
-func unquote(value string) string {
-	if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
-		return value[1 : n-1]
-	}
-	return value
-}
-
-func (c *call) openLog() error {
+// openLog prepares the log that is asked for.
+func (i *invocation) openLog() error {
+	o := i.out
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.text("log-level"))); err != nil {
-		return usageError("%s: %q is none of debug, info, warn, error", c.origin("log-level"), c.text("log-level"))
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return i.badChoice("log-level", o.logLevel, []string{"debug", "info", "warn", "error"})
 	}
 	options := &slog.HandlerOptions{Level: level}
-	switch c.text("log-format") {
+	switch o.logFormat {
 	case "text":
-		c.log = slog.New(slog.NewTextHandler(c.stderr, options))
+		i.log = slog.New(slog.NewTextHandler(i.stderr, options))
 	case "json":
-		c.log = slog.New(slog.NewJSONHandler(c.stderr, options))
+		i.log = slog.New(slog.NewJSONHandler(i.stderr, options))
 	default:
-		return usageError("%s: %q is neither text nor json", c.origin("log-format"), c.text("log-format"))
+		return i.badChoice("log-format", o.logFormat, []string{"text", "json"})
 	}
 	return nil
-}
-
-// origin names where the value of a flag came from.
-func (c *call) origin(flag string) string {
-	if c.settings(variable(flag)) == c.text(flag) {
-		return variable(flag)
-	}
-	return "--" + flag
-}
-
-// text is the value of a flag, "" for one that the command does not have.
-func (c *call) text(flag string) string {
-	if f := c.fs.Lookup(flag); f != nil {
-		return f.Value.String()
-	}
-	return ""
-}
-
-func firstNonEmpty(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }

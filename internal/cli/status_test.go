@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,7 +35,7 @@ func TestScreenIsColoredOnATerminalOnlyAndNeverWithNOCOLOR(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := onTerminal(t, c.columns, func(tty *os.File) {
-				Run(t.Context(), []string{"status"}, func(name string) string { return firstNonEmpty(c.env[name], w.env[name]) }, tty, tty)
+				Run(t.Context(), []string{"status"}, func(name string) string { return cmp.Or(c.env[name], w.env[name]) }, tty, tty)
 			})
 			assert.Contains(t, out, "CRITICAL")
 			assert.Equal(t, c.color, strings.Contains(out, "\x1b[1;31mCRITICAL"))
@@ -137,15 +138,16 @@ func TestMetricsThatCannotBeWrittenAreAnError(t *testing.T) {
 func TestOnlyStatusHasItsFormats(t *testing.T) {
 	w := newWorld(t)
 	for _, cmd := range commands() {
-		fs := newFlagSet(cmd)
+		fs, _, _ := newFlags(cmd)
 		if fs.Lookup("output") == nil || cmd.name == "status" {
 			continue
 		}
 		r := w.run(slices.DeleteFunc([]string{cmd.name, "--output", "nagios"}, func(arg string) bool { return arg == "" })...)
 		assert.Equal(t, exitUsage, r.status, cmd.name)
-		assert.Contains(t, r.stderr, `"nagios" is neither text nor json`)
+		assert.Contains(t, r.stderr, `"nagios" is not one of text, json`)
 	}
-	newFlagSet(statusCommand()).VisitAll(func(f *pflag.Flag) { assert.Equal(t, f.DefValue, f.Value.String(), f.Name) })
+	fs, _, _ := newFlags(statusCommand())
+	fs.VisitAll(func(f *pflag.Flag) { assert.Equal(t, f.DefValue, f.Value.String(), f.Name) })
 }
 
 func TestHostileCertificateDoesNoHarmInAStatus(t *testing.T) {

@@ -2,96 +2,48 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"time"
 
-	"github.com/spf13/pflag"
-
-	"mailu-hook/hook"
-	"mailu-hook/internal/say"
+	"mailu-hook/internal/deploy"
 )
 
 func syncCommand() command {
 	return command{
 		name:    "sync",
-		summary: "Finish what a deploy left unfinished, and mend what changed since",
-		about: `certbot calls a hook once, and never again when it failed. So run this from a
-timer. It compares the lineages that were deployed before, the installed pair
+		summary: "Finish interrupted deploys and repair what has changed since",
+		about: `certbot calls a hook once, and does not retry it if it fails. So run this from
+a timer. It compares the lineages that were deployed before, the installed pair
 and what each port serves, and does what is needed: a whole deploy, a reload,
-a removed link, a lost pid file; or nothing, in a moment. After a failure it
-waits longer each time, an hour at most, and says until when. What DANE holds
-back it tries each time, and installs once the DNS has shown a record of it for
-as long as others may remember the old ones. What a person rolled back stays so
-until the lineage is renewed.`,
+a missing link, a lost pid file. If all is well it returns at once.
+
+After a failure it backs off, for an hour at most, and says until when. A
+certificate held back by DANE is retried on every run and installed once a
+matching record has been published for a full TTL. A manual rollback stays in
+effect until the lineage is renewed.`,
 		examples: `  mailu-hook sync
   mailu-hook sync --now --lineage /etc/letsencrypt/live/mail.example.com`,
-		flags: func(fs *pflag.FlagSet) {
-			fs.StringArray("lineage", nil, "`DIR` of a lineage to consider besides those deployed before; repeatable")
-			fs.Bool("now", false, "try at once, whatever failed before")
-			deployFlags(fs)
-		},
-		run: runSync,
+		options: func() action { return &syncOptions{} },
+		formats: deployFormats,
+		failed:  deployFailed,
 	}
 }
 
-func runSync(ctx context.Context, c *call) error {
-	d := &deployment{c: c, unattended: true}
-	defer d.close()
-	return d.within(ctx, d.sync)
+type syncOptions struct {
+	lineages []string
+	now      bool
+	deployOptions
 }
 
-func (d *deployment) sync(ctx context.Context) error {
-	lineages, _ := d.c.fs.GetStringArray("lineage")
-	return d.mend(ctx, lineages)
+func (o *syncOptions) add(fs *flags) {
+	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` of a lineage to consider besides those deployed before; repeatable")
+	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
+	o.deployOptions.add(fs)
 }
 
-// mend deploys what should be served, of these lineages and of those that were
-// deployed before, if it is not.
-func (d *deployment) mend(ctx context.Context, lineages []string) error {
-	store, err := d.open(ctx)
+func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
+	d, err := o.read(i, deploy.Timer)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	state, err := store.State()
-	if err != nil {
-		d.note(err.Error())
-	}
-	if p := state.Pending; p.Waits(time.Now()) && !d.flag("now") {
-		d.result.Next = p.Next
-		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; the next is due at %s", hook.ErrWaiting, p.Attempts, p.Reason, p.Next.Format(time.RFC3339)),
-			"mend the cause, and try at once with: mailu-hook sync --now")
-	}
-	if !store.Used() && len(lineages) == 0 {
-		d.result.Outcome, d.result.Reason = hook.OutcomeSkipped, "nothing was deployed here yet"
-		return nil
-	}
-	for _, seen := range state.Lineages {
-		lineages = append(lineages, seen.Lineage)
-	}
-	wanted, problems := hook.Wanted(ctx, store, state, lineages, d.target.facts.Hostnames)
-	var problem error
-	if len(problems) > 0 {
-		problem = problems[0] // one fits a line; once it is mended, the next run names the next
-	}
-	if wanted == nil && problem == nil {
-		problem = say.Hint(errors.New("neither a lineage nor a generation holds a certificate for the mail server"), "install one: mailu-hook install --lineage DIR")
-	}
-	if wanted == nil {
-		return problem
-	}
-	if problem != nil {
-		d.note(problem.Error())
-	}
-	d.src = wanted.Source
-	o, err := d.options()
-	if err != nil {
-		return err
-	}
-	if wanted.Lineage == "" { // installed before, and accepted then
-		o.Rules.AllowUntrusted, o.ByHand, o.RollsBackFrom = true, true, state.RolledBackFrom
-	} else if wanted, err = d.withRoot(wanted, o.Rules); err != nil {
-		return err
-	}
-	return d.install(ctx, wanted, o)
+	r, err := deploy.Sync(ctx, deploy.Wish{Lineages: o.lineages, Now: o.now}, d)
+	return &deployed{Result: r, unattended: true}, err
 }

@@ -20,7 +20,7 @@ func TestSyncFinishesWhatAHookLeftPending(t *testing.T) {
 	require.Equal(t, exitPending, w.hook().status)
 	r := w.run("sync")
 	assert.Equal(t, exitPending, r.status)
-	assert.Contains(t, r.stderr, "not yet time to try again")
+	assert.Contains(t, r.stderr, "too early to retry")
 	assert.Contains(t, r.stderr, "mailu-hook sync --now")
 	w.engine(w.stopped())
 	r = w.run("sync", "--now")

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"mailu-hook/internal/report"
 )
 
 func isTerminal(w io.Writer) bool {
@@ -16,13 +18,15 @@ func isTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// terminalWidth is the number of columns of the terminal behind w, 0 when it
-// does not tell.
-func terminalWidth(w io.Writer) int {
-	if f, ok := w.(*os.File); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-			return int(size.Col)
-		}
+// screenOf is what text on w is written for: the width of its terminal, and
+// color unless the user wants none (no-color.org).
+func screenOf(w io.Writer, env Environ) report.Screen {
+	if !isTerminal(w) {
+		return report.Screen{}
 	}
-	return 0
+	on := report.Screen{Color: env("NO_COLOR") == "" && env("TERM") != "dumb"}
+	if size, err := unix.IoctlGetWinsize(int(w.(*os.File).Fd()), unix.TIOCGWINSZ); err == nil {
+		on.Width = int(size.Col)
+	}
+	return on
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,7 +81,7 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 func TestHelpFitsATerminalAndExplains(t *testing.T) {
 	w := newWorld(t)
 	for _, cmd := range commands() {
-		t.Run(firstNonEmpty(cmd.name, "hook"), func(t *testing.T) {
+		t.Run(cmp.Or(cmd.name, "hook"), func(t *testing.T) {
 			args := []string{"--help"}
 			if cmd.name != "" {
 				args = []string{cmd.name, "--help"}
@@ -95,11 +96,12 @@ func TestHelpFitsATerminalAndExplains(t *testing.T) {
 			}
 			assert.Contains(t, r.stdout, "Usage:\n  mailu-hook")
 			assert.True(t, strings.HasPrefix(r.stdout, cmd.summary+"."), "one sentence first")
-			newFlagSet(cmd).VisitAll(func(f *pflag.Flag) {
+			fs, _, _ := newFlags(cmd)
+			fs.VisitAll(func(f *pflag.Flag) {
 				assert.Contains(t, r.stdout, "--"+f.Name)
 				assert.NotEmpty(t, f.Usage)
 			})
-			if newFlagSet(cmd).Lookup("config") == nil {
+			if fs.Lookup("config") == nil {
 				return
 			}
 			for _, want := range []string{"Exit status:\n  0 ", "\n  3 ", "\nExamples:\n", "MAILU_HOOK_CERTS_DIR", "/etc/mailu-hook.conf", "DOCKER_HOST"} {

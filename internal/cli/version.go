@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -10,11 +11,16 @@ func versionCommand() command {
 	return command{
 		name:    "version",
 		summary: "Print the version",
-		run: func(_ context.Context, c *call) error {
-			_, err := fmt.Fprintln(c.stdout, "mailu-hook", version())
-			return err
-		},
+		options: func() action { return &versionOptions{} },
 	}
+}
+
+type versionOptions struct{}
+
+func (*versionOptions) add(*flags) {}
+
+func (*versionOptions) run(context.Context, *invocation) (result, error) {
+	return text("mailu-hook " + version() + "\n"), nil
 }
 
 // release is the version that the build set: a tag, or a revision of the source.
@@ -23,7 +29,7 @@ var release string
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return firstNonEmpty(release, "unknown")
+		return cmp.Or(release, "unknown")
 	}
-	return fmt.Sprintf("%s (%s)", firstNonEmpty(release, info.Main.Version, "(devel)"), info.GoVersion)
+	return fmt.Sprintf("%s (%s)", cmp.Or(release, info.Main.Version, "(devel)"), info.GoVersion)
 }

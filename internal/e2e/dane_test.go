@@ -102,7 +102,7 @@ func TestARenewalWithANewKeyIsHeldBackUntilItsRecordIsPublishedAndKnown(t *testi
 	d.publish(d.signed, "mail", leafRecord(d.serving), leafRecord(renewed))
 	r = d.run(nil, "sync", "--output", "json")
 	assert.Equal(t, 3, r.code)
-	assert.Contains(t, r.doc.Error, "others may remember it until")
+	assert.Contains(t, r.doc.Error, "resolvers may cache the old ones until")
 	d.serves(d.serving)
 	require.Eventually(t, func() bool { return d.run(nil, "sync", "--output", "json").code == 0 }, 20*time.Second, 300*time.Millisecond)
 	d.serves(renewed)
@@ -140,7 +140,7 @@ func TestWhatTheDNSSaysDecidesWhetherARenewalIsHeldBack(t *testing.T) {
 			state: "mismatch", held: "alias.example.com do not match", says: "_25._tcp.imap.example.com. IN TLSA 3 1 1 "},
 		{name: "two hosts, of which one does not match", prepare: func(renewed *mint.Pair) { d.publish(d.signed, "mail", leafRecord(renewed)) }, args: []string{"--hostname", "mail.example.com,imap.example.com"},
 			state: "mismatch", held: "TLSA records of imap.example.com do not match", says: "_25._tcp.imap.example.com. IN TLSA 3 1 1 "},
-		{name: "shortly before expiry", args: []string{"--hostname", "imap.example.com", "--dane-grace", "2200h"}, state: "mismatch", says: "installed all the same, as the certificate before it ends at"},
+		{name: "shortly before expiry", args: []string{"--hostname", "imap.example.com", "--dane-grace", "2200h"}, state: "mismatch", says: "installed anyway, because the current certificate expires at"},
 		{name: "nobody is asked", args: []string{"--hostname", "imap.example.com", "--dane", "off"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

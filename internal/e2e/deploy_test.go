@@ -118,7 +118,7 @@ func TestStoppedFrontLoadsTheCertificateAtItsStart(t *testing.T) {
 	renewed := l.issue(mint.Leaf{})
 	r := l.run([]string{"RENEWED_LINEAGE=" + l.lineage(renewed, "mail.example.com")})
 	require.Equal(t, 0, r.code)
-	assert.Contains(t, r.stdout, "the front will load it at its start")
+	assert.Contains(t, r.stdout, "the front will load it when it starts")
 	assert.Empty(t, r.stderr)
 	require.NoError(t, l.front.Start(t.Context()))
 	require.NoError(t, l.front.WaitServing(t.Context()))

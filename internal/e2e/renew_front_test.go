@@ -241,7 +241,7 @@ func TestCertificateThatTheFrontRefusesIsKeptAndInstalledOnceTheCauseIsMended(t 
 
 			waits := i.renew()
 			assert.Equal(t, 8, waits.code)
-			assert.Contains(t, waits.doc.Error, "not yet time to try again")
+			assert.Contains(t, waits.doc.Error, "too early to retry")
 			i.serves(old)
 
 			require.NoError(t, os.Remove(broken))

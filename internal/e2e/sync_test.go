@@ -165,7 +165,7 @@ func TestSyncBacksOffAfterFailuresAndSaysUntilWhen(t *testing.T) {
 	require.Equal(t, 4, l.hook(live).code)
 	waiting := l.sync()
 	assert.Equal(t, 8, waiting.code)
-	assert.Contains(t, waiting.doc.Error, "not yet time to try again")
+	assert.Contains(t, waiting.doc.Error, "too early to retry")
 	assert.Contains(t, waiting.doc.Error, "no_such_setting")
 	assert.Contains(t, waiting.doc.Hint, "sync --now")
 	l.serves(second)

@@ -26,7 +26,7 @@ func TestHookLeavesItsResultInSyslog(t *testing.T) {
 		says   string
 	}{
 		"www.example.com":  {mint.Leaf{Names: []string{"www.example.com"}}, 0, "not Mailu's"},
-		"mail.example.com": {mint.Leaf{}, 8, "error: installed, but not proven to be served"},
+		"mail.example.com": {mint.Leaf{}, 8, "error: installed, but not yet verified on all ports"},
 		"old.example.com":  {mint.Leaf{NotAfter: time.Now().Add(-2 * time.Hour)}, 3, "hint: renew it first"},
 	} {
 		live := l.lineage(l.issue(tc.leaf), name)

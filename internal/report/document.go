@@ -2,8 +2,6 @@ package report
 
 import (
 	"crypto/x509"
-	"encoding/json"
-	"strings"
 	"time"
 
 	"mailu-hook/hook"
@@ -156,11 +154,7 @@ func JSON(r *Report) string {
 	for i := range r.Fronts {
 		doc.Fronts = append(doc.Fronts, r.frontDoc(&r.Fronts[i]))
 	}
-	var out strings.Builder
-	encoder := json.NewEncoder(&out)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(doc) // no field of it can fail
-	return out.String()
+	return say.JSON(doc)
 }
 
 func (r *Report) frontDoc(f *health.Front) frontLookDoc {

@@ -4,6 +4,7 @@
 package say
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -91,3 +92,13 @@ func Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
 // Day is the date of a moment in UTC.
 func Day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// JSON is a document as all commands print it. It must have no field that cannot
+// be encoded.
+func JSON(document any) string {
+	var out strings.Builder
+	encoder := json.NewEncoder(&out)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(document)
+	return out.String()
+}

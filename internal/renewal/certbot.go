@@ -1,4 +1,4 @@
-package cli
+package renewal
 
 import (
 	"crypto/x509"
@@ -14,13 +14,13 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// leaveToCertbot refuses a name that certbot manages, as its renewal
-// configuration says: two that renew the same would count against one limit, and
-// one would undo what the other installed.
+// leaveToCertbot refuses a name that certbot manages, according to its renewal
+// configuration: two programs that renew the same name would count against one
+// rate limit, and each would replace what the other installed.
 func leaveToCertbot(dir, name string) error {
 	entries, err := os.ReadDir(filepath.Join(dir, "renewal"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return say.Hint(fmt.Errorf("looking whether certbot manages %s: %w", name, err), "run mailu-hook as root, or go on all the same: --force-standalone")
+		return say.Hint(fmt.Errorf("checking whether certbot manages %s: %w", name, err), "run mailu-hook as root, or go on anyway: --force-standalone")
 	}
 	for _, entry := range entries {
 		lineage, ok := strings.CutSuffix(entry.Name(), ".conf")
@@ -31,7 +31,7 @@ func leaveToCertbot(dir, name string) error {
 		leaf := readLeaf(filepath.Join(dir, "live", lineage, "cert.pem"))
 		if lineage == strings.TrimPrefix(name, "*.") || leaf != nil && len(hook.Missing(leaf, []string{name})) == 0 {
 			return say.Hint(usageErr{fmt.Sprintf("certbot manages %s (%s)", name, config)},
-				"let certbot renew it, with --deploy-hook mailu-hook; or end that with 'certbot delete --cert-name %s'; or go on all the same: --force-standalone", lineage)
+				"let certbot renew it, and call mailu-hook as its deploy hook; or stop it with: certbot delete --cert-name %s; or go on anyway: --force-standalone", lineage)
 		}
 	}
 	return nil

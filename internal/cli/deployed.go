@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/report"
+	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
+)
+
+// deployFormats are those of every command that ends in a deploy.
+var deployFormats = []string{"text", "json"}
+
+// deployed is how a deploy ended.
+type deployed struct {
+	deploy.Result
+	renewal    *renewalDoc // of renew
+	hooked     bool        // certbot called
+	unattended bool        // nobody reads what is printed, so it goes to syslog too
+}
+
+// deployFailed is the result of an error that came before a deploy began.
+func deployFailed(err error) (result, error) {
+	return &deployed{Result: deploy.Failed(err)}, err
+}
+
+func (d *deployed) tell(format string, err error, _ report.Screen) string {
+	switch {
+	case format == "json":
+		return say.JSON(d.document(err))
+	case err != nil:
+		return ""
+	}
+	return d.line() + "\n"
+}
+
+// journal: a sync that found nothing to do says nothing, four times an hour.
+func (d *deployed) journal() (line string, worthIt bool) {
+	idle := d.Outcome == hook.OutcomeUnchanged || d.Outcome == hook.OutcomeSkipped
+	return d.line(), d.unattended && (d.hooked || !idle)
+}
+
+func (d *deployed) warnings() []string { return d.Warnings }
+
+// line is a success in one line.
+func (d *deployed) line() string {
+	var s strings.Builder
+	what := cmp.Or(d.Source.Lineage, d.Source.CertFile)
+	switch d.Outcome {
+	case hook.OutcomeInstalled:
+		fmt.Fprintf(&s, "installed %s (%s)", what, d.validity())
+		if d.Endpoints == nil {
+			s.WriteString("; the front will load it when it starts")
+		} else {
+			fmt.Fprintf(&s, "; %s serves it on %s after %s", d.Front.Container, d.ports(), d.Served.Round(time.Millisecond))
+		}
+	case hook.OutcomeUnchanged:
+		fmt.Fprintf(&s, "nothing to do: %s (%s) is installed", what, d.validity())
+		if d.Endpoints != nil {
+			fmt.Fprintf(&s, " and served on %s", d.ports())
+		}
+	case hook.OutcomeSkipped:
+		if what == "" {
+			return say.OneLine("nothing to do: " + d.Reason)
+		}
+		fmt.Fprintf(&s, "skipped %s: %s", what, d.Reason)
+	case hook.OutcomeWouldInstall:
+		if d.Bundle == nil {
+			fmt.Fprintf(&s, "would renew: %s", d.Reason)
+			break
+		}
+		fmt.Fprintf(&s, "would install %s (%s) into %s", what, d.validity(), d.Front.CertsDir)
+	}
+	for _, w := range d.Warnings {
+		s.WriteString("; note: " + w)
+	}
+	return say.OneLine(s.String())
+}
+
+func (d *deployed) validity() string {
+	leaf := d.Bundle.Leaf()
+	key, _ := hook.KeyType(leaf.PublicKey)
+	return fmt.Sprintf("%s, valid until %s", key, say.Day(leaf.NotAfter))
+}
+
+func (d *deployed) ports() string {
+	var list []string
+	for _, e := range d.Endpoints {
+		if e.Leaf == d.Bundle.Fingerprint() {
+			list = append(list, fmt.Sprint(e.Number))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// document is the JSON of a deploy. Its keys are never renamed.
+type document struct {
+	Outcome    hook.Outcome     `json:"outcome"`
+	Lineage    string           `json:"lineage"`
+	Leaf       *report.Leaf     `json:"leaf"`
+	Generation hook.Generation  `json:"generation"`
+	Front      *frontDoc        `json:"front"`
+	Endpoints  []endpointDoc    `json:"endpoints"`
+	Durations  map[string]int64 `json:"duration_ms"`
+	DryRun     bool             `json:"dry_run"`
+	Renewal    *renewalDoc      `json:"renewal,omitempty"`
+	DANE       []tlsa.Doc       `json:"dane,omitempty"`
+	Reason     string           `json:"reason,omitempty"`
+	Next       time.Time        `json:"next_attempt,omitzero"`
+	Warnings   []string         `json:"warnings,omitempty"`
+	Error      string           `json:"error,omitempty"`
+	Hint       string           `json:"hint,omitempty"`
+	Exit       int              `json:"exit_status"`
+}
+
+type frontDoc struct {
+	Container string `json:"container"`
+	Image     string `json:"image"`
+	Project   string `json:"project"`
+}
+
+type endpointDoc struct {
+	Port      int    `json:"port"`
+	Protocol  string `json:"protocol"`
+	Container string `json:"container,omitempty"` // where several fronts serve from one directory
+	Served    string `json:"served_sha256"`
+	OK        bool   `json:"ok"`
+	Error     string `json:"error,omitempty"`
+}
+
+var documentSteps = []hook.Step{
+	hook.StepValidate, hook.StepConsult, hook.StepStage, hook.StepSwitch, hook.StepTest, hook.StepReload,
+	hook.StepVerify, hook.StepSettle, hook.StepLook, hook.StepRollback,
+}
+
+func (d *deployed) document(err error) document {
+	doc := document{
+		Outcome: d.Outcome, Lineage: d.Source.Lineage, Generation: d.Generation, Reason: d.Reason, Next: d.Next, Warnings: d.Warnings,
+		DryRun: d.DryRun, Exit: exitStatus(err), Renewal: d.renewal, DANE: tlsa.Docs(d.DANE), Endpoints: []endpointDoc{},
+		Durations: map[string]int64{"total": d.Total.Milliseconds()},
+	}
+	if err != nil {
+		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
+	}
+	for _, step := range documentSteps {
+		doc.Durations[string(step)] = d.Durations[step].Milliseconds()
+	}
+	want := ""
+	if b := d.Bundle; b != nil {
+		leaf := report.LeafOf(b.Leaf())
+		doc.Leaf, want = &leaf, leaf.SHA256
+	}
+	if f := d.Front; f != nil {
+		doc.Front = &frontDoc{f.Container, f.Image, f.Project}
+	}
+	for _, e := range d.Endpoints {
+		doc.Endpoints = append(doc.Endpoints, endpoint(e, want))
+	}
+	return doc
+}
+
+func endpoint(e mailu.Endpoint, want string) endpointDoc {
+	doc := endpointDoc{Port: e.Number, Protocol: e.Protocol, Container: e.Of, Served: e.Leaf, OK: e.Answers() && e.Leaf == want}
+	if e.Err != nil {
+		doc.Error = e.Err.Error()
+	}
+	return doc
+}

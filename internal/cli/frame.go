@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/pflag"
+
+	"mailu-hook/internal/report"
+)
+
+// Environ reads one variable of the environment, "" when it is not set.
+type Environ func(name string) string
+
+// command is one command of the program: a file of this package each, and a row
+// in commands.
+type command struct {
+	name     string // "" for the bare program
+	args     string // what the usage line shows after the name
+	summary  string // one sentence, for the list of commands and its own help
+	about    string // paragraphs: what it does, and what happens on failure
+	examples string
+	exits    string        // explains its exit statuses; "": they are those of a deploy
+	options  func() action // a fresh set of options, at their defaults
+	formats  []string      // that --output takes, the default first; nil: the command takes no settings
+	// failed makes a result of an error that came before there was one, so that
+	// --output json prints a document then too. nil: there is nothing to print.
+	failed func(error) (result, error)
+}
+
+// action is the options of a command and what it does with them.
+type action interface {
+	add(*flags) // declares its flags
+	// run returns what it found, also beside an error, and prints nothing.
+	run(context.Context, *invocation) (result, error)
+}
+
+// part is options that several commands share; help shows them as a group.
+type part interface{ add(*pflag.FlagSet) }
+
+// invocation is what a command works with besides its options.
+type invocation struct {
+	command
+	args     []string // after the flags
+	out      *outputOptions
+	settings Environ           // the environment, and below it the configuration file
+	file     map[string]string // the configuration file alone
+	log      *slog.Logger
+	stderr   io.Writer // for progress on a terminal, and for usage
+	hooked   bool      // certbot called: RENEWED_LINEAGE is set and no command was named
+	all      []command
+}
+
+// result is what a command found.
+type result interface {
+	// tell renders it in one of the command's formats. err is how the command
+	// ended; "" means that there is nothing to print beside it.
+	tell(format string, err error, on report.Screen) string
+}
+
+// text is a result that has no other form.
+type text string
+
+func (t text) tell(string, error, report.Screen) string { return string(t) }
+
+// flags are the flags of one command, in the groups that help shows.
+type flags struct {
+	*pflag.FlagSet
+	groups []group
+}
+
+// group is the flags of one part. The command's own, which come first, have no
+// title.
+type group struct {
+	title string
+	flags []*pflag.Flag
+}
+
+// newFlags makes the options of a command, and the flags that fill them. Those of
+// its output stay as they are for a command that takes no settings.
+func newFlags(cmd command) (fs *flags, options action, out *outputOptions) {
+	fs = &flags{FlagSet: pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)}
+	fs.SortFlags = false
+	fs.SetInterspersed(cmd.name != "")
+	fs.Usage = func() {}
+	fs.SetOutput(io.Discard)
+	options, out = cmd.options(), &outputOptions{formats: cmd.formats}
+	options.add(fs)
+	if cmd.formats != nil {
+		fs.group("Output", out)
+	}
+	return fs, options, out
+}
+
+// group declares the flags of a part under a title.
+func (f *flags) group(title string, p part) {
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	own.SortFlags = false
+	p.add(own)
+	g := group{title: title}
+	own.VisitAll(func(flag *pflag.Flag) { g.flags = append(g.flags, flag) })
+	f.AddFlagSet(own)
+	f.groups = append(f.groups, g)
+}
+
+// inGroups returns all flags: those of no part first, without a title.
+func (f *flags) inGroups() []group {
+	grouped := map[*pflag.Flag]bool{}
+	for _, g := range f.groups {
+		for _, flag := range g.flags {
+			grouped[flag] = true
+		}
+	}
+	var own group
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !grouped[flag] {
+			own.flags = append(own.flags, flag)
+		}
+	})
+	if own.flags == nil {
+		return f.groups
+	}
+	return append([]group{own}, f.groups...)
+}

@@ -1,0 +1,90 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/say"
+)
+
+// Wish is what a sync is asked for besides what it finds unfinished.
+type Wish struct {
+	Lineages []string // to consider besides those that were deployed before
+	Now      bool     // retry at once, whatever failed before
+}
+
+// Sync completes what a deploy left unfinished, and repairs what has changed
+// since: it compares the known lineages, the installed pair and what the front
+// serves, and deploys what should be served. When all is well the Outcome is
+// Unchanged, or Skipped where nothing was ever deployed.
+//
+// After failures it backs off: the error is then a hook.ErrWaiting.
+func Sync(ctx context.Context, w Wish, o Options) (Result, error) {
+	t := newTarget(o)
+	defer t.Close()
+	err := t.within(ctx, func(ctx context.Context) error {
+		if err := t.open(ctx); err != nil {
+			return err
+		}
+		return t.sync(ctx, w)
+	})
+	return t.finish(err)
+}
+
+// Sync does for this Target what the function Sync does.
+func (t *Target) Sync(ctx context.Context, w Wish) error {
+	return t.within(ctx, func(ctx context.Context) error { return t.sync(ctx, w) })
+}
+
+func (t *Target) sync(ctx context.Context, w Wish) error {
+	state, err := t.store.State()
+	if err != nil {
+		t.result.Note(err.Error())
+	}
+	if p := state.Pending; p.Waits(time.Now()) && !w.Now {
+		t.result.Next = p.Next
+		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; next attempt at %s", hook.ErrWaiting, p.Attempts, p.Reason, say.Time(p.Next)),
+			"fix the cause, then run: mailu-hook sync --now")
+	}
+	if !t.store.Used() && len(w.Lineages) == 0 {
+		t.result.Outcome, t.result.Reason = hook.OutcomeSkipped, "nothing was deployed here yet"
+		return nil
+	}
+	wanted, err := t.wanted(ctx, state, w.Lineages)
+	if err != nil {
+		return err
+	}
+	t.result.Source = wanted.Source
+	o := t.options()
+	if wanted.Lineage == "" { // installed before, and accepted then
+		o.Rules.AllowUntrusted, o.ByHand, o.RollsBackFrom = true, true, state.RolledBackFrom
+	} else if wanted, err = t.withRoot(wanted); err != nil {
+		return err
+	}
+	return t.deploy(ctx, wanted, o)
+}
+
+// wanted is what should be served. A lineage that cannot be read is noted as
+// long as there is something else.
+func (t *Target) wanted(ctx context.Context, state hook.State, lineages []string) (*hook.Bundle, error) {
+	for _, seen := range state.Lineages {
+		lineages = append(lineages, seen.Lineage)
+	}
+	wanted, problems := hook.Wanted(ctx, t.store, state, lineages, t.Facts.Hostnames)
+	var problem error
+	if len(problems) > 0 {
+		problem = problems[0] // one fits a line; once it is fixed, the next run names the next
+	}
+	switch {
+	case wanted == nil && problem == nil:
+		return nil, say.Hint(errors.New("neither a lineage nor a generation holds a certificate for the mail server"), "install one: mailu-hook install --lineage DIR")
+	case wanted == nil:
+		return nil, problem
+	case problem != nil:
+		t.result.Note(problem.Error())
+	}
+	return wanted, nil
+}

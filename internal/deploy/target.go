@@ -1,0 +1,254 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/say"
+	"mailu-hook/internal/tlsa"
+	"mailu-hook/reload"
+)
+
+// Target is where a deploy goes: a front and its certs directory.
+type Target struct {
+	Facts   mailu.Facts
+	Front   *reload.Front // nil if none runs, or it cannot be asked
+	Unasked error         // why a front that may be running cannot be asked
+	Absent  string        // why there is no front to ask: it will load the certificate when it starts
+
+	o      Options
+	engine *reload.Engine
+	store  *hook.Store
+	result Result
+}
+
+func newTarget(o Options) *Target {
+	return &Target{o: o, result: Result{DryRun: o.DryRun}}
+}
+
+// Open finds the front and what is known of it: from Options, then from the
+// container, then from what the certs directory remembers, then from mailu.env,
+// then the defaults. It changes nothing. The caller closes the Target.
+func Open(ctx context.Context, o Options) (*Target, error) {
+	t := newTarget(o)
+	if err := t.open(ctx); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Target) open(ctx context.Context) error {
+	if err := t.locate(ctx); err != nil {
+		return err
+	}
+	return t.openStore()
+}
+
+// Close releases what was opened. Closing twice is harmless.
+func (t *Target) Close() {
+	if t.store != nil {
+		t.store.Close()
+	}
+	if t.engine != nil {
+		t.engine.Close()
+	}
+	t.store, t.engine = nil, nil
+}
+
+// engineLimit is the engine's share of the time.
+const engineLimit = 5 * time.Second
+
+func (t *Target) engineTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := engineLimit
+	if t.o.Timeout > 0 {
+		limit = min(limit, t.o.Timeout/3)
+	}
+	return context.WithTimeoutCause(ctx, limit, errors.New("the time is up"))
+}
+
+func (t *Target) openEngine() (err error) {
+	if t.engine != nil {
+		return nil
+	}
+	if t.engine, err = reload.Open(t.o.Settings); err != nil {
+		return usageError(say.HintOf(err), "%v", err)
+	}
+	return nil
+}
+
+func (t *Target) locate(ctx context.Context) error {
+	if err := t.openEngine(); err != nil {
+		return err
+	}
+	limited, cancel := t.engineTime(ctx)
+	defer cancel()
+	found, err := t.engine.Find(limited, t.o.Front)
+	switch {
+	case err == nil:
+		t.meet(found)
+	case errors.Is(err, reload.ErrNone):
+		t.Facts, t.Absent = Recall(t.o.CertsDir), err.Error()
+	case errors.Is(err, reload.ErrEngine):
+		t.Facts, t.Unasked = Recall(t.o.CertsDir), err
+	default:
+		return err
+	}
+	t.result.Front = &t.Facts
+	t.result.Note(t.Absent)
+	if t.Unasked != nil && t.o.DryRun {
+		t.result.Note(t.Unasked.Error())
+	}
+	return t.override(&t.Facts)
+}
+
+// meet takes the facts of a container that was found, and the container itself
+// if it can be asked.
+func (t *Target) meet(found *reload.Front) {
+	t.Facts = found.Facts
+	switch found.State {
+	case "running":
+		t.Front = found
+	case "paused":
+		t.Unasked = say.Hint(fmt.Errorf("the front %s is paused", found.Container), "docker unpause %s", found.Container)
+	case "restarting":
+		t.Unasked = say.Hint(fmt.Errorf("the front %s keeps restarting", found.Container), "run docker logs %s to see why", found.Container)
+	default:
+		t.Absent = fmt.Sprintf("the front %s is not running (%s)", found.Container, found.State)
+	}
+}
+
+// override puts what the administrator said above what was found.
+func (t *Target) override(facts *mailu.Facts) error {
+	return Override(facts, t.o.CertsDir, t.o.Hostnames)
+}
+
+// Override puts what the administrator said above what was found, and refuses a
+// front that would not serve what is installed in its certs directory, or a
+// certs directory that is another than the front's.
+func Override(facts *mailu.Facts, certsDir string, hostnames []string) error {
+	if len(hostnames) > 0 {
+		facts.Hostnames = hostnames
+	}
+	if err := facts.CheckFlavor(); err != nil {
+		return err
+	}
+	if certsDir == "" || certsDir == facts.CertsDir {
+		return nil
+	}
+	mounted, err := os.Stat(facts.CertsDir)
+	if err == nil {
+		if named, err := os.Stat(certsDir); err == nil && !os.SameFile(mounted, named) {
+			return usageError("leave out --certs-dir: the container says where its certificates are",
+				"--certs-dir is %s, but %s mounts %s at /certs and would never see it", certsDir, facts.Container, facts.CertsDir)
+		}
+	}
+	facts.CertsDir = certsDir
+	return nil
+}
+
+// Recall is what is known of a front that cannot be asked: what it said last
+// time, else what mailu.env beside the certs directory says, else the defaults.
+// "" names the default directory.
+func Recall(certsDir string) mailu.Facts {
+	dir := filepath.Clean(cmp.Or(certsDir, mailu.DefaultCertsDir))
+	if facts, known := Remembered(dir); known {
+		return facts
+	}
+	env, _ := mailu.ReadVariables(filepath.Join(filepath.Dir(dir), "mailu.env")) // what can be read of it, as Compose is lenient too
+	facts := mailu.ParseEnvironment(func(name string) string { return env[name] })
+	facts.CertsDir = dir
+	return facts
+}
+
+// Remembered is what a front last said of itself.
+func Remembered(dir string) (facts mailu.Facts, known bool) {
+	if dir == "" {
+		return facts, false
+	}
+	s, err := hook.OpenStore(dir, mailu.DefaultCertName, mailu.DefaultKeyName)
+	if err != nil {
+		return facts, false
+	}
+	defer s.Close()
+	state, _ := s.State()
+	facts = state.Front
+	facts.CertsDir = dir
+	return facts, facts.Hostnames != nil
+}
+
+func (t *Target) openStore() (err error) {
+	t.store, err = hook.OpenStore(t.Facts.CertsDir, t.Facts.CertName, t.Facts.KeyName)
+	return err
+}
+
+// within runs work in the time that a deploy may take.
+func (t *Target) within(ctx context.Context, work func(context.Context) error) error {
+	if t.o.Timeout <= 0 {
+		return work(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, t.o.Timeout, fmt.Errorf("the time is up (--timeout %s)", t.o.Timeout))
+	defer cancel()
+	return work(ctx)
+}
+
+// rules are what a bundle must satisfy.
+func (t *Target) rules() hook.Rules {
+	return hook.Rules{Roots: t.o.Roots, AllowUntrusted: t.o.AllowUntrusted, NoTest: t.Front == nil}
+}
+
+// options are those of the transaction.
+func (t *Target) options() hook.Options {
+	return hook.Options{
+		Rules:    t.rules(),
+		ByHand:   t.o.Caller == Person,
+		DryRun:   t.o.DryRun,
+		Guard:    tlsa.Guard(t.o.DANE, t.o.Resolver, t.Facts.Hostnames, func(hosts []tlsa.Host) { t.result.DANE = hosts }),
+		Grace:    t.o.Grace,
+		Keep:     t.o.Keep,
+		Rollback: t.o.Timeout,
+		Facts:    t.Facts,
+		Unasked:  t.Unasked,
+		Progress: t.o.Progress,
+	}
+}
+
+// deploy runs the transaction. What was noted before it stays noted.
+func (t *Target) deploy(ctx context.Context, bundle *hook.Bundle, o hook.Options) error {
+	var f hook.Front // stays nil without a front to ask
+	if t.Front != nil {
+		f = t.Front
+	}
+	notes := t.result.Warnings
+	r, err := hook.Deploy(ctx, bundle, t.store, f, o)
+	r.Warnings = append(notes, r.Warnings...)
+	t.result.Result = r
+	return err
+}
+
+// finish completes the result of a run that ended with err.
+func (t *Target) finish(err error) (Result, error) {
+	if t.result.Outcome == "" || err != nil {
+		t.result.Outcome = hook.OutcomeOf(err)
+	}
+	return t.result, err
+}
+
+// Result is what the deploys of this Target have come to so far.
+func (t *Target) Result() *Result { return &t.result }
+
+// Facts is what is known of the front that the options mean, without opening its
+// certs directory.
+func Facts(ctx context.Context, o Options) (mailu.Facts, error) {
+	t := newTarget(o)
+	defer t.Close()
+	err := t.locate(ctx)
+	return t.Facts, err
+}
