@@ -24,9 +24,8 @@ import (
 )
 
 const (
-	overridesPoint = "/overrides" // in the container (core/nginx/conf/nginx.conf includes *.conf of it)
-	overrideName   = "mailu-hook-acme.conf"
-	tokensName     = "mailu-hook-acme"
+	overrideName = "mailu-hook-acme.conf"
+	tokensName   = "mailu-hook-acme"
 
 	// The server that includes it answers on 443, and on 80 with TLS_FLAVOR=mail;
 	// else port 80 redirects there, and CAs follow (RFC 8555, section 8.3).
@@ -38,6 +37,7 @@ location ^~ /.well-known/acme-challenge/ {
 `
 	challengeLimit = 10 * time.Second // until the front shows a first answer
 	challengePause = 50 * time.Millisecond
+	showLimit      = 3 * time.Second // one question to the front
 )
 
 // Challenges lets the front answer http-01 challenges, while it keeps serving on
@@ -153,7 +153,7 @@ func (f *Front) hangUpNginx(ctx context.Context) (old []int, err error) {
 		return nil, err
 	}
 	nginx, _ := master(procs, "nginx")
-	return workers(procs), f.hangUp(ctx, nginx)
+	return workers(procs), f.in.hangUp(ctx, nginx)
 }
 
 // workers are the pids inside of the workers of nginx that take connections. One
@@ -177,17 +177,15 @@ func (f *Front) awaitRetired(ctx context.Context, old []int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, retireLimit, errors.New("not within "+retireLimit.String()))
 	defer cancel()
 	for {
-		procs, err := f.processes(ctx)
+		procs, err := f.in.processes(ctx)
 		if err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(workers(procs), func(pid int) bool { return slices.Contains(old, pid) }) {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for nginx in %s to retire its old workers: %w", f.Container, context.Cause(ctx))
-		case <-time.After(challengePause):
+		if err := sleep(ctx, challengePause); err != nil {
+			return fmt.Errorf("waiting for nginx in %s to retire its old workers: %w", f.Container, err)
 		}
 	}
 }
@@ -206,10 +204,8 @@ func (c *Challenges) awaitFirst(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep(ctx, challengePause) != nil {
 			return c.front.unshown(context.WithoutCancel(ctx), err)
-		case <-time.After(challengePause):
 		}
 	}
 }
@@ -231,8 +227,8 @@ func (f *Front) shows(ctx context.Context, token string) error {
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 		DisableKeepAlives: true,
 	}
-	client := &http.Client{Transport: transport, Timeout: askLimit}
-	url := "http://" + cmp.Or(f.serverName(), "localhost") + "/.well-known/acme-challenge/" + token
+	client := &http.Client{Transport: transport, Timeout: showLimit}
+	url := "http://" + cmp.Or(f.Target().ServerName, "localhost") + "/.well-known/acme-challenge/" + token
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -242,7 +238,7 @@ func (f *Front) shows(ctx context.Context, token string) error {
 		return errors.New(say.Plain(err.Error()))
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxLine))
+	body, err := io.ReadAll(io.LimitReader(response.Body, int64(len(token))+1))
 	if err != nil {
 		return err
 	}
@@ -262,13 +258,5 @@ func (f *Front) dialHTTP(ctx context.Context, _, addr string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	conn, err := f.dial(ctx, mailu.Port{Number: port})
-	if err != nil || !mailu.Proxied(f.proxy, port) {
-		return conn, err
-	}
-	if _, err := conn.Write(proxyHeader); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("sending the PROXY header: %w", err)
-	}
-	return conn, nil
+	return f.Target().Dial(ctx, mailu.Port{Number: port, Proxy: mailu.Proxied(f.proxy, port)})
 }

@@ -47,11 +47,11 @@ func newWebFront(t *testing.T, d *daemons) *webFront {
 	w.f, w.fake = frontOf(t, d)
 	w.fake.containers = map[string]string{frontID: answer(t, inState("running"))}
 	command := w.fake.command
-	w.fake.command = func(argv []string, stdin string) (string, int) {
+	w.fake.command = func(argv []string) (string, int) {
 		if strings.Join(argv, " ") == "killall -HUP nginx" {
 			w.hangUp()
 		}
-		return command(argv, stdin)
+		return command(argv)
 	}
 	w.f.overrides = w.overrides
 	plain := web(t, nil, func(rw http.ResponseWriter, r *http.Request) {
@@ -230,7 +230,7 @@ func TestAProxiedWebPortIsAskedWithAHeader(t *testing.T) {
 	w.f.proxy = "80"
 	got := make(chan string, 1)
 	w.f.published[80] = []string{listen(t, func(conn net.Conn) {
-		header := make([]byte, len(proxyHeader))
+		header := make([]byte, 16)
 		_, _ = io.ReadFull(conn, header)
 		_, _ = http.ReadRequest(bufio.NewReader(conn))
 		select {
@@ -240,5 +240,5 @@ func TestAProxiedWebPortIsAskedWithAHeader(t *testing.T) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\ntoken")
 	})}
 	require.NoError(t, w.f.shows(t.Context(), "token"))
-	assert.Equal(t, string(proxyHeader), <-got)
+	assert.Equal(t, "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", <-got)
 }

@@ -1,90 +1,172 @@
-// Package reload drives the front container: it finds it, runs its tests,
-// reloads its daemons, waits until it has settled, and asks its TLS ports what
-// they show. It is the only importer of the Docker client.
+// Package reload drives Mailu's front containers: it finds them, runs their own
+// tests, reloads their daemons, and waits until they have settled. Fronts that
+// mount the same certs directory form a Group and are handled as one.
 //
-// Nothing here trusts an exit status for the truth: whether a certificate is
-// served is what the ports say (Front.Look, Front.Await).
+// It trusts no exit status: whether a certificate is served is what the ports
+// show (package probe). A container engine is an Engine; the files docker*.go hold
+// the one there is, and are the only importers of the Docker client.
 package reload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"path/filepath"
 	"strings"
-
-	"github.com/docker/docker/client"
-	"github.com/docker/go-connections/tlsconfig"
+	"sync"
+	"time"
 
 	"mailu-hook/internal/say"
 )
 
-// Engine is a Docker engine, by way of its API.
-type Engine struct {
-	api    *client.Client
-	tls    bool
-	pinned bool               // the administrator chose the API version
-	listed map[string]listing // by project, once asked for
+// Engine is a container engine. Its methods may be called at the same time, and
+// return when ctx ends at the latest. Their errors are the engine's own words; this
+// package turns them into ErrEngine.
+type Engine interface {
+	// List returns the containers that have all the labels, each NAME=VALUE,
+	// including those that are stopped.
+	List(ctx context.Context, labels ...string) ([]Listed, error)
+	// Inspect describes a container. The error wraps errNoContainer if there is no
+	// container of that name or id.
+	Inspect(ctx context.Context, id string) (Inspection, error)
+	// Exec runs a command in a container as root, without a shell and without
+	// input, and returns the beginning of its output and its exit status. A command
+	// that is still running when ctx ends is left to itself.
+	Exec(ctx context.Context, id string, command ...string) (output []byte, status int, err error)
+	// Restart restarts a container, and returns once it has started.
+	Restart(ctx context.Context, id string) error
+	// Events calls tell for everything that happens to containers from now on,
+	// until ctx ends or the engine breaks off, and returns why.
+	Events(ctx context.Context, tell func(Event)) error
+	// Now asks the engine for its time.
+	Now(ctx context.Context) (time.Time, error)
+	// Close releases the connections.
+	Close()
 }
 
-// Open prepares to talk to the engine that DOCKER_HOST, DOCKER_TLS_VERIFY,
-// DOCKER_CERT_PATH and DOCKER_API_VERSION name, as the docker command
-// understands them; by default to the local socket, in the newest API version
-// that both sides know. It connects to nothing yet. The caller closes it.
-func Open(env func(string) string) (*Engine, error) {
-	opts := []client.Opt{client.WithAPIVersionNegotiation()}
-	if dir := env("DOCKER_CERT_PATH"); dir != "" {
-		tlsClient, err := tlsTransport(dir, env("DOCKER_TLS_VERIFY") == "")
-		if err != nil {
-			return nil, say.Hint(fmt.Errorf("reading the Docker client's certificates in %s: %v", dir, err), "check DOCKER_CERT_PATH")
+// engines are those that Open knows. The first that is found here is used, or
+// else the first.
+var engines = []struct {
+	name string
+	here func(env func(string) string) bool
+	open func(env func(string) string) (Engine, error)
+}{
+	{"Docker", dockerHere, openDocker},
+}
+
+// Open prepares to talk to the engine that the settings name. It connects to
+// nothing yet. What the engine lists is asked once, so that a caller that got no
+// answer does not wait for it again: open it anew for each deploy. The caller
+// closes it.
+func Open(env func(string) string) (Engine, error) {
+	use := engines[0]
+	for _, e := range engines {
+		if e.here(env) {
+			use = e
+			break
 		}
-		opts = append(opts, client.WithHTTPClient(tlsClient))
 	}
-	if host := env("DOCKER_HOST"); strings.HasPrefix(host, "ssh:") {
-		return nil, say.Hint(fmt.Errorf("DOCKER_HOST is %s: an engine behind ssh is not supported", say.Foreign(host)),
-			"forward its socket: ssh -NL /run/remote.sock:/run/docker.sock HOST, and DOCKER_HOST=unix:///run/remote.sock")
-	} else if host != "" {
-		opts = append(opts, client.WithHost(host))
-	}
-	if version := env("DOCKER_API_VERSION"); version != "" {
-		opts = append(opts, client.WithVersion(version))
-	}
-	api, err := client.NewClientWithOpts(opts...)
-	if err != nil {
-		return nil, say.Hint(fmt.Errorf("preparing the Docker client: %v", err), "check DOCKER_HOST: unix:///path or tcp://host:port")
-	}
-	return &Engine{api: api, tls: env("DOCKER_CERT_PATH") != "", pinned: env("DOCKER_API_VERSION") != "", listed: map[string]listing{}}, nil
-}
-
-func tlsTransport(dir string, insecure bool) (*http.Client, error) {
-	config, err := tlsconfig.Client(tlsconfig.Options{
-		CAFile:             filepath.Join(dir, "ca.pem"),
-		CertFile:           filepath.Join(dir, "cert.pem"),
-		KeyFile:            filepath.Join(dir, "key.pem"),
-		InsecureSkipVerify: insecure,
-		ExclusiveRootPools: true,
-	})
+	e, err := use.open(env)
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: config}, CheckRedirect: client.CheckRedirect}, nil
+	return &listedOnce{Engine: e, said: map[string]listing{}}, nil
 }
 
-// Close releases the connections.
-func (e *Engine) Close() { e.api.Close() }
+// Listed is a container as a list shows it.
+type Listed struct {
+	ID     string
+	State  string // as in Inspection
+	Labels map[string]string
+	Mounts []Mount
+}
 
-// ErrEngine means that the engine did not answer, or not usefully. Nothing is
+// Inspection is what an engine says of one container.
+type Inspection struct {
+	ID, Name, Image string
+	State           string // running, paused, restarting, exited, created, dead, …
+	Health          string // healthy, unhealthy, starting; "" without a health check
+	Pid             int    // of its first process, on the engine's host
+	Labels          map[string]string
+	Env             []string         // NAME=VALUE; holds secrets: never to be kept, shown or logged
+	Mounts          []Mount          // by destination
+	Hosts           []string         // addresses at which this host reaches the container itself
+	Published       map[int][]string // by port of the container: host:port at which this host reaches it
+}
+
+// Mount is a directory or file that a container sees.
+type Mount struct {
+	Source      string // on the engine's host
+	Destination string // in the container
+}
+
+// runs reports whether the container has processes that are not frozen.
+func (i Inspection) runs() bool { return i.State == "running" || i.State == "restarting" }
+
+// Event is something that happened to a container.
+type Event struct {
+	ID     string
+	Action string // start, die, health_status: unhealthy, …
+	Labels map[string]string
+}
+
+// listedOnce gives to the same question the answer that it got the first time.
+type listedOnce struct {
+	Engine
+	mu   sync.Mutex
+	said map[string]listing // by labels
+}
+
+type listing struct {
+	found []Listed
+	err   error
+}
+
+func (e *listedOnce) List(ctx context.Context, labels ...string) ([]Listed, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	question := strings.Join(labels, "\n")
+	answer, ok := e.said[question]
+	if !ok {
+		answer.found, answer.err = e.Engine.List(ctx, labels...)
+		e.said[question] = answer
+	}
+	return answer.found, answer.err
+}
+
+// Now asks an engine for its time. The error is an ErrEngine.
+func Now(ctx context.Context, e Engine) (time.Time, error) {
+	at, err := e.Now(ctx)
+	if err != nil {
+		return time.Time{}, engineError(ctx, "asking for its time", err)
+	}
+	return at, nil
+}
+
+// ErrEngine means that the engine gave no answer, or none of use. Nothing is
 // known then about the front.
-var ErrEngine = errors.New("the Docker engine cannot be asked")
+var ErrEngine = errors.New("cannot query the container engine")
 
-// engineError makes an ErrEngine of what the Docker client reports.
+// errNoContainer means that there is no such container.
+var errNoContainer = errors.New("no such container")
+
+// engineError makes an ErrEngine of what an engine reports.
 func engineError(ctx context.Context, doing string, err error) error {
+	hint := cmp.Or(say.HintOf(err), "is the engine running, and may this user use its socket? DOCKER_HOST names another one")
 	if ctx.Err() != nil {
 		err = fmt.Errorf("no answer: %w", context.Cause(ctx))
 	} else {
 		err = errors.New(say.Foreign(err.Error()))
 	}
-	return say.Hint(fmt.Errorf("%w: %s: %w", ErrEngine, doing, err),
-		"is Docker running (systemctl status docker), and may this user use its socket? DOCKER_HOST names another")
+	return say.Hint(fmt.Errorf("%w: %s: %w", ErrEngine, doing, err), "%s", hint)
+}
+
+// sleep waits for d, or returns the cause of ctx's end if that comes first.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
 }

@@ -4,16 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
+	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
-
-	cerrdefs "github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
 
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
@@ -26,228 +20,212 @@ const (
 	labelOneOff  = "com.docker.compose.oneoff"
 )
 
-const mountPoint = "/certs" // in the container (core/nginx/config.py)
-
-// Selector narrows the search down; its zero value finds the only front.
+// Selector narrows the search; its zero value finds the only fronts there are.
 type Selector struct {
-	Container string // name or id; then nothing else is looked at
+	Container string // name or id
 	Project   string // Compose project
 }
 
-// Errors of Find that callers decide on. ErrNone is no misfortune: a front loads
-// what it finds at its start.
+// Errors of Find that callers decide on. ErrNone need not be fatal: a front loads
+// whatever it finds when it starts.
 var (
 	ErrNone      = errors.New("no front container found")
-	ErrAmbiguous = errors.New("more than one front container")
+	ErrAmbiguous = errors.New("several Mailu fronts run here")
 )
 
-// Front is a Mailu front container as it was when Find asked.
-type Front struct {
-	mailu.Facts
-	State  string // of Docker: running, paused, restarting, exited, created, dead, …
-	Health string // of Docker: healthy, unhealthy, starting; "" without a health check
-
-	engine        *Engine
-	pid           int              // of PID 1, on the engine's host
-	proxy         string           // PROXY_PROTOCOL as it stands
-	fileMounts    []string         // of the pair's files one by one
-	overrides     string           // on the host: what nginx includes; "" if nothing is mounted there
-	ips           []string         // of the container, or of the host if it shares that network
-	published     map[int][]string // by port of the container: host:port
-	restarted     bool             // by us: once is enough to know whether it helps
-	told          time.Time        // when daemons were last told to reload
-	watcherPaused bool             // the watcher, by PauseWatcher
-	reacts        time.Time        // until when the watcher may begin to react to a switch
-}
-
-// Find finds the front container: that of the Compose service "front", told
-// from the front of anything else by Mailu's environment and its mount at
-// /certs. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrAmbiguous or
-// mailu.ErrUnsuitable.
-func (e *Engine) Find(ctx context.Context, want Selector) (*Front, error) {
-	found, err := e.fronts(ctx, want)
+// Find finds the front container that want selects, and all others that mount the
+// same certs directory: those of the Compose service "front" that have Mailu's
+// environment and a mount at /certs. It changes nothing. Errors wrap ErrEngine,
+// ErrNone, ErrAmbiguous or mailu.ErrUnsuitable.
+func Find(ctx context.Context, e Engine, want Selector) (Group, error) {
+	found, err := fronts(ctx, e, want)
 	if err != nil {
 		return nil, err
 	}
-	f, err := choose(found, want)
+	g, err := choose(found, want)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Suitable(); err != nil {
+	if err := g.suitable(); err != nil {
 		return nil, err
 	}
-	f.recognise(ctx)
-	return f, nil
+	g.each(func(f *Front) error { f.recognize(ctx); return nil })
+	return g.named(), nil
 }
 
-// fronts returns all containers that are what want asks for.
-func (e *Engine) fronts(ctx context.Context, want Selector) ([]*Front, error) {
-	candidates := []candidate{{id: want.Container}}
-	if want.Container == "" {
-		var err error
-		if candidates, err = e.candidates(ctx, want.Project); err != nil {
-			return nil, err
+// Survey finds every front that want may mean, including those on which a deploy
+// could not work, sorted by name. It changes nothing. Stopped containers beside a
+// running front of their project are left out. Errors wrap ErrEngine or ErrNone.
+func Survey(ctx context.Context, e Engine, want Selector) (Group, error) {
+	found, err := fronts(ctx, e, want)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, none(want)
+	}
+	all := current(found)
+	all.each(func(f *Front) error { f.recognize(ctx); return nil })
+	return all, nil
+}
+
+// Only returns the id of the only candidate for what want selects, and the
+// directory that it mounts at /certs; "" if there is not exactly one. That takes
+// one question to the engine, which a Find that follows does not ask again. What a
+// front said of itself by its environment stays true as long as its container
+// exists.
+func Only(ctx context.Context, e Engine, want Selector) (id, certsDir string) {
+	if want.Container != "" {
+		return "", ""
+	}
+	found, err := candidates(ctx, e)
+	if err != nil {
+		return "", ""
+	}
+	found = slices.DeleteFunc(found, func(c Listed) bool { return !want.admits(c.Labels) })
+	if len(found) != 1 {
+		return "", ""
+	}
+	return found[0].ID, found[0].certsDir()
+}
+
+// admits reports whether a container with these labels is of the project.
+func (s Selector) admits(labels map[string]string) bool {
+	return s.Project == "" || labels[labelProject] == s.Project
+}
+
+// candidates lists the containers of the Compose service "front".
+func candidates(ctx context.Context, e Engine) ([]Listed, error) {
+	list, err := e.List(ctx, labelService+"=front")
+	if err != nil {
+		return nil, engineError(ctx, "listing containers", err)
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(c Listed) bool { return c.Labels[labelOneOff] == "True" }), nil // docker compose run
+}
+
+func (c Listed) certsDir() string {
+	for _, m := range c.Mounts {
+		if path.Clean(m.Destination) == mountPoint {
+			return m.Source
 		}
 	}
-	var found []*Front
-	for _, c := range candidates {
-		info, err := e.inspect(ctx, c.id)
-		if cerrdefs.IsNotFound(err) {
-			continue // never was there, or is gone since
+	return ""
+}
+
+// fronts returns the fronts that want selects, and those that share a certs
+// directory with one of them.
+func fronts(ctx context.Context, e Engine, want Selector) (Group, error) {
+	listed, err := candidates(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	var found Group
+	add := func(id string, named bool) error {
+		i, err := e.Inspect(ctx, id)
+		if errors.Is(err, errNoContainer) {
+			return nil // it never existed, or is gone since
 		}
 		if err != nil {
-			return nil, engineError(ctx, "inspecting container "+c.id, err)
+			return engineError(ctx, "inspecting container "+id, err)
 		}
-		if f := newFront(e, info); want.Container != "" || f.isMailu() {
+		if f := newFront(e, i); named || f.isMailu() {
 			found = append(found, f)
+		}
+		return nil
+	}
+	if want.Container != "" {
+		if err := add(want.Container, true); err != nil {
+			return nil, err
+		}
+	} else {
+		for _, c := range listed {
+			if !want.admits(c.Labels) {
+				continue
+			}
+			if err := add(c.ID, false); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, c := range listed {
+		known := func(f *Front) bool { return f.ID == c.ID }
+		shares := func(f *Front) bool { return c.Mounts == nil || sameDir(f.CertsDir, c.certsDir()) }
+		if slices.ContainsFunc(found, known) || !slices.ContainsFunc(found, shares) {
+			continue
+		}
+		before := len(found)
+		if err := add(c.ID, false); err != nil {
+			return nil, err
+		}
+		if len(found) > before && !slices.ContainsFunc(found[:before], func(f *Front) bool { return sameDir(f.CertsDir, found[before].CertsDir) }) {
+			found = found[:before]
 		}
 	}
 	return found, nil
 }
 
-// inspect asks for a container. The answer has all the parts that are read of
-// it; one that lacks a part is an error.
-func (e *Engine) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
-	info, err := e.api.ContainerInspect(ctx, id)
-	if err == nil && (info.ContainerJSONBase == nil || info.State == nil || info.HostConfig == nil || info.Config == nil || info.NetworkSettings == nil) {
-		err = errors.New("the answer describes no container")
+// sameDir reports whether both are one directory. Those of an engine elsewhere are
+// compared by name.
+func sameDir(a, b string) bool {
+	if a == "" || b == "" || path.Clean(a) == path.Clean(b) {
+		return a != "" && b != ""
 	}
-	return info, err
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
 }
 
-func newFront(e *Engine, info container.InspectResponse) *Front {
-	env := map[string]string{}
-	for _, entry := range info.Config.Env {
-		name, value, _ := strings.Cut(entry, "=")
-		env[name] = value
+// current leaves out what is stopped beside a running front of the same project or
+// directory, and sorts by name.
+func current(found Group) Group {
+	kept := slices.DeleteFunc(slices.Clone(found), func(f *Front) bool {
+		return f.stopped() && slices.ContainsFunc(found, func(other *Front) bool {
+			return other.State == "running" && (other.Project == f.Project || sameDir(other.CertsDir, f.CertsDir))
+		})
+	})
+	slices.SortFunc(kept, func(a, b *Front) int { return strings.Compare(a.Container, b.Container) })
+	return kept
+}
+
+// choose returns the fronts that are switched together, which must be all there
+// are.
+func choose(found Group, want Selector) (Group, error) {
+	if len(found) == 0 {
+		return nil, none(want)
 	}
-	get := func(name string) string { return env[name] }
-	f := &Front{Facts: mailu.ParseEnvironment(get), State: info.State.Status, engine: e, pid: info.State.Pid}
-	f.Container, f.ID, f.Image = strings.TrimPrefix(info.Name, "/"), info.ID, info.Config.Image
-	f.Project = info.Config.Labels[labelProject]
-	f.proxy = get("PROXY_PROTOCOL")
-	for _, m := range info.Mounts {
-		switch path.Clean(m.Destination) {
-		case mountPoint:
-			f.CertsDir = m.Source
-		case overridesPoint:
-			f.overrides = m.Source
-		case path.Join(mountPoint, f.CertName), path.Join(mountPoint, f.KeyName):
-			f.fileMounts = append(f.fileMounts, m.Destination)
+	g := current(found)
+	if slices.ContainsFunc(g, func(f *Front) bool { return f != g[0] && !sameDir(f.CertsDir, g[0].CertsDir) }) {
+		var names []string
+		for _, f := range g {
+			names = append(names, fmt.Sprintf("%s (project %s)", f.Container, f.Project))
+		}
+		return nil, say.Hint(fmt.Errorf("%w: %s", ErrAmbiguous, strings.Join(names, ", ")),
+			"choose one: --project NAME or --container NAME (in /etc/mailu-hook.conf: MAILU_HOOK_PROJECT=NAME)")
+	}
+	return g, nil
+}
+
+func none(want Selector) error {
+	if want.Container != "" {
+		return say.Hint(fmt.Errorf("%w: container %s does not exist", ErrNone, say.Foreign(want.Container)), "docker ps --all lists the containers")
+	}
+	return say.Hint(ErrNone, "if Mailu runs here without Compose, name its front with --container NAME")
+}
+
+// suitable returns a mailu.ErrUnsuitable if a deploy could not work on one of the
+// fronts, or not on all.
+func (g Group) suitable() error {
+	for _, f := range g {
+		if err := f.Suitable(); err != nil {
+			return err
+		}
+		if f.CertName != g[0].CertName || f.KeyName != g[0].KeyName {
+			return say.Hint(fmt.Errorf("%w: %s and %s mount %s, but read different files of it", mailu.ErrUnsuitable, g[0].Container, f.Container, f.CertsDir),
+				"give them the same TLS_CERT_FILENAME and TLS_KEYPAIR_FILENAME, or a directory each")
 		}
 	}
-	if h := info.State.Health; h != nil && h.Status != container.NoHealthcheck {
-		f.Health = h.Status
-	}
-	f.findAddrs(info)
-	return f
+	return nil
 }
-
-// isMailu tells Mailu's front from a service of that name in another project.
-func (f *Front) isMailu() bool {
-	return f.Flavor != "" && (f.CertsDir != "" || f.fileMounts != nil)
-}
-
-// choose prefers a running container to the leftovers of its own project.
-func choose(found []*Front, want Selector) (*Front, error) {
-	if len(found) > 1 {
-		running := slices.DeleteFunc(slices.Clone(found), func(f *Front) bool { return f.State != "running" })
-		if len(running) == 1 && !slices.ContainsFunc(found, func(f *Front) bool { return f.Project != running[0].Project }) {
-			found = running
-		}
-	}
-	switch len(found) {
-	case 0:
-		if want.Container != "" {
-			return nil, say.Hint(fmt.Errorf("%w: container %s does not exist", ErrNone, say.Foreign(want.Container)), "docker ps --all lists the containers")
-		}
-		return nil, say.Hint(ErrNone, "if Mailu runs here without Compose, name its front with --container NAME")
-	case 1:
-		return found[0], nil
-	}
-	var names []string
-	for _, f := range found {
-		names = append(names, fmt.Sprintf("%s (project %s)", f.Container, f.Project))
-	}
-	slices.Sort(names)
-	return nil, say.Hint(fmt.Errorf("%w: %s", ErrAmbiguous, strings.Join(names, ", ")),
-		"choose with --project NAME or --container NAME, in the hook's command or in /etc/mailu-hook.conf (MAILU_HOOK_PROJECT=…)")
-}
-
-// Suitable returns a mailu.ErrUnsuitable for a front on which a deploy could not
-// work.
-func (f *Front) Suitable() error {
-	refuse := func(remedy, format string, args ...any) error {
-		return say.Hint(fmt.Errorf("%w: %s: %s", mailu.ErrUnsuitable, f.Container, fmt.Sprintf(format, args...)), "%s", remedy)
-	}
-	switch {
-	case f.Flavor == "":
-		return refuse("name Mailu's front with --container", "it has no TLS_FLAVOR, so it is not Mailu's front")
-	case f.fileMounts != nil:
-		return refuse("mount the directory instead (in compose: ROOT/certs:/certs) and recreate the front",
-			"%s is mounted as a single file, which stays the file that was there when the container was made: nothing new on the host reaches it", strings.Join(f.fileMounts, " and "))
-	case f.CertsDir == "":
-		return refuse("mount a directory of the host (in compose: ROOT/certs:/certs) and recreate the front", "nothing is mounted at /certs")
-	}
-	return f.CheckFlavor()
-}
-
-// recognise tells Mailu 2.0 and older, where nginx is PID 1 and serves all mail
-// ports, whatever PORTS says.
-func (f *Front) recognise(ctx context.Context) {
-	if f.State != "running" {
-		return
-	}
-	if procs, err := f.processes(ctx); err == nil {
-		if nginx, ok := master(procs, "nginx"); ok && nginx.inside == 1 {
-			f.Ports = mailu.NginxOnly(f.proxy)
-		}
-	}
-}
-
-// findAddrs collects where the ports may be reached.
-func (f *Front) findAddrs(info container.InspectResponse) {
-	local := f.engine.publicHost() == loopback // elsewhere, its networks are not ours
-	for _, n := range info.NetworkSettings.Networks {
-		for _, ip := range []string{n.IPAddress, n.GlobalIPv6Address} {
-			if ip != "" && local {
-				f.ips = append(f.ips, ip)
-			}
-		}
-	}
-	slices.Sort(f.ips)
-	if info.HostConfig.NetworkMode.IsHost() {
-		f.ips = append(f.ips, f.engine.publicHost())
-	}
-	f.published = map[int][]string{}
-	for port, bindings := range info.NetworkSettings.Ports {
-		for _, b := range bindings {
-			host := b.HostIP
-			if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-				host = f.engine.publicHost()
-			}
-			if addr := net.JoinHostPort(host, b.HostPort); !slices.Contains(f.published[port.Int()], addr) {
-				f.published[port.Int()] = append(f.published[port.Int()], addr)
-			}
-		}
-	}
-}
-
-// addresses returns where a port may be reached, the container itself first.
-func (f *Front) addresses(port int) []string {
-	var addrs []string
-	for _, ip := range f.ips {
-		addrs = append(addrs, net.JoinHostPort(ip, strconv.Itoa(port)))
-	}
-	return append(addrs, f.published[port]...)
-}
-
-// publicHost is where the engine publishes ports, as seen from here.
-func (e *Engine) publicHost() string {
-	if u, err := url.Parse(e.api.DaemonHost()); err == nil && u.Scheme == "tcp" && u.Hostname() != "" {
-		return u.Hostname()
-	}
-	return loopback
-}
-
-const loopback = "127.0.0.1"

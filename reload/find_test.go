@@ -16,10 +16,10 @@ import (
 	"mailu-hook/internal/say"
 )
 
-func nowhere(t *testing.T) *Engine { return open(t, "/nonexistent/docker.sock") }
+func nowhere(t *testing.T) Engine { return open(t, "/nonexistent/docker.sock") }
 
 func TestFrontIsReadFromOneInspection(t *testing.T) {
-	f := newFront(nowhere(t), fixture(t))
+	f := describe(nowhere(t), fixture(t))
 	require.NoError(t, f.Suitable())
 	assert.Equal(t, "mailu-front-1", f.Container)
 	assert.Equal(t, frontID, f.ID)
@@ -43,8 +43,8 @@ func TestFrontIsReadFromOneInspection(t *testing.T) {
 }
 
 func TestNoSecretOfTheEnvironmentIsKept(t *testing.T) {
-	f := newFront(nowhere(t), fixture(t))
-	f.engine = nil // the client knows nothing of containers
+	f := describe(nowhere(t), fixture(t))
+	f.in.engine = nil // the client knows nothing of containers
 	assert.NotContains(t, fmt.Sprintf("%+v %#v", f, f), secretKey)
 	assert.NotContains(t, strings.Join(stringsIn(reflect.ValueOf(f)), "\n"), secretKey)
 	assert.Contains(t, strings.Join(stringsIn(reflect.ValueOf(f)), "\n"), "smtp.example.com", "the walk must see what is there")
@@ -91,7 +91,7 @@ func TestUnsuitableFrontIsRefusedWithReasonAndRemedy(t *testing.T) {
 		"file over directory": {mounting("/mailu/certs:/certs", "/b:/certs/key.pem"), "/certs/key.pem is mounted as a single file", "mount the directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := newFront(nowhere(t), fixture(t, c.change)).Suitable()
+			err := describe(nowhere(t), fixture(t, c.change)).Suitable()
 			require.ErrorIs(t, err, mailu.ErrUnsuitable)
 			assert.ErrorContains(t, err, c.why)
 			assert.Contains(t, say.HintOf(err), c.how)
@@ -111,7 +111,7 @@ func TestMountAtCertsIsFoundWhateverItsKind(t *testing.T) {
 		"other names":    {[]change{setEnv("TLS_CERT_FILENAME", "c.pem"), mounting("/srv/certs:/certs", "/x:/certs/cert.pem")}, "/srv/certs"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFront(nowhere(t), fixture(t, c.changes...))
+			f := describe(nowhere(t), fixture(t, c.changes...))
 			assert.NoError(t, f.Suitable())
 			assert.Equal(t, c.want, f.CertsDir)
 		})
@@ -119,31 +119,32 @@ func TestMountAtCertsIsFoundWhateverItsKind(t *testing.T) {
 }
 
 func TestAddressesAreTheContainersThenThePublishedOnes(t *testing.T) {
-	local := newFront(nowhere(t), fixture(t))
-	assert.Equal(t, []string{"172.20.0.3:993", "192.168.203.4:993", "[fd00:203::4]:993", "192.0.2.7:10993"}, local.addresses(993))
-	assert.Contains(t, local.addresses(443), "127.0.0.1:443", "published at 0.0.0.0 and ::")
-	assert.Contains(t, local.addresses(465), "127.0.0.1:465")
-	assert.Contains(t, local.addresses(995), "[2001:db8::7]:995")
-	assert.Equal(t, []string{"172.20.0.3:80", "192.168.203.4:80", "[fd00:203::4]:80"}, local.addresses(80), "exposed, not published")
+	local := describe(nowhere(t), fixture(t))
+	assert.Equal(t, []string{"172.20.0.3:993", "192.168.203.4:993", "[fd00:203::4]:993", "192.0.2.7:10993"}, local.Target().Addresses(993))
+	assert.Contains(t, local.Target().Addresses(443), "127.0.0.1:443", "published at 0.0.0.0 and ::")
+	assert.Contains(t, local.Target().Addresses(465), "127.0.0.1:465")
+	assert.Contains(t, local.Target().Addresses(995), "[2001:db8::7]:995")
+	assert.Equal(t, []string{"172.20.0.3:80", "192.168.203.4:80", "[fd00:203::4]:80"}, local.Target().Addresses(80), "exposed, not published")
 
 	remote, err := Open(func(name string) string {
 		return map[string]string{"DOCKER_HOST": "tcp://docker.example.com:2375"}[name]
 	})
 	require.NoError(t, err)
 	defer remote.Close()
-	assert.Contains(t, newFront(remote, fixture(t)).addresses(465), "docker.example.com:465")
+	assert.Contains(t, describe(remote, fixture(t)).Target().Addresses(465), "docker.example.com:465")
 
-	host := newFront(nowhere(t), fixture(t, func(info *container.InspectResponse) {
+	host := describe(nowhere(t), fixture(t, func(info *container.InspectResponse) {
 		info.HostConfig.NetworkMode = "host"
 		info.NetworkSettings.Ports = nil
 		info.NetworkSettings.Networks = nil
 	}))
-	assert.Equal(t, []string{"127.0.0.1:993"}, host.addresses(993))
+	assert.Equal(t, []string{"127.0.0.1:993"}, host.Target().Addresses(993))
 }
 
 func TestFrontIsChosenAmongContainers(t *testing.T) {
 	foreign := []change{named("shop-front-1"), setLabel(labelProject, "shop"), setEnv("TLS_FLAVOR", "")}
-	second := []change{named("other-front-1"), setLabel(labelProject, "other")}
+	second := []change{named("other-front-1"), setLabel(labelProject, "other"), mounting("/srv/certs:/certs")}
+	twin := []change{named("twin-front-1"), setLabel(labelProject, "twin")}
 	leftover := []change{named("mailu_front_1"), inState("exited")}
 	for name, c := range map[string]struct {
 		others [][]change // besides the front of project mailu
@@ -152,19 +153,26 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 		err    error
 		says   string
 	}{
-		"the only one":              {nil, Selector{}, "mailu-front-1", nil, ""},
-		"another project's service": {[][]change{foreign}, Selector{}, "mailu-front-1", nil, ""},
-		"no mount, no Mailu":        {[][]change{{named("x"), mounting()}}, Selector{}, "mailu-front-1", nil, ""},
-		"one-off of the service":    {[][]change{{named("mailu-front-run-1"), setLabel(labelOneOff, "True")}}, Selector{}, "mailu-front-1", nil, ""},
-		"leftover of the project":   {[][]change{leftover}, Selector{}, "mailu-front-1", nil, ""},
-		"two fronts":                {[][]change{second}, Selector{}, "", ErrAmbiguous, "mailu-front-1 (project mailu), other-front-1 (project other)"},
-		"two fronts, one stopped":   {[][]change{append(second, inState("exited"))}, Selector{}, "", ErrAmbiguous, "other-front-1"},
-		"two of one project":        {[][]change{{named("mailu-front-2")}}, Selector{}, "", ErrAmbiguous, "mailu-front-2"},
-		"two fronts, project":       {[][]change{second}, Selector{Project: "other"}, "other-front-1", nil, ""},
-		"two fronts, container":     {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1", nil, ""},
-		"unknown project":           {nil, Selector{Project: "nope"}, "", ErrNone, ""},
-		"unknown container":         {nil, Selector{Container: "nope"}, "", ErrNone, "nope"},
-		"named, but not Mailu's":    {[][]change{foreign}, Selector{Container: "shop-front-1"}, "", mailu.ErrUnsuitable, "not Mailu's front"},
+		"the only one":               {nil, Selector{}, "mailu-front-1", nil, ""},
+		"another project's service":  {[][]change{foreign}, Selector{}, "mailu-front-1", nil, ""},
+		"no mount, no Mailu":         {[][]change{{named("x"), mounting()}}, Selector{}, "mailu-front-1", nil, ""},
+		"one-off of the service":     {[][]change{{named("mailu-front-run-1"), setLabel(labelOneOff, "True")}}, Selector{}, "mailu-front-1", nil, ""},
+		"leftover of the project":    {[][]change{leftover}, Selector{}, "mailu-front-1", nil, ""},
+		"two fronts":                 {[][]change{second}, Selector{}, "", ErrAmbiguous, "mailu-front-1 (project mailu), other-front-1 (project other)"},
+		"two fronts, one stopped":    {[][]change{append(second, inState("exited"))}, Selector{}, "", ErrAmbiguous, "other-front-1"},
+		"two of one project":         {[][]change{{named("mailu-front-2")}}, Selector{}, "mailu-front-1 mailu-front-2", nil, ""},
+		"two that share":             {[][]change{twin}, Selector{}, "mailu-front-1 twin-front-1", nil, ""},
+		"one chosen, another shares": {[][]change{twin, second}, Selector{Project: "mailu"}, "mailu-front-1 twin-front-1", nil, ""},
+		"one named, another shares":  {[][]change{twin, second}, Selector{Container: "twin-front-1"}, "mailu-front-1 twin-front-1", nil, ""},
+		"a stopped one shares":       {[][]change{append(twin, inState("exited"))}, Selector{}, "mailu-front-1", nil, ""},
+		"a stopped one is chosen":    {[][]change{append(twin, inState("exited"))}, Selector{Project: "twin"}, "mailu-front-1", nil, ""},
+		"a paused one shares":        {[][]change{append(twin, inState("paused"))}, Selector{}, "mailu-front-1 twin-front-1", nil, ""},
+		"they read other files":      {[][]change{append(twin, setEnv("TLS_CERT_FILENAME", "c.pem"))}, Selector{}, "", mailu.ErrUnsuitable, "mailu-front-1 and twin-front-1 mount /mailu/certs"},
+		"two fronts, project":        {[][]change{second}, Selector{Project: "other"}, "other-front-1", nil, ""},
+		"two fronts, container":      {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1", nil, ""},
+		"unknown project":            {nil, Selector{Project: "nope"}, "", ErrNone, ""},
+		"unknown container":          {nil, Selector{Container: "nope"}, "", ErrNone, "nope"},
+		"named, but not Mailu's":     {[][]change{foreign}, Selector{Container: "shop-front-1"}, "", mailu.ErrUnsuitable, "not Mailu's front"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,7 +180,7 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 			for _, changes := range c.others {
 				fake.containers[fixture(t, changes...).ID] = answer(t, changes...)
 			}
-			f, err := serveHTTP(t, fake).Find(t.Context(), c.want)
+			g, err := Find(t.Context(), serveHTTP(t, fake), c.want)
 			if c.err != nil {
 				require.ErrorIs(t, err, c.err)
 				assert.ErrorContains(t, err, c.says)
@@ -180,13 +188,17 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, c.found, f.Container)
+			var names []string
+			for _, f := range g {
+				names = append(names, f.Container)
+			}
+			assert.Equal(t, c.found, strings.Join(names, " "))
 		})
 	}
 }
 
 func TestNoContainerAtAllIsErrNone(t *testing.T) {
-	_, err := serveHTTP(t, &engine{}).Find(t.Context(), Selector{})
+	_, err := Find(t.Context(), serveHTTP(t, &engine{}), Selector{})
 	require.ErrorIs(t, err, ErrNone)
 	assert.NotErrorIs(t, err, ErrEngine)
 }
@@ -194,23 +206,24 @@ func TestNoContainerAtAllIsErrNone(t *testing.T) {
 func TestOnlyARunningFrontIsAskedForItsProcesses(t *testing.T) {
 	for _, state := range []string{"exited", "paused", "restarting", "created", "dead"} {
 		fake := &engine{containers: map[string]string{frontID: answer(t, inState(state))}, command: silent}
-		f, err := serveHTTP(t, fake).Find(t.Context(), Selector{})
+		g, err := Find(t.Context(), serveHTTP(t, fake), Selector{})
 		require.NoError(t, err)
-		assert.Equal(t, state, f.State)
+		assert.Equal(t, state, g[0].State)
+		assert.Equal(t, g[0], g.Idle())
 		assert.Empty(t, fake.ran())
 	}
 }
 
 func TestMailu20IsKnownByItsFirstProcess(t *testing.T) {
 	fake := &engine{containers: map[string]string{frontID: answer(t, setEnv("PORTS", "443"), setEnv("PROXY_PROTOCOL", "mail"))}}
-	fake.command = func([]string, string) (string, int) {
+	fake.command = func([]string) (string, int) {
 		return "PID PPID COMMAND COMMAND\n1 0 nginx nginx: master process nginx\n7 1 nginx nginx: worker process\n", 0
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	f, err := serveHTTP(t, fake).Find(ctx, Selector{})
+	g, err := Find(ctx, serveHTTP(t, fake), Selector{})
 	require.NoError(t, err)
-	assert.Equal(t, mailu.NginxOnly("mail"), f.Ports)
+	assert.Equal(t, mailu.NginxOnly("mail"), g[0].Ports)
 }
 
-func silent([]string, string) (string, int) { return "", 0 }
+func silent([]string) (string, int) { return "", 0 }

@@ -124,9 +124,8 @@ func (tree fakeTree) front(t *testing.T) *Front {
 	t.Helper()
 	groups, err := os.ReadFile(proc(tree.pid1, "cgroup"))
 	require.NoError(t, err)
-	f := &Front{pid: tree.pid1}
-	f.ID = string(bytes.TrimSpace(groups))
-	return f
+	in := &interior{id: string(bytes.TrimSpace(groups)), pid: tree.pid1}
+	return &Front{in: in, watcher: &watcher{in: in}}
 }
 
 // within fails the test if what took longer than limit since began.

@@ -11,9 +11,30 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"mailu-hook/internal/say"
 )
 
-// process is one process of the front container.
+// interior is the way to the processes and files of one container: through this
+// host's /proc where they can be seen there, or else by commands run inside.
+type interior struct {
+	engine Engine
+	id     string
+	name   string
+	pid    int // of its first process, on the engine's host
+}
+
+// exec runs a command inside. The error is an ErrEngine.
+func (in *interior) exec(ctx context.Context, command ...string) (output []byte, status int, err error) {
+	output, status, err = in.engine.Exec(ctx, in.id, command...)
+	if err != nil {
+		return nil, 0, engineError(ctx, fmt.Sprintf("running %s in %s", strings.Join(command, " "), in.name), err)
+	}
+	return output, status, nil
+}
+
+// process is one process of the container.
 type process struct {
 	host   int // pid on this host; 0 when the container is not on this host, or hidden from us
 	inside int // pid in the container
@@ -21,37 +42,37 @@ type process struct {
 	name   string
 	args   []string
 
-	stopped bool // by a signal; unknown by ps
+	stopped bool // by a signal; unknown to ps
 }
 
-// processes lists what runs in the container: from /proc, when its processes
-// can be seen there (same host, and root), else by ps in the container.
-func (f *Front) processes(ctx context.Context) ([]process, error) {
-	if f.isLocal() {
-		if procs := localProcesses(f.pid); procs != nil {
+// processes lists what runs in the container: from /proc if its processes can be
+// seen there (same host, and root), else by ps in the container.
+func (in *interior) processes(ctx context.Context) ([]process, error) {
+	if in.isLocal() {
+		if procs := localProcesses(in.pid); procs != nil {
 			return procs, nil
 		}
 	}
-	out, code, err := f.exec(ctx, nil, "ps", "-A", "-o", "pid,ppid,comm,args")
+	out, code, err := in.exec(ctx, "ps", "-A", "-o", "pid,ppid,comm,args")
 	if err != nil {
 		return nil, err
 	}
 	if code != 0 {
-		return nil, fmt.Errorf("listing the processes of %s: ps: exit status %d", f.Container, code)
+		return nil, fmt.Errorf("listing the processes of %s: ps: exit status %d", in.name, code)
 	}
 	return parsePS(string(out)), nil
 }
 
-// isLocal tells whether the pid that the engine gave is that of the container
-// on this host: its control group names the container's id. A forwarded socket
-// or an engine in a virtual machine would give pids of somewhere else.
-func (f *Front) isLocal() bool {
-	groups, err := os.ReadFile(proc(f.pid, "cgroup"))
-	return err == nil && f.pid > 0 && f.ID != "" && bytes.Contains(groups, []byte(f.ID))
+// isLocal reports whether the engine's pid is that of the container on this host:
+// its control group names the container's id. A forwarded socket or an engine in a
+// virtual machine gives pids of another host.
+func (in *interior) isLocal() bool {
+	groups, err := os.ReadFile(proc(in.pid, "cgroup"))
+	return err == nil && in.pid > 0 && in.id != "" && bytes.Contains(groups, []byte(in.id))
 }
 
-// localProcesses returns the processes in the pid namespace of pid 1 of the
-// container, nil if they cannot be told from those of the host.
+// localProcesses returns the processes in the pid namespace of the container's
+// first process, nil if they cannot be told from those of the host.
 func localProcesses(pid1 int) []process {
 	namespace, err := os.Readlink(proc(pid1, "ns/pid"))
 	if err != nil {
@@ -130,7 +151,7 @@ func adoptParents(procs []process) {
 	}
 }
 
-// parsePS reads "pid ppid comm args…" lines, of procps or busybox.
+// parsePS reads lines of "pid ppid comm args…", from procps or busybox.
 func parsePS(out string) []process {
 	var procs []process
 	for line := range strings.Lines(out) {
@@ -159,7 +180,7 @@ func master(procs []process, name string) (process, bool) {
 	return procs[i], true
 }
 
-// runs tells whether a script of that name runs.
+// runs reports whether a script of that name runs.
 func runs(procs []process, script string) bool {
 	_, ok := running(procs, script)
 	return ok
@@ -174,4 +195,38 @@ func running(procs []process, script string) (process, bool) {
 		return process{}, false
 	}
 	return procs[i], true
+}
+
+// hangUp sends HUP to a master: by its pid on the host if we may, else by killall
+// in the container, as Mailu's own config.py does.
+func (in *interior) hangUp(ctx context.Context, p process) error {
+	if signal(p, syscall.SIGHUP) == nil {
+		return nil
+	}
+	out, status, err := in.exec(ctx, "killall", "-HUP", p.name)
+	if err == nil && status != 0 {
+		err = fmt.Errorf("exit status %d: %s", status, say.Foreign(string(out)))
+	}
+	if err != nil {
+		return fmt.Errorf("reloading %s in %s: %w", p.name, in.name, err)
+	}
+	return nil
+}
+
+// signal holds on to the process before it checks that it is still the one that
+// was found, so that it cannot hit a process that was given the same pid since.
+func signal(p process, what syscall.Signal) error {
+	if p.host <= 0 {
+		return errors.New("not a process of this host")
+	}
+	handle, err := os.FindProcess(p.host) // a pidfd
+	if err != nil {
+		return err
+	}
+	defer handle.Release()
+	now, err := readProcess(p.host)
+	if err != nil || now.name != p.name || now.inside != p.inside {
+		return fmt.Errorf("process %d is no longer %s", p.host, p.name)
+	}
+	return handle.Signal(what)
 }

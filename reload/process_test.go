@@ -142,9 +142,8 @@ func TestContainerIsLocalOnlyIfItsControlGroupNamesIt(t *testing.T) {
 		"gone":         {exited(t), ours, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &Front{pid: c.pid}
-			f.ID = c.id
-			assert.Equal(t, c.local, f.isLocal())
+			in := interior{pid: c.pid, id: c.id}
+			assert.Equal(t, c.local, in.isLocal())
 		})
 	}
 }
@@ -153,10 +152,10 @@ func TestProcessesOfALocalContainerNeedNoEngine(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
 	f := tree.front(t)
-	procs, err := f.processes(t.Context())
+	procs, err := f.in.processes(t.Context())
 	require.NoError(t, err)
 	nginx, _ := master(procs, "nginx")
-	require.NoError(t, f.hangUp(t.Context(), nginx))
+	require.NoError(t, f.in.hangUp(t.Context(), nginx))
 	line, err := tree.output.ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "HUP\n", line)
@@ -167,7 +166,7 @@ func TestSignalReachesTheMaster(t *testing.T) {
 	tree := newTree(t)
 	nginx, ok := master(localProcesses(tree.pid1), "nginx")
 	require.True(t, ok)
-	require.NoError(t, (&Front{}).signal(nginx, syscall.SIGHUP))
+	require.NoError(t, signal(nginx, syscall.SIGHUP))
 	line, err := tree.output.ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "HUP\n", line)
@@ -178,10 +177,9 @@ func TestSignalSparesAProcessThatIsNotTheOneFound(t *testing.T) {
 	tree := newTree(t)
 	nginx, ok := master(localProcesses(tree.pid1), "nginx")
 	require.True(t, ok)
-	f := &Front{}
-	assert.Error(t, f.signal(process{host: nginx.host, inside: nginx.inside, name: "dovecot"}, syscall.SIGHUP), "pid used anew by another daemon")
-	assert.Error(t, f.signal(process{host: nginx.host, inside: nginx.inside + 1, name: "nginx"}, syscall.SIGHUP), "pid used anew in another container")
-	assert.Error(t, f.signal(process{host: exited(t), inside: nginx.inside, name: "nginx"}, syscall.SIGHUP))
+	assert.Error(t, signal(process{host: nginx.host, inside: nginx.inside, name: "dovecot"}, syscall.SIGHUP), "pid used anew by another daemon")
+	assert.Error(t, signal(process{host: nginx.host, inside: nginx.inside + 1, name: "nginx"}, syscall.SIGHUP), "pid used anew in another container")
+	assert.Error(t, signal(process{host: exited(t), inside: nginx.inside, name: "nginx"}, syscall.SIGHUP))
 
 	require.NoError(t, syscall.Kill(nginx.host, syscall.SIGTERM))
 	rest, err := tree.output.ReadString('\n') // HUP would be handled first

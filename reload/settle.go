@@ -14,8 +14,8 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// pidFiles are those of the front's two daemons, which its health check and
-// their own reload commands need.
+// pidFiles are those of the front's two daemons, which its health check and the
+// daemons' own reload commands need.
 var pidFiles = []struct {
 	name, file string
 	mode       fs.FileMode
@@ -24,22 +24,22 @@ var pidFiles = []struct {
 	{"dovecot", "/run/dovecot/master.pid", 0o600},
 }
 
-// Settle waits, 20 seconds at most, until the front's watcher has reacted to
-// the last switch, and then puts the daemons' pid files right. A watcher that was
-// paused is resumed.
+// Settle waits, 20 seconds at most, until the front's watcher has reacted to the
+// last switch, and then repairs the daemons' pid files. A watcher that was paused
+// is resumed.
 //
-// The watcher (core/nginx/certwatcher.py) answers a switched link by up to four
-// runs of config.py, each of which deletes every pid file under /run and sends
-// HUP, which does not bring them back. From then on nginx -s reload and doveadm
-// reload fail and so does the health check (Mailu #3287, #4080). The files
-// written here are regular ones, which the front deletes when it starts; links
-// would survive that and keep dovecot from starting.
+// The watcher (core/nginx/certwatcher.py) responds to a switched link with up to
+// four runs of config.py, each of which deletes every pid file under /run and sends
+// HUP, which does not bring them back. From then on nginx -s reload, doveadm reload
+// and the health check fail (Mailu #3287, #4080). The files written here are
+// regular ones, which the front deletes when it starts; links would survive that
+// and keep dovecot from starting.
 //
-// After an error the front serves all the same; a later Settle finishes.
+// After an error the front serves anyway; a later Settle finishes.
 func (f *Front) Settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, settleLimit, errors.New("its watcher is still at work"))
+	ctx, cancel := context.WithTimeoutCause(ctx, settleLimit, errors.New("its watcher is still busy"))
 	defer cancel()
-	procs, err := f.quiesce(ctx)
+	procs, err := f.watcher.quiesce(ctx)
 	if err != nil {
 		return fmt.Errorf("waiting for %s to settle: %w", f.Container, err)
 	}
@@ -48,28 +48,28 @@ func (f *Front) Settle(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		if err := f.putPid(ctx, daemon.file, p.inside, daemon.mode); err != nil {
+		if err := f.in.putPid(ctx, daemon.file, p.inside, daemon.mode); err != nil {
 			return fmt.Errorf("putting %s back in %s: %w", daemon.file, f.Container, err)
 		}
 	}
 	return nil
 }
 
-// putPid makes file a regular one that holds pid, unless it is that already.
-func (f *Front) putPid(ctx context.Context, file string, pid int, mode fs.FileMode) error {
+// putPid makes file a regular file that holds pid, unless it is one already.
+func (in *interior) putPid(ctx context.Context, file string, pid int, mode fs.FileMode) error {
 	content := []byte(strconv.Itoa(pid) + "\n")
-	if f.isLocal() {
-		err := putLocal(f.pid, file, content, mode)
+	if in.isLocal() {
+		err := putLocal(in.pid, file, content, mode)
 		if err == nil || !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
-	return f.putByExec(ctx, file, content, mode)
+	return in.putByExec(ctx, file, content, mode)
 }
 
-// putLocal writes through the container's root directory as this host sees it,
-// which [os.Root] keeps it from leaving by any link of its own. The temporary
-// file is named so that the front's next start would delete it.
+// putLocal writes through the container's root directory as this host sees it;
+// [os.Root] keeps links of the container from leading out of it. The temporary file
+// has a name that the front deletes at its next start.
 func putLocal(pid1 int, file string, content []byte, mode fs.FileMode) error {
 	root, err := os.OpenRoot(proc(pid1, "root"))
 	if err != nil {
@@ -108,26 +108,24 @@ func putLocal(pid1 int, file string, content []byte, mode fs.FileMode) error {
 	return err
 }
 
-// putByExec does the same from inside, where the host's files are out of reach.
-func (f *Front) putByExec(ctx context.Context, file string, content []byte, mode fs.FileMode) error {
-	old, status, err := f.exec(ctx, nil, "cat", file)
+// putByExec does the same from inside, where the container's files are out of
+// reach.
+func (in *interior) putByExec(ctx context.Context, file string, content []byte, mode fs.FileMode) error {
+	old, status, err := in.exec(ctx, "cat", file)
 	if err != nil || status == 0 && bytes.Equal(bytes.TrimSpace(old), bytes.TrimSpace(content)) {
 		return err
 	}
-	for _, step := range []struct {
-		stdin   []byte
-		command []string
-	}{
-		{nil, []string{"rm", "-f", file}},
-		{content, []string{"tee", file}},
-		{nil, []string{"chmod", strconv.FormatUint(uint64(mode), 8), file}},
+	for _, command := range [][]string{
+		{"rm", "-f", file},
+		{"awk", "BEGIN { print ARGV[1] > ARGV[2] }", string(bytes.TrimSpace(content)), file},
+		{"chmod", strconv.FormatUint(uint64(mode), 8), file},
 	} {
-		out, status, err := f.exec(ctx, step.stdin, step.command...)
+		out, status, err := in.exec(ctx, command...)
 		if err != nil {
 			return err
 		}
 		if status != 0 {
-			return fmt.Errorf("%s: exit status %d: %s", step.command[0], status, say.Foreign(string(out)))
+			return fmt.Errorf("%s: exit status %d: %s", command[0], status, say.Foreign(string(out)))
 		}
 	}
 	return nil

@@ -11,84 +11,98 @@ const (
 	watcherScript = "certwatcher.py"
 	configScript  = "config.py"
 
-	// The watcher looks once a second. A look that falls into the switch sees
-	// one name change, and the next look the other: two periods, and a margin.
+	// The watcher looks once a second. A look in the middle of a switch sees one
+	// name change, and the next look the other: two periods, and a margin.
 	watcherDelay = 2200 * time.Millisecond
-	resumedDelay = 1200 * time.Millisecond // from when it goes on: one period, and a margin
-	quiet        = time.Second             // without a configuration run: between two of a row the watcher needs a few ms, but hosts can be busy
+	resumedDelay = 1200 * time.Millisecond // after it was resumed: one period, and a margin
+	quiet        = time.Second             // without a configuration run: within a row of runs the watcher needs a few ms between two, but hosts can be busy
 	settlePoll   = 50 * time.Millisecond
 	settleLimit  = 20 * time.Second
 )
 
+// watcher is the front's own watcher of its certificates
+// (core/nginx/certwatcher.py), and what may be expected of it.
+type watcher struct {
+	in     *interior
+	paused bool      // by pause
+	reacts time.Time // until when it may begin to react to a switch
+}
+
+// expect notes that the watcher may react within d.
+func (w *watcher) expect(d time.Duration) { w.reacts = time.Now().Add(d) }
+
+// restarted notes that the watcher started with the installed pair in place: it
+// has nothing to react to.
+func (w *watcher) restarted() { w.paused, w.reacts = false, time.Time{} }
+
 // PauseWatcher stops the front's watcher by SIGSTOP, so that it does not reconfigure
-// daemons that are being reloaded and asked. Settle sets it going again, and so
-// does release, which is to be called in any case. Where the processes of the
-// container are out of reach, nothing is paused.
+// daemons that are being reloaded and asked. Settle resumes it, and so does release,
+// which must be called in any case. Where the processes of the container are out of
+// reach, nothing is paused.
 //
-// A run that is killed leaves the watcher stopped, and nothing else: what the
-// front serves is not touched by that. The next Settle or a restart of the
-// container sets it going.
-func (f *Front) PauseWatcher() (release func()) {
-	if !f.isLocal() {
+// A run that is killed leaves the watcher stopped, which does not touch what the
+// front serves. The next Settle or a restart of the container resumes it.
+func (f *Front) PauseWatcher() (release func()) { return f.watcher.pause() }
+
+func (w *watcher) pause() (release func()) {
+	if !w.in.isLocal() {
 		return func() {}
 	}
-	watcher, ok := running(localProcesses(f.pid), watcherScript)
-	if !ok || f.signal(watcher, syscall.SIGSTOP) != nil {
+	p, ok := running(localProcesses(w.in.pid), watcherScript)
+	if !ok || signal(p, syscall.SIGSTOP) != nil {
 		return func() {}
 	}
-	f.watcherPaused = true
-	return func() { f.resumeWatcher(watcher) }
+	w.paused = true
+	return func() { w.resume(p) }
 }
 
-func (f *Front) resumeWatcher(watcher process) {
-	_ = f.signal(watcher, syscall.SIGCONT) // one that is gone need not be told
-	f.watcherPaused = false
+func (w *watcher) resume(p process) {
+	_ = signal(p, syscall.SIGCONT) // one that is gone need not be told
+	w.paused = false
 }
 
-// quiesce returns the processes once no reaction of the watcher is to be
-// expected any more.
+// quiesce returns the processes once the watcher is not expected to react any
+// more.
 //
-// Meanwhile it keeps the watcher's runs apart, which follow one another without
-// a pause. The killall of each hits what is called dovecot, and so is a child
-// that its master has just forked, and not only the master; after the run before,
-// the master forks all its services anew. When that child was to be dovecot's
-// config service, the master waits ten seconds for it, and all mail ports with
-// it. So the watcher is stopped while a run of it goes on, and continued when
-// processes have ceased to come and go, or after a second where they never do.
-func (f *Front) quiesce(ctx context.Context) ([]process, error) {
-	busy := time.Now().Add(-quiet) // nothing was seen to run yet
-	var watcher process
-	defer func() { f.resumeWatcher(watcher) }() // whatever ends this
+// Each run of config.py ends in `killall -HUP dovecot`, which matches by name and
+// so also hits children that have not exec'd yet. The run before has made the
+// master fork all its services again, and the watcher leaves no pause between
+// runs. If a child that is hit was to become dovecot's config service, the master
+// blocks for ten seconds, and with it every mail port. So the watcher is stopped
+// while one of its runs is under way, and resumed once the process list is stable,
+// or after a second where it never is.
+func (w *watcher) quiesce(ctx context.Context) ([]process, error) {
+	busy := time.Now().Add(-quiet) // no run was seen yet
+	var p process
+	defer func() { w.resume(p) }() // however this ends
 	for before := []process(nil); ; {
-		procs, err := f.processes(ctx)
+		procs, err := w.in.processes(ctx)
 		if err != nil {
 			return nil, err
 		}
 		now := time.Now()
 		var watched bool
-		watcher, watched = running(procs, watcherScript)
-		stopped := watcher.stopped || f.watcherPaused // a signal takes its time
+		p, watched = running(procs, watcherScript)
+		stopped := p.stopped || w.paused // a signal takes its time
 		switch {
 		case reconfiguring(procs):
 			busy = now
-			_ = f.signal(watcher, syscall.SIGSTOP)
+			_ = signal(p, syscall.SIGSTOP)
 		case stopped && (same(before, procs) || now.Sub(busy) >= quiet):
-			f.resumeWatcher(watcher)
-			f.reacts = now.Add(resumedDelay)
+			w.resume(p)
+			w.reacts = now.Add(resumedDelay)
 		}
 		before = procs
-		if !(watched && (stopped || now.Before(f.reacts))) && now.Sub(busy) >= quiet {
+		if !(watched && (stopped || now.Before(w.reacts))) && now.Sub(busy) >= quiet {
 			return procs, nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(settlePoll):
+		if err := sleep(ctx, settlePoll); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// same tells whether no process has come or gone.
+// same reports whether no process has come or gone.
 func same(a, b []process) bool {
 	return slices.EqualFunc(a, b, func(p, q process) bool { return p.inside == q.inside && p.name == q.name })
 }

@@ -39,7 +39,7 @@ func TestAWatcherThatAKilledRunHeldGoesOn(t *testing.T) {
 	tree := newTree(t)
 	tree.front(t).PauseWatcher()
 	tree.stopped(t, true)
-	_, err := tree.front(t).quiesce(t.Context()) // of another run
+	_, err := tree.front(t).watcher.quiesce(t.Context()) // of another run
 	require.NoError(t, err)
 	tree.stopped(t, false)
 }
@@ -48,10 +48,10 @@ func TestNothingIsHeldWhereProcessesAreOutOfReach(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
 	f := tree.front(t)
-	f.ID = strings.Repeat("0123456789abcdef", 4) // of an engine elsewhere
+	f.in.id = strings.Repeat("0123456789abcdef", 4) // of an engine elsewhere
 	f.PauseWatcher()()
 	tree.stopped(t, false)
-	assert.False(t, f.watcherPaused)
+	assert.False(t, f.watcher.paused)
 }
 
 func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
@@ -60,10 +60,10 @@ func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 	f := tree.front(t)
 	defer f.PauseWatcher()()
 	require.NoError(t, os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600)) // the switch
-	_, err := f.quiesce(t.Context())
+	_, err := f.watcher.quiesce(t.Context())
 	require.NoError(t, err)
 	tree.stopped(t, false)
-	assert.False(t, f.watcherPaused)
+	assert.False(t, f.watcher.paused)
 
 	data, err := os.ReadFile(filepath.Join(tree.dir, "runs"))
 	require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 func TestAWatcherGoesOnWhereProcessesNeverCeaseToComeAndGo(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./busy.sh & ./python3 ./config.py; ./python3 ./config.py; sleep 600 & wait")
-	_, err := tree.front(t).quiesce(t.Context())
+	_, err := tree.front(t).watcher.quiesce(t.Context())
 	require.NoError(t, err)
 	tree.stopped(t, false)
 	data, err := os.ReadFile(filepath.Join(tree.dir, "runs"))
@@ -95,7 +95,7 @@ func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
 	tree := newTreeWith(t, "./python3 ./config.py; while :; do ./python3 ./config.py; done")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := tree.front(t).quiesce(ctx)
+	_, err := tree.front(t).watcher.quiesce(ctx)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	tree.stopped(t, false)
 }
@@ -103,7 +103,7 @@ func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
 func TestARefusalWhileTheWatcherIsHeldIsAVerdict(t *testing.T) {
 	for paused, tests := range map[bool]int{true: 1, false: 2} {
 		f, fake := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
-		f.watcherPaused = paused
+		f.watcher.paused = paused
 		require.Error(t, f.Test(t.Context()))
 		n := 0
 		for _, command := range fake.ran() {
@@ -117,6 +117,6 @@ func TestARefusalWhileTheWatcherIsHeldIsAVerdict(t *testing.T) {
 
 func TestSignalsGoToNoProcessGroup(t *testing.T) {
 	for _, pid := range []int{0, -1} {
-		assert.Error(t, (&Front{}).signal(process{host: pid}, syscall.SIGCONT))
+		assert.Error(t, signal(process{host: pid}, syscall.SIGCONT))
 	}
 }

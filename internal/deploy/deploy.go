@@ -196,7 +196,7 @@ func (t *Target) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, e
 	}
 	limited, cancel := t.engineTime(ctx)
 	defer cancel()
-	id, dir := t.engine.Only(limited, t.o.Front)
+	id, dir := reload.Only(limited, t.engine, t.o.Front)
 	facts, known := Remembered(dir)
 	if !known || facts.ID != id || t.override(&facts) != nil || len(hook.Missing(leaf, facts.Hostnames[:1])) == 0 {
 		return false, nil // then everything has to be found out

@@ -16,15 +16,15 @@ import (
 	"mailu-hook/reload"
 )
 
-// Target is where a deploy goes: a front and its certs directory.
+// Target is where a deploy goes: a group of fronts and their certs directory.
 type Target struct {
 	Facts   mailu.Facts
-	Front   *reload.Front // nil if none runs, or it cannot be asked
-	Unasked error         // why a front that may be running cannot be asked
-	Absent  string        // why there is no front to ask: it will load the certificate when it starts
+	Front   reload.Group // nil if none runs, or one cannot be asked
+	Unasked error        // why a front that may be running cannot be asked
+	Absent  string       // why there is no front to ask: it will load the certificate when it starts
 
 	o      Options
-	engine *reload.Engine
+	engine reload.Engine
 	store  *hook.Store
 	result Result
 }
@@ -90,7 +90,7 @@ func (t *Target) locate(ctx context.Context) error {
 	}
 	limited, cancel := t.engineTime(ctx)
 	defer cancel()
-	found, err := t.engine.Find(limited, t.o.Front)
+	found, err := reload.Find(limited, t.engine, t.o.Front)
 	switch {
 	case err == nil:
 		t.meet(found)
@@ -109,19 +109,22 @@ func (t *Target) locate(ctx context.Context) error {
 	return t.override(&t.Facts)
 }
 
-// meet takes the facts of a container that was found, and the container itself
-// if it can be asked.
-func (t *Target) meet(found *reload.Front) {
-	t.Facts = found.Facts
-	switch found.State {
-	case "running":
+// meet takes the facts of the fronts that were found, and the fronts themselves if
+// all of them can be asked.
+func (t *Target) meet(found reload.Group) {
+	t.Facts = found.Facts()
+	idle := found.Idle()
+	if idle == nil {
 		t.Front = found
+		return
+	}
+	switch idle.State {
 	case "paused":
-		t.Unasked = say.Hint(fmt.Errorf("the front %s is paused", found.Container), "docker unpause %s", found.Container)
+		t.Unasked = say.Hint(fmt.Errorf("the front %s is paused", idle.Container), "docker unpause %s", idle.Container)
 	case "restarting":
-		t.Unasked = say.Hint(fmt.Errorf("the front %s keeps restarting", found.Container), "run docker logs %s to see why", found.Container)
+		t.Unasked = say.Hint(fmt.Errorf("the front %s keeps restarting", idle.Container), "run docker logs %s to see why", idle.Container)
 	default:
-		t.Absent = fmt.Sprintf("the front %s is not running (%s)", found.Container, found.State)
+		t.Absent = fmt.Sprintf("the front %s is not running (%s)", idle.Container, idle.State)
 	}
 }
 

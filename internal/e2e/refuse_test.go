@@ -194,7 +194,7 @@ func TestEngineThatCannotBeAskedLeavesTheDeployPending(t *testing.T) {
 			"--output", "json", "--certs-dir", l.certs(), "--timeout", "9s")
 		assert.Equal(t, 8, r.code, name)
 		assert.Equal(t, "pending", r.doc.Outcome, name)
-		assert.Contains(t, r.doc.Error, "the Docker engine cannot be asked", name)
+		assert.Contains(t, r.doc.Error, "cannot query the container engine", name)
 		assert.Contains(t, r.doc.Hint, "systemctl status docker", name)
 		assert.Less(t, time.Since(began), 9*time.Second, name)
 	}

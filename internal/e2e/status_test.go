@@ -125,7 +125,7 @@ func TestStatusWithoutAnEngineSaysWhatItCouldNotSee(t *testing.T) {
 		assert.Less(t, time.Since(began), 3500*time.Millisecond, name)
 		assert.Equal(t, "unknown", doc.Status, name)
 		assert.False(t, doc.Complete)
-		assert.True(t, doc.says("engine_unseen", "the Docker engine cannot be asked"), name)
+		assert.True(t, doc.says("engine_unseen", "cannot query the container engine"), name)
 		assert.True(t, doc.says("ports_unseen", "none of the ports of "+l.front.Name+" could be asked"), "%s: its ports are not published here; %v", name, doc.codes())
 	}
 }

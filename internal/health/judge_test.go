@@ -38,8 +38,8 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		FrontMissing: {func(s *scene) { s.stop(""); s.NoFront = say.Hint(errors.New("no front container found"), "look") },
 			Critical, "no front container found"},
 		EngineUnseen: {func(s *scene) {
-			s.f.State, s.f.Inside, s.EngineDown, s.NoFront = "", nil, true, say.Hint(errors.New("the Docker engine cannot be asked"), "look")
-		}, Unknown, "the Docker engine cannot be asked"},
+			s.f.State, s.f.Inside, s.EngineDown, s.NoFront = "", nil, true, say.Hint(errors.New("cannot query the container engine"), "look")
+		}, Unknown, "cannot query the container engine"},
 		FrontUnhealthy: {func(s *scene) { s.f.Health = "unhealthy" }, Warning, "Docker holds the front mailu-front-1 to be unhealthy"},
 		NotMailu: {func(s *scene) {
 			s.f.Flavor, s.f.Unsuitable = "", say.Hint(errors.New("mailu-front-1: it has no TLS_FLAVOR"), "name another")

@@ -11,6 +11,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/probe"
 	"mailu-hook/internal/resolve"
 	"mailu-hook/internal/tlsa"
 	"mailu-hook/reload"
@@ -18,7 +19,7 @@ import (
 
 // Options say where to look.
 type Options struct {
-	Engine *reload.Engine
+	Engine reload.Engine
 	Fronts reload.Selector
 	// Recall says what is known of a front that the engine does not tell of.
 	Recall func() mailu.Facts
@@ -50,14 +51,14 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 		wg.Go(func() { l.Engine = engineClock(ctx, o.Engine) })
 	}
 	if len(found) == 1 {
-		if err := o.Override(&found[0].Facts); err != nil && !errors.Is(err, mailu.ErrUnsuitable) {
+		if err := o.Override(&found[0].facts); err != nil && !errors.Is(err, mailu.ErrUnsuitable) {
 			return health.Look{}, err
 		}
 	}
 	l.Fronts = make([]health.Front, len(found))
 	for i, f := range found {
 		wg.Go(func() {
-			l.Fronts[i] = o.lookAt(ctx, f, l.EngineDown)
+			l.Fronts[i] = o.lookAt(ctx, f, asked, l.EngineDown)
 			l.Fronts[i].Asked = asked
 		})
 	}
@@ -74,15 +75,18 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 
 // fronts are those that the engine finds, or else one as it is remembered, and
 // the hosts where that one's ports are asked.
-func (o Options) fronts(ctx context.Context, l *health.Look) (found []*reload.Front, asked []string) {
+func (o Options) fronts(ctx context.Context, l *health.Look) (found []subject, asked []string) {
 	limit := engineLimit
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline)*2/5)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the time is up"))
 	defer cancel()
-	found, err := o.Engine.Survey(ctx, o.Fronts)
+	fronts, err := reload.Survey(ctx, o.Engine, o.Fronts)
 	if err == nil {
+		for _, f := range fronts {
+			found = append(found, subject{f.Facts, f})
+		}
 		return found, nil
 	}
 	l.NoFront, l.EngineDown = err, errors.Is(err, reload.ErrEngine)
@@ -91,14 +95,30 @@ func (o Options) fronts(ctx context.Context, l *health.Look) (found []*reload.Fr
 		asked = append(asked, mailu.CanonicalName(name))
 	}
 	asked = append(asked, "127.0.0.1")
-	return []*reload.Front{reload.Remote(facts, asked...)}, asked
+	return []subject{{facts: facts}}, asked
 }
 
-func engineClock(ctx context.Context, e *reload.Engine) health.Clock {
+// subject is a front that is looked at.
+type subject struct {
+	facts mailu.Facts
+	front *reload.Front // nil if no engine tells of one
+}
+
+// target is what is asked of it: at hosts, unless an engine knows better.
+func (s subject) target(hosts []string) probe.Target {
+	t := probe.New(s.facts, hosts...)
+	if s.front != nil {
+		at := s.front.Target()
+		t.Hosts, t.Published = at.Hosts, at.Published
+	}
+	return t
+}
+
+func engineClock(ctx context.Context, e reload.Engine) health.Clock {
 	ctx, cancel := context.WithTimeout(ctx, clockLimit)
 	defer cancel()
 	before := time.Now()
-	at, err := e.Clock(ctx)
+	at, err := reload.Now(ctx, e)
 	if err != nil {
 		return health.Clock{}
 	}
@@ -106,19 +126,19 @@ func engineClock(ctx context.Context, e *reload.Engine) health.Clock {
 }
 
 // lookAt sees one front: its ports, its inside and its directory, all at the
-// same time. If the engine is unreachable the ports are probed anyway; if it
-// says that nothing runs, they are not.
-func (o Options) lookAt(ctx context.Context, from *reload.Front, engineDown bool) health.Front {
-	f := health.Front{Facts: from.Facts, State: from.State, Health: from.Health}
-	if from.State != "" {
-		f.Unsuitable = from.Suitable()
+// same time. If the engine is unreachable the ports are probed anyway, at hosts; if
+// it says that nothing runs, they are not.
+func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDown bool) health.Front {
+	f := health.Front{Facts: s.facts}
+	if s.front != nil {
+		f.State, f.Health, f.Unsuitable = s.front.State, s.front.Health, s.front.Suitable()
 	}
 	var wg sync.WaitGroup
 	if f.Runs() || engineDown {
-		wg.Go(func() { f.Endpoints = from.Look(ctx) })
+		wg.Go(func() { f.Endpoints = s.target(hosts).Look(ctx) })
 	}
 	if f.Runs() {
-		wg.Go(func() { f.Inside, f.InsideErr = inside(ctx, from) })
+		wg.Go(func() { f.Inside, f.InsideErr = inside(ctx, s.front) })
 	}
 	wg.Go(func() {
 		if f.CertsDir != "" {

@@ -60,7 +60,7 @@ func TestEngineThatCannotBeReachedIsErrEngine(t *testing.T) {
 	for name, path := range map[string]string{"no socket": "/nonexistent/docker.sock", "refused": dead, "a plain file": file} {
 		t.Run(name, func(t *testing.T) {
 			for _, want := range []Selector{{}, {Container: "mailu-front-1"}} {
-				_, err := open(t, path).Find(t.Context(), want)
+				_, err := Find(t.Context(), open(t, path), want)
 				mustBeErrEngine(t, err)
 				assert.Contains(t, err.Error(), path)
 			}
@@ -89,7 +89,7 @@ func TestEngineThatHangsIsErrEngineWithinTheTime(t *testing.T) {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("the time is up"))
 			defer cancel()
 			began := time.Now()
-			_, err := e.Find(ctx, Selector{})
+			_, err := Find(ctx, e, Selector{})
 			mustBeErrEngine(t, err)
 			assert.ErrorContains(t, err, "no answer: the time is up")
 			within(t, 2*time.Second, began, "a hanging engine")
@@ -124,7 +124,7 @@ func TestUselessAnswerIsErrEngine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := serveHTTP(t, ping(handler)).Find(t.Context(), Selector{})
+			_, err := Find(t.Context(), serveHTTP(t, ping(handler)), Selector{})
 			mustBeErrEngine(t, err)
 			assert.NotContains(t, err.Error(), "MIIsecret")
 		})
@@ -137,9 +137,15 @@ func TestInspectionWithoutTheContainerIsErrEngine(t *testing.T) {
 		"no state": `{"Id":"abc","Name":"/x","HostConfig":{},"Config":{},"NetworkSettings":{}}`, "no networks": `{"Id":"abc","Name":"/x","State":{},"HostConfig":{},"Config":{}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := serveHTTP(t, ping(saying(200, body)))
+			e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "/containers/json") {
+					saying(200, `[]`)(w, r)
+					return
+				}
+				saying(200, body)(w, r)
+			}))
 			assert.NotPanics(t, func() {
-				_, err := e.Find(t.Context(), Selector{Container: "abc"})
+				_, err := Find(t.Context(), e, Selector{Container: "abc"})
 				assert.ErrorIs(t, err, ErrEngine)
 			})
 		})
@@ -154,13 +160,14 @@ func TestSilentPermissionIsSaidInPlainText(t *testing.T) {
 }
 
 func TestFrontThatGoesBetweenListAndInspectIsNotFound(t *testing.T) {
-	_, err := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
+	e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/containers/json") {
 			_, _ = io.WriteString(w, `[{"Id":"abc","Labels":{}}]`)
 			return
 		}
 		saying(404, `{"message":"No such container: abc"}`)(w, r)
-	})).Find(t.Context(), Selector{})
+	}))
+	_, err := Find(t.Context(), e, Selector{})
 	assert.ErrorIs(t, err, ErrNone)
 }
 
@@ -198,7 +205,7 @@ func TestEngineBehindTLSIsAskedWithTheClientsCertificate(t *testing.T) {
 	e, err := Open(func(name string) string { return env[name] })
 	require.NoError(t, err)
 	defer e.Close()
-	f, err := e.Find(t.Context(), Selector{})
+	g, err := Find(t.Context(), e, Selector{})
 	require.NoError(t, err)
-	assert.Equal(t, "mailu-front-1", f.Container)
+	assert.Equal(t, "mailu-front-1", g[0].Container)
 }

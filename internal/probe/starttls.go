@@ -1,4 +1,4 @@
-package reload
+package probe
 
 import (
 	"bufio"
@@ -12,15 +12,15 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// turn is one exchange of a STARTTLS dialogue: what the client sends ("" at
-// the greeting), and how it knows the server's last line. Lines before the last
-// are passed over; one that matches no is the end.
+// turn is one exchange of a STARTTLS dialogue: what the client sends ("" at the
+// greeting), and how it recognizes the server's last line. Lines before the last
+// are skipped; one that matches no ends the dialogue.
 type turn struct {
 	send     string
 	last, no *regexp.Regexp
 }
 
-// dialogues lead from the first byte to the one after which TLS begins.
+// dialogues lead from the first byte of a connection to the start of TLS.
 var dialogues = map[string][]turn{
 	"smtp":       smtpTurns, // RFC 3207
 	"submission": smtpTurns,
@@ -56,8 +56,8 @@ const (
 // server is ready for a TLS handshake. Whatever the server sends, it reads at
 // most 64 lines of 2 KiB a turn, in the time that conn's deadline leaves.
 //
-// Bytes after the server's go-ahead are an error: they were not protected, and
-// whoever sent them wants them taken for protected ones (RFC 3207, section 6;
+// Bytes after the server's go-ahead are an error: they were sent in the clear, by
+// someone who wants them taken for protected ones (RFC 3207, section 6;
 // CVE-2011-0411).
 func startTLS(conn net.Conn, protocol string) error {
 	lines := bufio.NewReaderSize(conn, maxLine)
@@ -75,7 +75,7 @@ func startTLS(conn net.Conn, protocol string) error {
 	return nil
 }
 
-// declined is the server's last word where it should have gone ahead.
+// declined is the server's answer where it should have gone ahead with TLS.
 type declined struct{ line string }
 
 func (d declined) Error() string        { return "the server answered " + say.Foreign(d.line) }
@@ -86,7 +86,7 @@ func (t turn) listen(lines *bufio.Reader) error {
 		line, err := lines.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
-			return fmt.Errorf("a line of more than %d bytes", maxLine)
+			return fmt.Errorf("a line longer than %d bytes", maxLine)
 		case errors.Is(err, io.EOF):
 			return fmt.Errorf("the server closed the connection after %s", say.Foreign(string(line)))
 		case err != nil:

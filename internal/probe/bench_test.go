@@ -1,4 +1,4 @@
-package reload
+package probe
 
 import (
 	"crypto/tls"
@@ -35,13 +35,13 @@ func BenchmarkLook(b *testing.B) {
 			}()
 		}
 	}()
-	f := &Front{Facts: mailu.Facts{Hostnames: []string{mint.DefaultName}}, published: map[int][]string{}}
+	target := Target{ServerName: mint.DefaultName, Published: map[int][]string{}}
 	for i := range 6 {
-		f.Ports = append(f.Ports, mailu.Port{Number: i + 1, Protocol: "https", Implicit: true})
-		f.published[i+1] = []string{l.Addr().String()}
+		target.Ports = append(target.Ports, mailu.Port{Number: i + 1, Protocol: "https", Implicit: true})
+		target.Published[i+1] = []string{l.Addr().String()}
 	}
 	for b.Loop() {
-		for _, e := range f.Look(b.Context()) {
+		for _, e := range target.Look(b.Context()) {
 			if e.Leaf != pair.SHA256() {
 				b.Fatal(e.Err)
 			}

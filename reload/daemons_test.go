@@ -33,7 +33,7 @@ const (
 	psWatched     = psWhole + "8 1 python3 python3 /certwatcher.py\n"
 )
 
-func (d *daemons) command(argv []string, stdin string) (string, int) {
+func (d *daemons) command(argv []string) (string, int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if status := d.statuses[argv[0]]; status != 0 {
@@ -55,9 +55,8 @@ func (d *daemons) command(argv []string, stdin string) (string, int) {
 		return content, 0
 	case "rm":
 		delete(d.files, last)
-	case "tee":
-		d.files[last] = stdin
-		return stdin, 0
+	case "awk":
+		d.files[last] = argv[2] + "\n"
 	}
 	return "", 0
 }
@@ -68,7 +67,7 @@ func frontOf(t *testing.T, d *daemons) (*Front, *engine) {
 		d.files = map[string]string{}
 	}
 	f, fake := execFront(t, d.command)
-	f.ips, f.published = nil, nil // no port can be asked
+	f.hosts, f.published = nil, nil // no port can be asked
 	return f, fake
 }
 
@@ -88,7 +87,7 @@ func TestReloadHangsUpEachMaster(t *testing.T) {
 			assert.Subset(t, fake.ran(), c.want)
 			assert.Len(t, fake.ran(), len(c.ps)+len(c.want))
 			assert.Zero(t, fake.restarts)
-			assert.False(t, f.reacts.IsZero())
+			assert.False(t, f.watcher.reacts.IsZero())
 		})
 	}
 }
@@ -114,12 +113,12 @@ func TestFrontWhoseNginxNeverStartsIsWaitedForWithinTheTime(t *testing.T) {
 
 func TestFrontWithoutItsDovecotIsRestarted(t *testing.T) {
 	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot, psStarting, psWhole}})
-	f.pid = 1234567
+	f.in.pid = 1234567
 	require.NoError(t, f.Reload(t.Context()))
 	assert.Equal(t, 1, fake.restarts)
-	assert.Equal(t, []string{"172.20.0.3", "192.168.203.4", "fd00:203::4"}, f.ips, "addresses may have changed")
-	assert.Zero(t, f.pid)
-	assert.True(t, f.reacts.IsZero(), "the watcher has nothing to react to")
+	assert.Equal(t, []string{"172.20.0.3", "192.168.203.4", "fd00:203::4"}, f.hosts, "addresses may have changed")
+	assert.Zero(t, f.in.pid)
+	assert.True(t, f.watcher.reacts.IsZero(), "the watcher has nothing to react to")
 	assert.NotContains(t, strings.Join(fake.ran(), "\n"), "killall")
 }
 
@@ -193,9 +192,9 @@ func TestSettleOutwaitsTheWatcherAfterASwitch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, _ := frontOf(t, &daemons{ps: []string{c.ps}})
-			f.reacts = time.Now().Add(watcherDelay)
+			f.watcher.reacts = time.Now().Add(watcherDelay)
 			require.NoError(t, f.Settle(t.Context()))
-			assert.Equal(t, c.waits, time.Now().After(f.reacts))
+			assert.Equal(t, c.waits, time.Now().After(f.watcher.reacts))
 		})
 	}
 }
@@ -206,8 +205,8 @@ func TestSettleThatCannotFinishSaysSo(t *testing.T) {
 	defer cancel()
 	assert.ErrorContains(t, f.Settle(ctx), "waiting for mailu-front-1 to settle: ")
 
-	f, _ = frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"tee": 1}})
-	assert.ErrorContains(t, f.Settle(t.Context()), "putting /run/nginx.pid back in mailu-front-1: tee: exit status 1")
+	f, _ = frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"awk": 1}})
+	assert.ErrorContains(t, f.Settle(t.Context()), "putting /run/nginx.pid back in mailu-front-1: awk: exit status 1")
 }
 
 func TestSettleSkipsADaemonThatDoesNotRun(t *testing.T) {
@@ -220,8 +219,8 @@ func TestSettleSkipsADaemonThatDoesNotRun(t *testing.T) {
 func TestRunningIsWhatTheEngineSays(t *testing.T) {
 	for state, want := range map[string]bool{"running": true, "exited": false, "paused": false} {
 		fake := &engine{containers: map[string]string{frontID: answer(t, inState(state))}}
-		f := newFront(serveHTTP(t, fake), fixture(t))
+		f := describe(serveHTTP(t, fake), fixture(t))
 		assert.Equal(t, want, f.Running(t.Context()), state)
 	}
-	assert.False(t, newFront(nowhere(t), fixture(t)).Running(t.Context()))
+	assert.False(t, describe(nowhere(t), fixture(t)).Running(t.Context()))
 }

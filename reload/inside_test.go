@@ -17,7 +17,8 @@ import (
 )
 
 func TestSurveyFindsEveryFrontThatCouldBeMeant(t *testing.T) {
-	second := []change{named("other-front-1"), setLabel(labelProject, "other")}
+	second := []change{named("other-front-1"), setLabel(labelProject, "other"), mounting("/srv/certs:/certs")}
+	twin := []change{named("twin-front-1"), setLabel(labelProject, "twin")}
 	for name, c := range map[string]struct {
 		others [][]change // besides the front of project mailu
 		want   Selector
@@ -27,6 +28,7 @@ func TestSurveyFindsEveryFrontThatCouldBeMeant(t *testing.T) {
 		"two projects":            {[][]change{second}, Selector{}, "mailu-front-1 other-front-1"},
 		"one of them stopped":     {[][]change{append(second, inState("exited"))}, Selector{}, "mailu-front-1 other-front-1"},
 		"one chosen":              {[][]change{second}, Selector{Project: "other"}, "other-front-1"},
+		"one that shares it":      {[][]change{second, twin}, Selector{Project: "mailu"}, "mailu-front-1 twin-front-1"},
 		"one named":               {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1"},
 		"leftover of the project": {[][]change{{named("mailu_front_1"), inState("exited")}}, Selector{}, "mailu-front-1"},
 		"two of one project":      {[][]change{{named("mailu-front-2")}}, Selector{}, "mailu-front-1 mailu-front-2"},
@@ -38,7 +40,7 @@ func TestSurveyFindsEveryFrontThatCouldBeMeant(t *testing.T) {
 			for _, changes := range c.others {
 				fake.containers[fixture(t, changes...).ID] = answer(t, changes...)
 			}
-			found, err := serveHTTP(t, fake).Survey(t.Context(), c.want)
+			found, err := Survey(t.Context(), serveHTTP(t, fake), c.want)
 			require.NoError(t, err)
 			var names []string
 			for _, f := range found {
@@ -50,18 +52,18 @@ func TestSurveyFindsEveryFrontThatCouldBeMeant(t *testing.T) {
 }
 
 func TestSurveyThatFindsNothingSaysWhy(t *testing.T) {
-	_, err := serveHTTP(t, &engine{}).Survey(t.Context(), Selector{})
+	_, err := Survey(t.Context(), serveHTTP(t, &engine{}), Selector{})
 	require.ErrorIs(t, err, ErrNone)
-	_, err = serveHTTP(t, &engine{}).Survey(t.Context(), Selector{Container: "nope"})
+	_, err = Survey(t.Context(), serveHTTP(t, &engine{}), Selector{Container: "nope"})
 	require.ErrorIs(t, err, ErrNone)
-	_, err = nowhere(t).Survey(t.Context(), Selector{})
+	_, err = Survey(t.Context(), nowhere(t), Selector{})
 	require.ErrorIs(t, err, ErrEngine)
 }
 
 func TestHealthIsDockersUnlessThereIsNoCheck(t *testing.T) {
-	assert.Equal(t, "healthy", newFront(nowhere(t), fixture(t)).Health)
+	assert.Equal(t, "healthy", describe(nowhere(t), fixture(t)).Health)
 	for _, health := range []*container.Health{nil, {Status: container.NoHealthcheck}} {
-		assert.Empty(t, newFront(nowhere(t), fixture(t, func(info *container.InspectResponse) { info.State.Health = health })).Health)
+		assert.Empty(t, describe(nowhere(t), fixture(t, func(info *container.InspectResponse) { info.State.Health = health })).Health)
 	}
 }
 
@@ -124,40 +126,12 @@ func TestClockIsTheEnginesOwn(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"SystemTime":"`+system+`"}`)
 	}))
-	got, err := e.Clock(t.Context())
+	got, err := Now(t.Context(), e)
 	require.NoError(t, err)
 	assert.WithinDuration(t, at, got, 0)
 	system = "soon"
-	_, err = e.Clock(t.Context())
+	_, err = Now(t.Context(), e)
 	require.ErrorIs(t, err, ErrEngine)
-	_, err = nowhere(t).Clock(t.Context())
+	_, err = Now(t.Context(), nowhere(t))
 	require.ErrorIs(t, err, ErrEngine)
-}
-
-func TestRemoteFrontIsAskedAtTheHostsGiven(t *testing.T) {
-	f := Remote(mailu.ParseEnvironment(func(string) string { return "" }), "mail.example.com", "::1")
-	assert.Equal(t, []string{"mail.example.com:993", "[::1]:993"}, f.addresses(993))
-	assert.Empty(t, f.State)
-}
-
-func TestAnswerSaysWhetherThePortIsClosedOrDoesWithoutTLS(t *testing.T) {
-	assert.ErrorIs(t, askAt(t, patient, "imaps", refusing(t)).Err, mailu.ErrClosed)
-	for protocol, dialogue := range map[string][]exchange{
-		"smtp": {{"", "220 ready\r\n"}, {"EHLO mailu-hook.invalid", "250 hello\r\n"}, {"STARTTLS", "500 5.5.1 Invalid command\r\n"}},
-		"imap": {{"", "* OK ready\r\n"}, {"a STARTTLS", "a BAD no\r\n"}},
-	} {
-		e := askAt(t, patient, protocol, listen(t, speaking(t, dialogue, hang)))
-		assert.ErrorIs(t, e.Err, mailu.ErrWithout, protocol)
-		assert.NotErrorIs(t, e.Err, mailu.ErrClosed)
-	}
-	assert.NotErrorIs(t, askAt(t, 200*time.Millisecond, "imaps", listen(t, hang)).Err, mailu.ErrClosed)
-}
-
-func TestWholeChainIsKeptAsItWasSent(t *testing.T) {
-	pair := newPair(t)
-	e := askAt(t, patient, "imaps", listen(t, handshaking(serverConfig(t, pair))))
-	require.NoError(t, e.Err)
-	require.Len(t, e.Chain, 2)
-	assert.Equal(t, pair.Cert.Raw, e.Chain[0].Raw)
-	assert.True(t, e.Chain[1].IsCA)
 }

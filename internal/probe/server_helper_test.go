@@ -1,4 +1,4 @@
-package reload
+package probe
 
 import (
 	"bufio"
@@ -116,7 +116,7 @@ func speaking(t *testing.T, script []exchange, next func(net.Conn)) func(net.Con
 	}
 }
 
-// known ports of a front, one a protocol.
+// testPorts are ports of a front, one a protocol.
 var testPorts = map[string]mailu.Port{
 	"smtp":       {Number: 25, Protocol: "smtp"},
 	"submission": {Number: 587, Protocol: "submission"},
@@ -127,23 +127,23 @@ var testPorts = map[string]mailu.Port{
 	"https":      {Number: 443, Protocol: "https", Implicit: true},
 }
 
-// frontAt is a front whose ports are published at addrs, by protocol.
-func frontAt(addrs map[string]string) *Front {
-	f := &Front{Facts: mailu.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com", "smtp.example.com"}}, published: map[int][]string{}}
+// targetAt has its ports published at addrs, by protocol.
+func targetAt(addrs map[string]string) Target {
+	t := Target{ServerName: "mail.example.com", Published: map[int][]string{}}
 	for protocol, addr := range addrs {
 		p := testPorts[protocol]
-		f.Ports = append(f.Ports, p)
-		f.published[p.Number] = []string{addr}
+		t.Ports = append(t.Ports, p)
+		t.Published[p.Number] = []string{addr}
 	}
-	return f
+	return t
 }
 
-// askAt asks one port, for at most a time that no test waits for in vain.
+// askAt asks one port, within limit.
 func askAt(t *testing.T, limit time.Duration, protocol, addr string) mailu.Endpoint {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	answers := frontAt(map[string]string{protocol: addr}).Look(ctx)
+	answers := targetAt(map[string]string{protocol: addr}).Look(ctx)
 	require.Len(t, answers, 1)
 	assert.Equal(t, testPorts[protocol], answers[0].Port)
 	assert.Equal(t, answers[0].Err == nil, answers[0].Answers(), "a port shows a leaf or says why not")
@@ -172,4 +172,10 @@ func atEachTurn(t *testing.T, test func(t *testing.T, protocol string, before []
 			})
 		}
 	}
+}
+
+// within fails the test if what took longer than limit since began.
+func within(t *testing.T, limit time.Duration, began time.Time, what string) {
+	t.Helper()
+	assert.Less(t, time.Since(began), limit, "%s took too long", what)
 }

@@ -15,26 +15,26 @@ import (
 )
 
 // execFront is a front of which nothing is seen but through the engine.
-func execFront(t *testing.T, command func(argv []string, stdin string) (string, int)) (*Front, *engine) {
+func execFront(t *testing.T, command func(argv []string) (string, int)) (*Front, *engine) {
 	t.Helper()
 	fake := &engine{command: command, containers: map[string]string{frontID: answer(t)}}
-	return newFront(serveHTTP(t, fake), fixture(t)), fake
+	return describe(serveHTTP(t, fake), fixture(t)), fake
 }
 
-func TestCommandRunsAsRootWithoutAShell(t *testing.T) {
-	f, fake := execFront(t, func(_ []string, stdin string) (string, int) { return "got " + stdin, 3 })
-	out, status, err := f.exec(t.Context(), []byte("a\x00b\n"), "tee", "/run/x y;z")
+func TestCommandRunsAsRootWithoutAShellAndWithoutAnUpgrade(t *testing.T) {
+	f, fake := execFront(t, func([]string) (string, int) { return "got a\x00b\n", 3 })
+	out, status, err := f.in.exec(t.Context(), "rm", "/run/x y;z")
 	require.NoError(t, err)
 	assert.Equal(t, "got a\x00b\n", string(out))
 	assert.Equal(t, 3, status)
 	require.Len(t, fake.execs, 1)
-	assert.Equal(t, []string{"tee", "/run/x y;z"}, fake.execs[0].argv)
+	assert.Equal(t, []string{"rm", "/run/x y;z"}, fake.execs[0].argv)
 	assert.Equal(t, "0", fake.execs[0].user)
 }
 
 func TestCommandWithoutInputAttachesNone(t *testing.T) {
 	f, fake := execFront(t, silent)
-	out, status, err := f.exec(t.Context(), nil, "true")
+	out, status, err := f.in.exec(t.Context(), "true")
 	require.NoError(t, err)
 	assert.Empty(t, out)
 	assert.Zero(t, status)
@@ -42,8 +42,8 @@ func TestCommandWithoutInputAttachesNone(t *testing.T) {
 }
 
 func TestOutputOfACommandIsLimited(t *testing.T) {
-	f, _ := execFront(t, func([]string, string) (string, int) { return strings.Repeat("x", 5<<20) + "end", 0 })
-	out, _, err := f.exec(t.Context(), nil, "yes")
+	f, _ := execFront(t, func([]string) (string, int) { return strings.Repeat("x", 5<<20) + "end", 0 })
+	out, _, err := f.in.exec(t.Context(), "yes")
 	require.NoError(t, err)
 	assert.Len(t, out, maxOutput)
 }
@@ -74,13 +74,11 @@ func stalling(stall func(w http.ResponseWriter, r *http.Request)) http.Handler {
 
 func TestCommandThatHangsEndsWithTheTime(t *testing.T) {
 	for name, c := range map[string]struct {
-		stdin []byte
-		says  string // after the hijack; "" without one
+		says string // before it hangs
 	}{
-		"before the upgrade":    {nil, ""},
-		"after the upgrade":     {nil, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"},
-		"in a frame":            {nil, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n\x01\x00\x00\x00\x00\x00\x00\x09half"},
-		"not reading its input": {make([]byte, 8<<20), "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"},
+		"before the answer": {""},
+		"after the header":  {"HTTP/1.1 200 OK\r\n\r\n"},
+		"in a frame":        {"HTTP/1.1 200 OK\r\n\r\n\x01\x00\x00\x00\x00\x00\x00\x09half"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -94,12 +92,12 @@ func TestCommandThatHangsEndsWithTheTime(t *testing.T) {
 					<-release
 				}
 			}))
-			f := newFront(e, fixture(t))
+			f := describe(e, fixture(t))
 			ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("the time is up"))
 			defer cancel()
 			done := make(chan error, 1)
 			go func() {
-				_, _, err := f.exec(ctx, c.stdin, "nginx", "-t")
+				_, _, err := f.in.exec(ctx, "nginx", "-t")
 				done <- err
 			}()
 			select {
@@ -118,26 +116,26 @@ func TestCommandThatHangsEndsWithTheTime(t *testing.T) {
 
 func TestCommandThatCannotBeRunIsErrEngine(t *testing.T) {
 	for name, handler := range map[string]http.Handler{
-		"not created":  ping(saying(409, `{"message":"container 4c01 is not running"}`)),
-		"not upgraded": stalling(saying(500, `{"message":"oops"}`)),
+		"not created": ping(saying(409, `{"message":"container 4c01 is not running"}`)),
+		"not started": stalling(saying(500, `{"message":"oops"}`)),
 		"garbage as frame": stalling(func(w http.ResponseWriter, r *http.Request) {
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
-				_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n\x09 hello, garbage")
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n\x09 hello, garbage")
 				conn.Close()
 			}
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, _, err := newFront(serveHTTP(t, handler), fixture(t)).exec(t.Context(), nil, "true")
+			_, _, err := describe(serveHTTP(t, handler), fixture(t)).in.exec(t.Context(), "true")
 			mustBeErrEngine(t, err)
 		})
 	}
 }
 
 func TestPSThatFailsIsSaid(t *testing.T) {
-	f, _ := execFront(t, func([]string, string) (string, int) { return "", 127 })
-	_, err := f.processes(t.Context())
+	f, _ := execFront(t, func([]string) (string, int) { return "", 127 })
+	_, err := f.in.processes(t.Context())
 	assert.EqualError(t, err, fmt.Sprintf("listing the processes of %s: ps: exit status 127", f.Container))
 }

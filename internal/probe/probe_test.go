@@ -1,4 +1,4 @@
-package reload
+package probe
 
 import (
 	"bytes"
@@ -66,7 +66,7 @@ func TestProxyHeaderComesFirstWhereThePortExpectsOne(t *testing.T) {
 	for protocol, next := range map[string]func(net.Conn){"imaps": serveTLS, "smtp": speaking(t, plain["smtp"], serveTLS), "sieve": speaking(t, plain["sieve"], serveTLS)} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			f := frontAt(map[string]string{protocol: listen(t, func(conn net.Conn) {
+			target := targetAt(map[string]string{protocol: listen(t, func(conn net.Conn) {
 				got := make([]byte, len(header))
 				if _, err := io.ReadFull(conn, got); err == nil && bytes.Equal(header, got) {
 					next(conn)
@@ -74,9 +74,9 @@ func TestProxyHeaderComesFirstWhereThePortExpectsOne(t *testing.T) {
 			})})
 			short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			assert.False(t, f.Look(short)[0].Answers(), "the server must insist")
-			f.Ports[0].Proxy = true
-			e := f.Look(t.Context())[0]
+			assert.False(t, target.Look(short)[0].Answers(), "the server must insist")
+			target.Ports[0].Proxy = true
+			e := target.Look(t.Context())[0]
 			require.NoError(t, e.Err)
 			assert.Equal(t, pair.SHA256(), e.Leaf)
 		})
@@ -87,12 +87,12 @@ func TestServerNameIsTheFirstHostname(t *testing.T) {
 	config := serverConfig(t, newPair(t))
 	for want, hostnames := range map[string][]string{"mail.example.com": {"mail.example.com", "smtp.example.com"}, "": nil} {
 		seen := make(chan string, 1)
-		f := frontAt(map[string]string{"imaps": listen(t, handshaking(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		target := targetAt(map[string]string{"imaps": listen(t, handshaking(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			seen <- hello.ServerName
 			return config, nil
 		}}))})
-		f.Hostnames = hostnames
-		require.NoError(t, f.Look(t.Context())[0].Err)
+		target.ServerName = New(mailu.Facts{Hostnames: hostnames}).ServerName
+		require.NoError(t, target.Look(t.Context())[0].Err)
 		assert.Equal(t, want, <-seen)
 	}
 }
@@ -100,7 +100,7 @@ func TestServerNameIsTheFirstHostname(t *testing.T) {
 func TestHangingPortsDelayNoOtherAndLookIsBounded(t *testing.T) {
 	t.Parallel()
 	pair := newPair(t)
-	f := frontAt(map[string]string{
+	target := targetAt(map[string]string{
 		"https": listen(t, handshaking(serverConfig(t, pair))),
 		"imaps": listen(t, hang),
 		"smtp":  listen(t, hang),
@@ -109,12 +109,12 @@ func TestHangingPortsDelayNoOtherAndLookIsBounded(t *testing.T) {
 		"sieve": listen(t, speaking(t, plain["sieve"], handshaking(serverConfig(t, pair)))),
 	})
 	began := time.Now()
-	for _, e := range f.Look(t.Context()) {
+	for _, e := range target.Look(t.Context()) {
 		switch e.Protocol {
 		case "https", "sieve":
 			assert.Equal(t, pair.SHA256(), e.Leaf)
 		case "pop3":
-			assert.EqualError(t, e.Err, "connection refused at "+f.published[110][0])
+			assert.EqualError(t, e.Err, "connection refused at "+target.Published[110][0])
 		default:
 			assert.EqualError(t, e.Err, "no answer within 3s", "port %d", e.Number)
 		}
@@ -127,8 +127,8 @@ func TestAddressesAreTriedInOrderUntilOneAnswersOrRefuses(t *testing.T) {
 	good := listen(t, handshaking(serverConfig(t, pair)))
 	const unreachable = "255.255.255.255" // the kernel connects to no broadcast address
 	for name, c := range map[string]struct {
-		ips, published []string
-		want           string
+		hosts, published []string
+		want             string
 	}{
 		"container unreachable": {[]string{unreachable}, []string{good}, ""},
 		"first published":       {nil, []string{good, refusing(t)}, ""},
@@ -136,9 +136,9 @@ func TestAddressesAreTriedInOrderUntilOneAnswersOrRefuses(t *testing.T) {
 		"none":                  {nil, nil, "no address to ask"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := frontAt(map[string]string{"imaps": good})
-			f.ips, f.published = c.ips, map[int][]string{993: c.published}
-			e := f.Look(t.Context())[0]
+			target := targetAt(map[string]string{"imaps": good})
+			target.Hosts, target.Published = c.hosts, map[int][]string{993: c.published}
+			e := target.Look(t.Context())[0]
 			if c.want != "" {
 				assert.ErrorContains(t, e.Err, c.want)
 				return
@@ -154,7 +154,7 @@ func TestAwaitAsksEachPortUntilItChanges(t *testing.T) {
 	var current atomic.Pointer[tls.Config]
 	current.Store(serverConfig(t, before))
 	var asked atomic.Int32
-	f := frontAt(map[string]string{
+	target := targetAt(map[string]string{
 		"imaps": listen(t, handshaking(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil }})),
 		"https": listen(t, func(conn net.Conn) {
 			asked.Add(1)
@@ -166,7 +166,7 @@ func TestAwaitAsksEachPortUntilItChanges(t *testing.T) {
 	var seen atomic.Int32
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
-	answers := f.Await(ctx, func(e mailu.Endpoint) bool {
+	answers := target.Await(ctx, func(e mailu.Endpoint) bool {
 		if e.Leaf == before.SHA256() && seen.Add(1) == 3 {
 			current.Store(swapped)
 		}
@@ -187,7 +187,7 @@ func TestAwaitKeepsTheLastRealAnswerWhenTheTimeIsUp(t *testing.T) {
 	defer cancel()
 	var conns atomic.Int32
 	good := handshaking(serverConfig(t, pair))
-	f := frontAt(map[string]string{"imaps": listen(t, func(conn net.Conn) {
+	target := targetAt(map[string]string{"imaps": listen(t, func(conn net.Conn) {
 		if conns.Add(1) == 1 {
 			good(conn)
 			return
@@ -196,7 +196,7 @@ func TestAwaitKeepsTheLastRealAnswerWhenTheTimeIsUp(t *testing.T) {
 		hang(conn)
 	})})
 	began := time.Now()
-	answers := f.Await(ctx, func(mailu.Endpoint) bool { return false })
+	answers := target.Await(ctx, func(mailu.Endpoint) bool { return false })
 	assert.Equal(t, pair.SHA256(), answers[0].Leaf)
 	assert.NoError(t, answers[0].Err)
 	within(t, 2*time.Second, began, "ending")
@@ -205,9 +205,39 @@ func TestAwaitKeepsTheLastRealAnswerWhenTheTimeIsUp(t *testing.T) {
 func TestAwaitUnderADeadContextStillNamesEveryPort(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("stopped"))
-	f := frontAt(map[string]string{"imaps": refusing(t), "https": refusing(t)})
-	for _, e := range f.Await(ctx, func(mailu.Endpoint) bool { return false }) {
+	target := targetAt(map[string]string{"imaps": refusing(t), "https": refusing(t)})
+	for _, e := range target.Await(ctx, func(mailu.Endpoint) bool { return false }) {
 		assert.NotZero(t, e.Number)
 		assert.EqualError(t, e.Err, "stopped")
 	}
+}
+
+func TestTargetWithoutAnEngineIsAskedAtTheHostsGiven(t *testing.T) {
+	facts := mailu.ParseEnvironment(func(string) string { return "" })
+	target := New(facts, "mail.example.com", "::1")
+	assert.Equal(t, []string{"mail.example.com:993", "[::1]:993"}, target.Addresses(993))
+	assert.Equal(t, facts.Ports, target.Ports)
+	assert.Equal(t, facts.Ports[:1], target.Only(facts.Ports[:1]).Ports)
+}
+
+func TestAnswerSaysWhetherThePortIsClosedOrDoesWithoutTLS(t *testing.T) {
+	assert.ErrorIs(t, askAt(t, patient, "imaps", refusing(t)).Err, mailu.ErrClosed)
+	for protocol, dialogue := range map[string][]exchange{
+		"smtp": {{"", "220 ready\r\n"}, {"EHLO mailu-hook.invalid", "250 hello\r\n"}, {"STARTTLS", "500 5.5.1 Invalid command\r\n"}},
+		"imap": {{"", "* OK ready\r\n"}, {"a STARTTLS", "a BAD no\r\n"}},
+	} {
+		e := askAt(t, patient, protocol, listen(t, speaking(t, dialogue, hang)))
+		assert.ErrorIs(t, e.Err, mailu.ErrWithout, protocol)
+		assert.NotErrorIs(t, e.Err, mailu.ErrClosed)
+	}
+	assert.NotErrorIs(t, askAt(t, 200*time.Millisecond, "imaps", listen(t, hang)).Err, mailu.ErrClosed)
+}
+
+func TestWholeChainIsKeptAsItWasSent(t *testing.T) {
+	pair := newPair(t)
+	e := askAt(t, patient, "imaps", listen(t, handshaking(serverConfig(t, pair))))
+	require.NoError(t, e.Err)
+	require.Len(t, e.Chain, 2)
+	assert.Equal(t, pair.Cert.Raw, e.Chain[0].Raw)
+	assert.True(t, e.Chain[1].IsCA)
 }

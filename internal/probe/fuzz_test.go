@@ -1,4 +1,4 @@
-package reload
+package probe
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// FuzzSTARTTLS: whatever a server answers, once or for ever, in small pieces or
+// FuzzSTARTTLS: whatever a server answers, once or forever, in small pieces or
 // large ones, the dialogue ends by itself, after a bounded number of bytes. When
 // it ends well, not one byte after the go-ahead was taken.
 func FuzzSTARTTLS(f *testing.F) {
@@ -45,14 +45,14 @@ func FuzzSTARTTLS(f *testing.F) {
 	f.Add(uint8(0), uint16(9), false, []byte("554 \x1b[31m\xff\u202e\r\n"))
 	f.Add(uint8(2), uint16(0), true, []byte("x"))
 	f.Add(uint8(4), uint16(3), true, []byte("\n"))
-	f.Fuzz(func(t *testing.T, protocol uint8, piece uint16, forEver bool, answer []byte) {
+	f.Fuzz(func(t *testing.T, protocol uint8, piece uint16, forever bool, answer []byte) {
 		client, server := net.Pipe()
 		defer client.Close()
 		require.NoError(t, client.SetDeadline(time.Now().Add(patient)))
 		go func() { _, _ = io.Copy(io.Discard, server) }()
 		go func() {
 			defer server.Close()
-			for again := true; again; again = forEver && len(answer) > 0 {
+			for again := true; again; again = forever && len(answer) > 0 {
 				for rest := answer; len(rest) > 0; {
 					n := min(len(rest), int(piece)+1)
 					if _, err := server.Write(rest[:n]); err != nil {

@@ -1,4 +1,4 @@
-package reload
+package probe
 
 import (
 	"io"
@@ -105,7 +105,7 @@ func TestEndlessLineIsCutShortAtEachTurn(t *testing.T) {
 			}
 		})
 		e := askAt(t, patient, protocol, listen(t, play))
-		assert.EqualError(t, e.Err, "speaking "+protocol+": a line of more than 2048 bytes")
+		assert.EqualError(t, e.Err, "speaking "+protocol+": a line longer than 2048 bytes")
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 	"github.com/stretchr/testify/require"
 )
@@ -21,8 +22,8 @@ import (
 // engine answers on a real unix socket as a Docker engine of API 1.41 does, for
 // the calls that this package makes.
 type engine struct {
-	containers map[string]string                               // id → the answer to inspect
-	command    func(argv []string, stdin string) (string, int) // run by exec
+	containers map[string]string                 // id → the answer to inspect
+	command    func(argv []string) (string, int) // run by exec
 
 	mu       sync.Mutex
 	execs    []execution
@@ -31,10 +32,9 @@ type engine struct {
 
 type execution struct {
 	argv   []string
-	stdin  string
 	user   string
 	status int
-	input  bool
+	input  bool // was asked for
 }
 
 func (s *engine) ran() (list []string) {
@@ -94,7 +94,7 @@ func (s *engine) exec(w http.ResponseWriter, r *http.Request, parts []string) {
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"Id":"%d"}`, len(s.execs)-1)
 	case "start":
-		s.start(w, r, n)
+		s.start(w, n)
 	case "json":
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *engine) exec(w http.ResponseWriter, r *http.Request, parts []string) {
 	}
 }
 
-// list obeys the filter by labels.
+// list obeys the filter by labels, and lists in no order, as Docker does.
 func (s *engine) list(w http.ResponseWriter, r *http.Request) {
 	var want struct {
 		Label map[string]bool `json:"label"`
@@ -112,6 +112,8 @@ func (s *engine) list(w http.ResponseWriter, r *http.Request) {
 	for id, answer := range s.containers {
 		var info struct {
 			Config struct{ Labels map[string]string }
+			State  struct{ Status string }
+			Mounts []container.MountPoint
 		}
 		_ = json.Unmarshal([]byte(answer), &info)
 		matches := true
@@ -120,33 +122,23 @@ func (s *engine) list(w http.ResponseWriter, r *http.Request) {
 			matches = matches && info.Config.Labels[name] == value
 		}
 		if matches && r.URL.Query().Get("all") == "1" {
-			found = append(found, map[string]any{"Id": id, "Labels": info.Config.Labels})
+			found = append(found, map[string]any{"Id": id, "Labels": info.Config.Labels, "State": info.State.Status, "Mounts": info.Mounts})
 		}
 	}
 	_ = json.NewEncoder(w).Encode(found)
 }
 
-// start hands the connection over to the command.
-func (s *engine) start(w http.ResponseWriter, r *http.Request, n int) {
-	_, _ = io.Copy(io.Discard, r.Body)
-	conn, rw, err := w.(http.Hijacker).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+// start runs the command, as HAProxy lets it: without an upgrade.
+func (s *engine) start(w http.ResponseWriter, n int) {
 	s.mu.Lock()
 	e := s.execs[n]
 	s.mu.Unlock()
-	var stdin []byte
-	if e.input {
-		stdin, _ = io.ReadAll(rw)
-	}
-	out, status := s.command(e.argv, string(stdin))
+	out, status := s.command(e.argv)
 	s.mu.Lock()
-	s.execs[n].stdin, s.execs[n].status = string(stdin), status
+	s.execs[n].status = status
 	s.mu.Unlock()
-	_, _ = io.WriteString(stdcopy.NewStdWriter(conn, stdcopy.Stdout), out)
+	w.Header().Set("Content-Type", "application/vnd.docker.raw-stream")
+	_, _ = io.WriteString(stdcopy.NewStdWriter(w, stdcopy.Stdout), out)
 }
 
 // socket is a path short enough for a unix socket, whatever the test's name.
@@ -158,8 +150,8 @@ func socket(t *testing.T) string {
 	return filepath.Join(dir, "docker.sock")
 }
 
-// open returns an engine at the unix socket, in API 1.41 unless negotiated.
-func open(t *testing.T, path string) *Engine {
+// open returns the engine at a unix socket.
+func open(t *testing.T, path string) Engine {
 	t.Helper()
 	e, err := Open(func(name string) string { return map[string]string{"DOCKER_HOST": "unix://" + path}[name] })
 	require.NoError(t, err)
@@ -167,7 +159,7 @@ func open(t *testing.T, path string) *Engine {
 	return e
 }
 
-func serveHTTP(t *testing.T, handler http.Handler) *Engine {
+func serveHTTP(t *testing.T, handler http.Handler) Engine {
 	t.Helper()
 	path := socket(t)
 	l, err := net.Listen("unix", path)
@@ -188,4 +180,9 @@ func serveTLS(t *testing.T, config *tls.Config, handler http.Handler) string {
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { server.Close() })
 	return l.Addr().String()
+}
+
+// describe is the front that newFront makes of an inspection by e.
+func describe(e Engine, info container.InspectResponse) *Front {
+	return newFront(e, e.(*listedOnce).Engine.(*docker).inspection(info))
 }
