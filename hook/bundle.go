@@ -16,6 +16,7 @@ import (
 
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // Bundle is a private key and its certificate chain, leaf first. A Bundle that
@@ -23,7 +24,7 @@ import (
 // the key belongs to the leaf; whether the chain deserves trust is for
 // Rules.Check to say.
 type Bundle struct {
-	Source
+	source.Source
 	Chain []*x509.Certificate // leaf first; never empty
 
 	certPEM, keyPEM []byte // canonical PEM: what was validated and nothing else
@@ -47,9 +48,6 @@ func (r *Rejection) Error() string { return r.File + ": " + r.Fact }
 func (r *Rejection) Hint() string  { return r.Remedy }
 func (r *Rejection) Unwrap() error { return r.cause }
 
-// errMismatch is the cause of a Rejection for a key of another certificate.
-var errMismatch = errors.New("key does not match the leaf")
-
 const (
 	minRSA = 2048
 	maxRSA = 8192 // bits; crypto/tls refuses to check a larger key of a server
@@ -61,7 +59,7 @@ const (
 // harmless: what is installed is the certificates as they are and the key as
 // PKCS#8, written anew. Go and OpenSSL differ in what they forgive a key's
 // encoding (a public key in it that is another's, a wrong version).
-func Parse(src Source, cert, key []byte) (*Bundle, error) {
+func Parse(src source.Source, cert, key []byte) (*Bundle, error) {
 	b := &Bundle{Source: src}
 	if err := b.parseChain(cert); err != nil {
 		return nil, err
@@ -168,9 +166,7 @@ func (b *Bundle) match(public crypto.PublicKey) error {
 		}
 		return nil
 	}
-	r := b.rejectKey("take both files from the same lineage and the same renewal", "the key does not belong to the leaf in %s", b.CertFile)
-	r.cause = errMismatch
-	return r
+	return b.rejectKey("take both files from the same lineage and the same renewal", "the key does not belong to the leaf in %s", b.CertFile)
 }
 
 // KeyType names a public key in the field's terms, and tells whether nginx,

@@ -17,6 +17,7 @@ import (
 
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // tinyDisk mounts a file system of its own for the test.
@@ -196,7 +197,7 @@ func TestDirectoryThatMayNotBeWrittenIsExplained(t *testing.T) {
 func TestUnreadableFileIsRejectedWithTheRemedy(t *testing.T) {
 	dir, b := publicDir(t), aged(t, time.Hour)
 	writePair(t, dir, b)
-	src := Source{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
+	src := source.Files(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	require.NoError(t, os.Chmod(src.KeyFile, 0))
 	var err error
 	asNobody(t, func() { _, err = Read(t.Context(), src) })

@@ -18,6 +18,7 @@ import (
 
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/source"
 )
 
 // FuzzBundle: what Parse accepts, a TLS server loads, and reads again as the
@@ -38,7 +39,7 @@ func FuzzBundle(f *testing.F) {
 		f.Add(pair.Chain, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: block.Bytes}))
 	}
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), []byte("-----BEGIN -----BEGIN "))
-	src := Source{CertFile: "fullchain.pem", KeyFile: "privkey.pem"}
+	src := source.Files("fullchain.pem", "privkey.pem")
 	f.Fuzz(func(t *testing.T, cert, key []byte) {
 		b, err := Parse(src, cert, key)
 		if err != nil {

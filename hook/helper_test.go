@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"mailu-hook/internal/source"
 	"os"
 	"os/exec"
 	"testing"
@@ -52,7 +53,7 @@ func deployHelper(args []string) error {
 		os.Exit(0)
 	}()
 	for n := 0; ; n++ {
-		b, err := Read(context.Background(), LineageSource(args[1+n%2]))
+		b, err := Read(context.Background(), source.Lineage(args[1+n%2]))
 		if err != nil {
 			return err
 		}

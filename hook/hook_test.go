@@ -17,6 +17,7 @@ import (
 
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/pki"
+	"mailu-hook/internal/source"
 )
 
 // helperRole in the environment makes this binary a helper process, which a
@@ -74,7 +75,7 @@ func rooted(ca *mint.CA) Rules {
 	return Rules{Roots: roots}
 }
 
-var testSource = Source{CertFile: "fullchain.pem", KeyFile: "privkey.pem"}
+var testSource = source.Files("fullchain.pem", "privkey.pem")
 
 func parsed(t *testing.T, pair *mint.Pair) *Bundle {
 	t.Helper()

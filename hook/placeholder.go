@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"mailu-hook/internal/pki"
+	"mailu-hook/internal/source"
 	"math/big"
 	"time"
 )
@@ -48,7 +49,7 @@ func Placeholder(names []string) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a placeholder: %w", err)
 	}
-	return Parse(Source{CertFile: placeholderName, KeyFile: placeholderName}, pki.EncodeChain(leaf), keyPEM)
+	return Parse(source.Files(placeholderName, placeholderName), pki.EncodeChain(leaf), keyPEM)
 }
 
 // IsPlaceholder tells whether a leaf is one that Placeholder made.

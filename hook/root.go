@@ -7,20 +7,6 @@ import (
 	"time"
 )
 
-// ReadChain reads the certificates of a file, leaf first, by the rules of Parse,
-// but without a key. Every error is a *Rejection.
-func ReadChain(certFile string) ([]*x509.Certificate, error) {
-	data, err := readFile(certFile)
-	if err != nil {
-		return nil, err
-	}
-	b := &Bundle{Source: Source{CertFile: certFile}}
-	if err := b.parseChain(data); err != nil {
-		return nil, err
-	}
-	return b.Chain, nil
-}
-
 // Root is the trusted root that chain leads to, directly after its last
 // certificate. It is nil if the chain holds its root already, or leads to none.
 func (r Rules) Root(chain []*x509.Certificate) *x509.Certificate {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"mailu-hook/internal/source"
 	"path/filepath"
 	"slices"
 	"time"
@@ -18,7 +19,7 @@ import (
 // that is damaged is among the problems. The bundle is nil when there is none.
 func Wanted(ctx context.Context, s *Store, state State, lineages, names []string) (wanted *Bundle, problems []error) {
 	for _, dir := range lineages {
-		b, err := Read(ctx, LineageSource(dir))
+		b, err := Read(ctx, source.Lineage(dir))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
@@ -77,7 +78,7 @@ func (s *Store) installedBundle() (*Bundle, error) {
 		b, _ := s.Bundle(s.Live())
 		return b, nil
 	}
-	b, _ := Parse(Source{CertFile: filepath.Join(s.Dir(), s.certName), KeyFile: filepath.Join(s.Dir(), s.keyName)}, p.cert, p.key)
+	b, _ := Parse(source.Files(filepath.Join(s.Dir(), s.certName), filepath.Join(s.Dir(), s.keyName)), p.cert, p.key)
 	return b, nil
 }
 
@@ -91,5 +92,5 @@ func (s *Store) Bundle(gen Generation) (*Bundle, error) {
 		return nil, err
 	}
 	dir := filepath.Join(s.Dir(), homeName, string(gen))
-	return Parse(Source{CertFile: filepath.Join(dir, certFile), KeyFile: filepath.Join(dir, keyFile)}, cert, key)
+	return Parse(source.Files(filepath.Join(dir, certFile), filepath.Join(dir, keyFile)), cert, key)
 }

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -130,4 +131,19 @@ func RenewAt(c *x509.Certificate) time.Time {
 		return c.NotAfter.Add(-Lifetime(c) / 2)
 	}
 	return c.NotAfter.Add(-Lifetime(c) / 3)
+}
+
+// Mismatch reports whether cert and key, both PEM, were made for each other by
+// nobody: both can be read, and the key is that of none of the certificates.
+func Mismatch(cert, key []byte) bool {
+	chain, err := ParseChain(cert)
+	if err != nil {
+		return false
+	}
+	for block, rest := pem.Decode(key); block != nil; block, rest = pem.Decode(rest) {
+		if private, err := ParseKey(block); err == nil {
+			return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return Owns(private.Public(), c) })
+		}
+	}
+	return false
 }

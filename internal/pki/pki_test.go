@@ -122,3 +122,19 @@ func TestRenewalIsDueAtAThirdOfTheLifetimeOrHalfOfAShortOne(t *testing.T) {
 		assert.Equal(t, began.Add(c.from), RenewAt(leaf), c.lifetime.String())
 	}
 }
+
+func TestAPairIsAMismatchOnlyIfBothHalvesCanBeRead(t *testing.T) {
+	_, pair := issue(t, mint.Leaf{})
+	_, other := issue(t, mint.Leaf{})
+	assert.True(t, Mismatch(pair.Chain, other.KeyPEM))
+	for name, p := range map[string][2][]byte{
+		"a pair":             {pair.Chain, pair.KeyPEM},
+		"the leaf last":      {append(pair.IssuerPEM, pair.LeafPEM...), pair.KeyPEM},
+		"no certificate":     {[]byte("junk"), pair.KeyPEM},
+		"no key":             {pair.Chain, nil},
+		"a key of nonsense":  {pair.Chain, []byte("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n")},
+		"certificates twice": {pair.Chain, pair.Chain},
+	} {
+		assert.False(t, Mismatch(p[0], p[1]), name)
+	}
+}

@@ -1,0 +1,59 @@
+package hook
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+
+	"mailu-hook/internal/source"
+)
+
+// Read reads and parses the bundle at src. Every failure but the end of ctx is a
+// *Rejection. Nothing is written.
+func Read(ctx context.Context, src source.Source) (*Bundle, error) {
+	pair, err := source.Read(ctx, src)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	return Parse(pair.Source, pair.Cert, pair.Key)
+}
+
+// ReadChain reads the certificates of a file, leaf first, by the rules of Parse,
+// but without a key. Every error is a *Rejection.
+func ReadChain(certFile string) ([]*x509.Certificate, error) {
+	data, err := source.ReadFile(certFile)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	b := &Bundle{Source: source.Files(certFile, "")}
+	if err := b.parseChain(data); err != nil {
+		return nil, err
+	}
+	return b.Chain, nil
+}
+
+// unreadable turns a failure to read a file of a source into a *Rejection.
+func unreadable(err error) error {
+	var failed *source.Error
+	if !errors.As(err, &failed) {
+		return err
+	}
+	remedy := "name the files of a certificate: --lineage DIR, or --cert FILE --key FILE"
+	var outside *source.OutsideError
+	switch {
+	case errors.As(err, &outside):
+		remedy = "name the directory that the link leads to with --lineage, or put the file itself here"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "run mailu-hook as root, as certbot does"
+	case errors.Is(err, fs.ErrNotExist):
+		remedy = "check the path; 'certbot certificates' lists the lineages of this host"
+	}
+	return &Rejection{File: failed.File, Fact: "cannot be read: " + failed.Err.Error(), Remedy: remedy, cause: err}
+}
+
+// Source is a [source.Source].
+type Source = source.Source
+
+// LineageSource is [source.Lineage].
+func LineageSource(dir string) Source { return source.Lineage(dir) }
