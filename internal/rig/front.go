@@ -4,15 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -89,7 +88,7 @@ func StartFront(ctx context.Context, o FrontOptions) (*Front, error) {
 // the start itself cannot: the engine would go on creating a container that
 // nobody waits for.
 func (f *Front) run(ctx context.Context, o FrontOptions) error {
-	if _, err := docker(ctx, "image", "inspect", "--format", "{{.Id}}", f.Image); err != nil {
+	if _, err := call(ctx, http.MethodGet, "/images/"+f.Image+"/json", nil, nil); err != nil {
 		if strings.HasPrefix(f.Image, "mailu-hook-front:") {
 			return fmt.Errorf("%w (make setup builds it)", err)
 		}
@@ -191,56 +190,60 @@ func (f *Front) CertsDir(ctx context.Context) (string, error) {
 	if f.CertsVolume == "" {
 		return filepath.Join(f.Root, "certs"), nil
 	}
-	return docker(ctx, "volume", "inspect", "--format", "{{.Mountpoint}}", f.CertsVolume)
+	var volume struct{ Mountpoint string }
+	_, err := call(ctx, http.MethodGet, "/volumes/"+url.PathEscape(f.CertsVolume), nil, &volume)
+	return volume.Mountpoint, err
 }
 
 // IP returns the container's address; it may be another after a restart.
 func (f *Front) IP(ctx context.Context) (string, error) {
-	addresses, err := f.inspect(ctx, `{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}`)
+	c, err := inspect(ctx, f.Name)
 	if err != nil {
 		return "", err
 	}
-	fields := strings.Fields(addresses)
-	if len(fields) == 0 {
-		return "", fmt.Errorf("asking for the address of %s: it has none", f.Name)
+	for _, network := range slices.Sorted(maps.Keys(c.NetworkSettings.Networks)) {
+		if ip := c.NetworkSettings.Networks[network].IPAddress; ip != "" {
+			return ip, nil
+		}
 	}
-	return fields[0], nil
+	return "", fmt.Errorf("asking for the address of %s: it has none", f.Name)
 }
 
 // HostPID returns the pid of the container's first process on this host.
 func (f *Front) HostPID(ctx context.Context) (int, error) {
-	pid, err := f.inspect(ctx, "{{.State.Pid}}")
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(pid)
+	c, err := inspect(ctx, f.Name)
+	return c.State.Pid, err
 }
 
 // State returns running, exited, paused, restarting or created.
 func (f *Front) State(ctx context.Context) (string, error) {
-	return f.inspect(ctx, "{{.State.Status}}")
+	c, err := inspect(ctx, f.Name)
+	return c.State.Status, err
 }
 
 // Health returns starting, healthy, unhealthy, or none where the image has no
 // health check.
 func (f *Front) Health(ctx context.Context) (string, error) {
-	return f.inspect(ctx, "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}")
+	c, err := inspect(ctx, f.Name)
+	if err != nil || c.State.Health == nil {
+		return "none", err
+	}
+	return c.State.Health.Status, nil
 }
 
-// CheckHealth runs the image's health check now, where Health tells of the
-// last time that the engine ran it. A failing check is an error.
+// CheckHealth runs the image's health check now, whereas Health returns the result
+// of the engine's last run. A failing check is an error.
 func (f *Front) CheckHealth(ctx context.Context) error {
-	check, err := f.inspect(ctx, "{{json .Config.Healthcheck.Test}}")
+	c, err := inspect(ctx, f.Name)
 	if err != nil {
 		return err
 	}
-	var test []string
-	if err := json.Unmarshal([]byte(check), &test); err != nil || len(test) < 2 {
-		return fmt.Errorf("checking the health of %s: no check in %q", f.Name, check)
+	if c.Config.Healthcheck == nil || len(c.Config.Healthcheck.Test) < 2 {
+		return fmt.Errorf("checking the health of %s: its image has no check", f.Name)
 	}
-	argv := test[1:]
-	if test[0] == "CMD-SHELL" {
-		argv = []string{"/bin/sh", "-c", test[1]}
+	argv := c.Config.Healthcheck.Test[1:]
+	if c.Config.Healthcheck.Test[0] == "CMD-SHELL" {
+		argv = slices.Concat([]string{"/bin/sh", "-c"}, argv)
 	}
 	out, code, err := f.Exec(ctx, argv...)
 	if err == nil && code != 0 {
@@ -249,7 +252,8 @@ func (f *Front) CheckHealth(ctx context.Context) error {
 	return err
 }
 
-// WaitHealthy waits until the container is healthy, at most 90 seconds.
+// WaitHealthy waits until the engine reports the container as healthy, at most 90
+// seconds. The engine runs the check every two seconds: see WaitReady.
 func (f *Front) WaitHealthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
@@ -266,48 +270,38 @@ func (f *Front) WaitHealthy(ctx context.Context) error {
 	return nil
 }
 
-func (f *Front) inspect(ctx context.Context, format string) (string, error) {
-	return docker(ctx, "container", "inspect", "--format", format, f.Name)
-}
-
 // Exec runs a command in the container and returns its standard output and
-// error, as one, with its exit status. The error is about docker's own
+// error, as one, with its exit status. The error is about the engine's own
 // failures; a command that fails is no error.
 func (f *Front) Exec(ctx context.Context, args ...string) (out string, code int, err error) {
-	cmd := exec.CommandContext(ctx, "docker", slices.Concat([]string{"exec", f.Name}, args)...)
-	cmd.WaitDelay = 2 * time.Second
-	both, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && ctx.Err() == nil && exit.Exited() {
-		err = nil
-	}
+	out, code, err = execute(ctx, f.Name, args)
 	if err != nil {
-		return string(both), -1, fmt.Errorf("running %s in %s: %w", command(args), f.Name, err)
+		return out, -1, fmt.Errorf("running %s in %s: %w", command(args), f.Name, err)
 	}
-	return string(both), cmd.ProcessState.ExitCode(), nil
+	return out, code, nil
 }
 
 // Logs returns what the container printed.
 func (f *Front) Logs(ctx context.Context) (string, error) {
-	out, err := run(ctx, nil, "docker", "logs", f.Name)
-	return out.stdout + out.stderr, err
+	stream, err := call(ctx, http.MethodGet, f.path("logs?stdout=1&stderr=1"), nil, nil)
+	return demultiplexed(stream), err
 }
 
 // Restart, Stop, Start, Pause, Unpause and Kill do what the docker command of
 // that name does; Restart and Stop give the container one second to end.
-func (f *Front) Restart(ctx context.Context) error {
-	return f.command(ctx, "restart", "-t", "1")
-}
-func (f *Front) Stop(ctx context.Context) error    { return f.command(ctx, "stop", "-t", "1") }
-func (f *Front) Start(ctx context.Context) error   { return f.command(ctx, "start") }
-func (f *Front) Pause(ctx context.Context) error   { return f.command(ctx, "pause") }
-func (f *Front) Unpause(ctx context.Context) error { return f.command(ctx, "unpause") }
-func (f *Front) Kill(ctx context.Context) error    { return f.command(ctx, "kill") }
+func (f *Front) Restart(ctx context.Context) error { return f.post(ctx, "restart?t=1") }
+func (f *Front) Stop(ctx context.Context) error    { return f.post(ctx, "stop?t=1") }
+func (f *Front) Start(ctx context.Context) error   { return f.post(ctx, "start") }
+func (f *Front) Pause(ctx context.Context) error   { return f.post(ctx, "pause") }
+func (f *Front) Unpause(ctx context.Context) error { return f.post(ctx, "unpause") }
+func (f *Front) Kill(ctx context.Context) error    { return f.post(ctx, "kill") }
 
-func (f *Front) command(ctx context.Context, args ...string) error {
-	_, err := docker(ctx, append(args, f.Name)...)
+func (f *Front) post(ctx context.Context, what string) error {
+	_, err := call(ctx, http.MethodPost, f.path(what), nil, nil)
 	return err
 }
+
+func (f *Front) path(what string) string { return "/containers/" + url.PathEscape(f.Name) + "/" + what }
 
 // Remove removes the container and its volumes, running or not. It takes no
 // context, so that it can be deferred: it must also work after a Ctrl-C.

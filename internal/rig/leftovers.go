@@ -3,6 +3,8 @@ package rig
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -44,11 +46,7 @@ func removeLeftovers(ctx context.Context, kind string, list ...string) error {
 // remove removes a container with its anonymous volumes, or a volume. That
 // there is none is no error.
 func remove(ctx context.Context, kind, name string) error {
-	args := []string{kind, "rm", "--force"}
-	if kind == "container" {
-		args = append(args, "--volumes")
-	}
-	_, err := docker(ctx, append(args, name)...)
+	_, err := call(ctx, http.MethodDelete, "/"+kind+"s/"+url.PathEscape(name)+"?force=1&v=1", nil, nil)
 	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such "+kind) {
 		return nil
 	}

@@ -1,6 +1,6 @@
 // Package rig runs the real peers of the end-to-end suite and of the demo: a
 // front container, an ACME server with its DNS, certbot, and an authoritative
-// DNS server with a validating resolver. It drives the docker, certbot, openssl
+// DNS server with a validating resolver. It runs the docker, certbot, openssl
 // and Knot's commands with argument vectors, never through a shell, and shares
 // no code with the packages under test, so that neither can hide a mistake of
 // the other.
@@ -17,11 +17,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -143,7 +145,6 @@ const (
 // TB is the part of testing.TB that Need uses.
 type TB interface {
 	Helper()
-	Context() context.Context
 	Skipf(format string, args ...any)
 	Fatalf(format string, args ...any)
 }
@@ -153,7 +154,7 @@ type TB interface {
 func Need(t TB, peers ...Peer) {
 	t.Helper()
 	for _, peer := range peers {
-		err := missing(t.Context(), peer)
+		err := missing(peer)
 		if err == nil {
 			continue
 		}
@@ -164,15 +165,32 @@ func Need(t TB, peers ...Peer) {
 	}
 }
 
-func missing(ctx context.Context, peer Peer) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
+var (
+	looked   = map[Peer]error{}
+	lookedMu sync.Mutex
+)
+
+// missing looks for a peer once for all tests of a process.
+func missing(peer Peer) error {
+	lookedMu.Lock()
+	defer lookedMu.Unlock()
+	err, known := looked[peer]
+	if !known {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		err = find(ctx, peer)
+		looked[peer] = err
+	}
+	return err
+}
+
+func find(ctx context.Context, peer Peer) error {
 	var err error
 	switch peer {
 	case NeedDocker:
-		_, err = docker(ctx, "version", "--format", "{{.Server.Version}}")
+		_, err = call(ctx, http.MethodGet, "/_ping", nil, nil)
 	case NeedImage:
-		_, err = docker(ctx, "image", "inspect", "--format", "{{.Id}}", FrontImage())
+		_, err = call(ctx, http.MethodGet, "/images/"+FrontImage()+"/json", nil, nil)
 	case NeedPebble:
 		_, err = tool("pebble")
 		if err == nil {
