@@ -15,52 +15,104 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-// The short version lets a later run finish from each different tree that a
-// kill left, and a front serve what is seen by other links; the long one does
-// so after every kill, and for every scenario.
+// What a kill leaves is what the disk shows while the process stands still before
+// or after a system call. So the short version stops one run at every call that
+// touches the directory, looks, and copies each different tree for a later run to
+// finish; a front serves those that are seen by other links. The long version kills
+// a run at every such call instead, lets a later run finish after each, and a front
+// serve for every scenario.
 func TestKilledAtEveryStepThePairStaysWholeAndALaterRunFinishes(t *testing.T) {
+	t.Parallel()
 	for _, name := range scenarios {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sc := scenarioOf(t, name)
-			whole := sc.trace(sc.fresh(), fault{})
-			require.Equal(t, 8, whole.code, whole.out)
-			points, found, states, layouts := 0, map[string]int{}, map[string]bool{}, map[string]string{}
-			for _, after := range []bool{false, true} {
-				for n, s := range whole.steps {
-					if after && !s.changes() {
-						continue // leaves the disk as the kill before it does
-					}
-					certs := sc.fresh()
-					r := sc.kill(certs, whole, n, after)
-					what := fmt.Sprintf("killed at step %d, before %v", n, s)
-					if after {
-						what = fmt.Sprintf("killed at step %d, after %v", n, s)
-					}
-					require.True(t, r.killed, "%s: it was not, but ended with exit status %d: %s", what, r.code, r.out)
-					points++
-					installed := sc.installed(certs)
-					found[installed]++
-					require.Contains(t, sc.allowed(), installed, what)
-					require.Empty(t, exposed(t, certs), what)
-					if layout := sc.layout(certs, installed); layouts[layout] == "" {
-						layouts[layout] = filepath.Join(sc.dir, fmt.Sprint("layout", len(layouts)))
-						copyTree(t, certs, layouts[layout])
-					}
-					if state := sc.state(certs); soak || !states[state] {
-						states[state] = true
-						sc.finishes(certs, what)
-					}
-				}
+			k := &kills{scenario: scenarioOf(t, name), found: map[string]int{}, states: map[string]string{}, layouts: map[string]string{}}
+			if soak {
+				k.killAtEach()
+			} else {
+				k.lookAtEach()
 			}
-			t.Logf("%d kill points on %d steps left %d different trees; the names then led to %v", points, len(whole.steps), len(states), found)
-			require.Greater(t, points, 100)
-			require.Len(t, found, 2, "the kills met the old state and the new")
+			t.Logf("%d kill points left %d different trees; the names then led to %v", k.points, len(k.states), k.found)
+			require.Greater(t, k.points, 100)
+			require.Len(t, k.found, 2, "the kills met the old state and the new")
 			if name == "fresh install" || name == "adoption of plain files" || soak { // the others have links before and after
-				t.Run("served", func(t *testing.T) { servesEach(t, sc, layouts) })
+				t.Run("served", func(t *testing.T) { servesEach(t, k.scenario, k.layouts) })
 			}
 		})
 	}
+}
+
+// kills is what was found at the points where a run may be killed.
+type kills struct {
+	*scenario
+	points  int
+	found   map[string]int    // by what the names led to
+	states  map[string]string // copies of the different trees
+	layouts map[string]string // and of those that a front tells apart
+}
+
+// meet judges the tree that a kill leaves, and reports whether it is one that was
+// not met before. It fails the test without ending it: it may run in the tracer.
+func (k *kills) meet(certs, what string) (state string, isNew bool) {
+	k.points++
+	installed := k.installed(certs)
+	k.found[installed]++
+	assert.Contains(k.t, k.allowed(), installed, what)
+	assert.Empty(k.t, exposed(k.t, certs), what)
+	if layout := k.layout(certs, installed); k.layouts[layout] == "" {
+		k.layouts[layout] = filepath.Join(k.dir, fmt.Sprint("layout", len(k.layouts)))
+		copyTree(k.t, certs, k.layouts[layout])
+	}
+	state = k.state(certs)
+	return state, k.states[state] == ""
+}
+
+// lookAtEach lets one run go to its end.
+func (k *kills) lookAtEach() {
+	k.t.Helper()
+	certs := k.fresh()
+	met := map[string]string{} // what led to each state
+	r := k.trace(certs, fault{look: func(n int, s step, after bool) {
+		what := killedAt(n, s, after)
+		if after && !s.changes() {
+			return // the tree is as it was before
+		}
+		if state, isNew := k.meet(certs, what); isNew {
+			k.states[state] = filepath.Join(k.dir, fmt.Sprint("state", len(k.states)), "certs")
+			require.NoError(k.t, os.Mkdir(filepath.Dir(k.states[state]), 0o755))
+			copyTree(k.t, certs, k.states[state])
+			met[k.states[state]] = what
+		}
+	}})
+	require.Equal(k.t, 8, r.code, r.out)
+	for tree, what := range met {
+		k.finishes(tree, what)
+	}
+}
+
+// killAtEach kills a run of its own at each point.
+func (k *kills) killAtEach() {
+	k.t.Helper()
+	whole := k.trace(k.fresh(), fault{})
+	require.Equal(k.t, 8, whole.code, whole.out)
+	for _, after := range []bool{false, true} {
+		for n, s := range whole.steps {
+			if after && !s.changes() {
+				continue // leaves the disk as the kill before it does
+			}
+			certs, what := k.scenario.fresh(), killedAt(n, s, after)
+			r := k.kill(certs, whole, n, after)
+			require.True(k.t, r.killed, "%s: it was not, but ended with exit status %d: %s", what, r.code, r.out)
+			state, _ := k.meet(certs, what)
+			k.states[state] = what
+			k.finishes(certs, what)
+		}
+	}
+}
+
+func killedAt(n int, s step, after bool) string {
+	when := map[bool]string{false: "before", true: "after"}[after]
+	return fmt.Sprintf("killed at step %d, %s %v", n, when, s)
 }
 
 // kill kills a run at step n of the whole one. Now and then the kernel needs

@@ -67,6 +67,9 @@ type fault struct {
 	// when it has been and the process has not yet learnt of it.
 	after bool
 	errno syscall.Errno // or else the step fails so, and is not executed
+	// look is called before each step, and again when it was executed, while the
+	// process stands still.
+	look func(n int, s step, after bool)
 }
 
 func at(n int) func(int, step) bool { return func(i int, _ step) bool { return i == n } }
@@ -240,6 +243,9 @@ func (tr *tracer) enter(tid int, info callInfo) error {
 	p := &pending{n: len(tr.r.steps)}
 	tr.open[tid] = p
 	tr.r.steps = append(tr.r.steps, s)
+	if tr.fault.look != nil {
+		tr.fault.look(p.n, s, false)
+	}
 	if tr.fault.match == nil || !tr.fault.match(p.n, s) {
 		return nil
 	}
@@ -262,6 +268,9 @@ func (tr *tracer) leave(tid int, ret int64) error {
 	delete(tr.open, tid)
 	s := &tr.r.steps[p.n]
 	s.ret = ret
+	if tr.fault.look != nil {
+		tr.fault.look(p.n, *s, true)
+	}
 	if p.fail {
 		s.ret = -int64(tr.fault.errno)
 		return setReturn(tid, s.ret)
