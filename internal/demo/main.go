@@ -123,7 +123,7 @@ func (d *demo) issue(ctx context.Context) error {
 	}
 	d.command("docker run --label com.docker.compose.service=front ... " + rig.FrontImage())
 	var err error
-	if d.front, err = rig.StartFront(ctx, rig.FrontOptions{Root: mailu}); err != nil {
+	if d.front, err = rig.StartFront(ctx, rig.FrontOptions{Root: mailu, HealthEvery: 2 * time.Second}); err != nil {
 		return err
 	}
 	if err := d.chooseFront(ctx); err != nil {

@@ -116,7 +116,7 @@ func startServing(t *testing.T, o rig.FrontOptions) (*lab, *mint.Pair) {
 func (l *lab) waitServing() {
 	l.t.Helper()
 	require.NoError(l.t, l.front.WaitServing(l.t.Context()))
-	require.NoError(l.t, l.front.WaitHealthy(l.t.Context()))
+	require.NoError(l.t, l.front.WaitReady(l.t.Context()))
 }
 
 func (l *lab) certs() string { return filepath.Join(l.root, "certs") }

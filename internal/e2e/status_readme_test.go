@@ -23,7 +23,7 @@ func TestREADMEShowsTheScreenThatThereReallyIs(t *testing.T) {
 	old := l.issue(mint.Leaf{NotBefore: time.Now().Add(-63*24*time.Hour - time.Hour)})
 	l.writePlain(old, "cert.pem", "key.pem")
 	project := "mh" + strings.ToLower(rand.Text()[:3]) // as long as what it stands for, mailu: lines break alike
-	l.start(rig.FrontOptions{Project: project})
+	l.start(rig.FrontOptions{Project: project, HealthEvery: 2 * time.Second})
 	l.waitServing()
 	live := l.lineage(old, "mail.example.com")
 	require.Equal(t, 0, l.hook(live).code)

@@ -34,7 +34,7 @@ func TestStatusReadsWhatCertbotAndCronNoteOfRenewals(t *testing.T) {
 	l.start(rig.FrontOptions{})
 	require.Eventually(t, func() bool { return l.listens(25) }, 30*time.Second, 100*time.Millisecond)
 	require.Equal(t, 0, l.run(nil, "install", "--lineage", live).code)
-	require.NoError(t, l.front.WaitHealthy(t.Context()))
+	require.NoError(t, l.front.WaitReady(t.Context()))
 
 	cron, log := filepath.Join(l.root, "cron.d"), filepath.Join(l.root, "log")
 	require.NoError(t, os.Mkdir(cron, 0o755))
@@ -50,7 +50,7 @@ func TestStatusReadsWhatCertbotAndCronNoteOfRenewals(t *testing.T) {
 	certbot.Env = l.env
 	_, _, err = certbot.Renew(t.Context(), binary) // certbot notes its hook
 	require.NoError(t, err)
-	require.NoError(t, l.front.WaitHealthy(t.Context()))
+	require.NoError(t, l.front.WaitReady(t.Context()))
 	doc = l.statusOn(cron, log)
 	assert.ElementsMatch(t, []string{"warning sync_timer_missing", "warning certbot_timer_missing"}, doc.codes())
 

@@ -89,7 +89,8 @@ func TestStatusIsOKWhenAllIsWellAndChangesNothing(t *testing.T) {
 }
 
 func TestStatusNamesWhatIsWrongWithTheContainer(t *testing.T) {
-	l, _, _, _ := deployed(t)
+	l, _, _, _ := deployedTo(t, rig.FrontOptions{HealthEvery: time.Second})
+	require.NoError(t, l.front.WaitHealthy(t.Context()))
 	name := l.front.Name
 	require.NoError(t, l.front.Pause(t.Context()))
 	paused := l.status(nil)
@@ -176,13 +177,11 @@ func TestStatusTellsOfAPendingDeploy(t *testing.T) {
 	broken := filepath.Join(l.root, "overrides", "nginx", "broken.conf")
 	require.NoError(t, os.WriteFile(broken, []byte("no_such_setting;\n"), 0o644))
 	require.Equal(t, 4, l.hook(live).code)
-	require.NoError(t, l.front.WaitHealthy(t.Context()))
 	doc := l.status(nil)
 	assert.Equal(t, []string{"warning deploy_pending"}, doc.codes(), "the old pair is served")
 	assert.True(t, doc.says("deploy_pending", "a deploy is unfinished since ", "the next attempt is due at ", "no_such_setting"))
 	require.NoError(t, os.Remove(broken))
 	require.Equal(t, 0, l.sync("--now").code)
-	require.NoError(t, l.front.WaitHealthy(t.Context()))
 	assert.Equal(t, "ok", l.status(nil).Status)
 }
 
@@ -203,7 +202,6 @@ func TestStatusNamesLinksThatLeadNowhereAndATLSOffFront(t *testing.T) {
 				return l.status(nil).says("front_tls_off", "TLS is off in "+l.front.Name+": 443 is closed and 25 offers no STARTTLS")
 			}, 20*time.Second, 200*time.Millisecond)
 			require.Equal(t, 0, l.sync("--now").code, "the remedy that is named")
-			require.NoError(t, l.front.WaitHealthy(t.Context())) // as Docker sees it, at its next look
 			assert.Equal(t, "ok", l.status(nil).Status)
 		})
 	}

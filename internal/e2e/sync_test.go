@@ -14,19 +14,29 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-// deployed starts a front and lets the hook deploy two renewals of one lineage.
+// deployed starts a front that serves what the hook deployed: first of a lineage,
+// while there was no engine to ask, and then second, its renewal.
 func deployed(t *testing.T) (l *lab, live string, first, second *mint.Pair) {
 	t.Helper()
-	l, _ = startServing(t, rig.FrontOptions{})
+	return deployedTo(t, rig.FrontOptions{})
+}
+
+func deployedTo(t *testing.T, o rig.FrontOptions) (l *lab, live string, first, second *mint.Pair) {
+	t.Helper()
+	l = newLab(t)
 	l.env = append(l.env, "MAILU_HOOK_CERTS_DIR="+l.certs())
+	l.writePlain(l.issue(mint.Leaf{NotBefore: time.Now().Add(-24 * time.Hour)}), "cert.pem", "key.pem")
 	first = l.issue(mint.Leaf{NotBefore: time.Now().Add(-2 * time.Hour)})
+	live = l.lineage(first, "mail.example.com")
+	r := l.run([]string{"RENEWED_LINEAGE=" + live, "DOCKER_HOST=unix:///nonexistent", "MAILU_HOOK_HOSTNAME=mail.example.com"})
+	require.Equal(t, 8, r.code)
+	l.start(o)
+	l.waitServing()
+	l.serves(first)
 	second = l.issue(mint.Leaf{})
-	for _, pair := range []*mint.Pair{first, second} {
-		live = l.lineage(pair, "mail.example.com")
-		require.Equal(t, 0, l.hook(live).code)
-		l.serves(pair)
-	}
-	require.NoError(t, l.front.WaitHealthy(t.Context())) // as Docker sees it, at its next look
+	require.Equal(t, live, l.lineage(second, "mail.example.com"))
+	require.Equal(t, 0, l.hook(live).code)
+	l.serves(second)
 	return l, live, first, second
 }
 

@@ -123,13 +123,13 @@ func servesEverywhere(t *testing.T, front *Front, pair *mint.Pair) {
 func TestFrontServesOnEveryPortAndIsHealthy(t *testing.T) {
 	root, pair := t.TempDir(), newPair(t)
 	writePair(t, root, pair)
-	front := startFront(t, FrontOptions{Root: root, Env: map[string]string{
+	front := startFront(t, FrontOptions{Root: root, HealthEvery: time.Second, Env: map[string]string{
 		"PORTS": "25,80,443,465,587,993,995,143,110,4190",
 	}})
 	assert.Contains(t, front.TLSPorts(), 587)
 	servesEverywhere(t, front, pair)
 	require.NoError(t, front.WaitHealthy(t.Context()))
-	require.NoError(t, front.CheckHealth(t.Context()))
+	require.NoError(t, front.WaitReady(t.Context()))
 
 	out, code, err := front.Exec(t.Context(), "sh", "-c", "echo out; echo err >&2; exit 3")
 	require.NoError(t, err)
