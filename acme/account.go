@@ -15,29 +15,29 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Account is an account at a CA, as the state directory knows it.
+// Account is an account at a CA, as recorded in the state directory.
 type Account struct {
 	Directory string    `json:"directory"`
-	URL       string    `json:"url"` // "" until the CA has made the account
+	URL       string    `json:"url"` // "" until the CA has created the account
 	Email     string    `json:"email,omitempty"`
 	Created   time.Time `json:"created,omitzero"`
-	Status    string    `json:"-"` // as the CA says: valid, deactivated, revoked
+	Status    string    `json:"-"` // reported by the CA: valid, deactivated, revoked
 }
 
 // Errors of accounts that callers decide on.
 var (
 	ErrNoAccount = errors.New("there is no account at this CA yet")
-	ErrTerms     = errors.New("the CA's terms of service were not agreed to")
+	ErrTerms     = errors.New("the CA's terms of service have not been agreed to")
 )
 
-// NoAccount is the error of a CA's directory at which no account was made.
+// NoAccount returns an ErrNoAccount that names the CA's directory.
 func NoAccount(directory string) error {
-	return say.Hint(fmt.Errorf("%w: %s", ErrNoAccount, directory), "'mailu-hook renew' makes one at first use")
+	return say.Hint(fmt.Errorf("%w: %s", ErrNoAccount, directory), "the first mailu-hook renew creates one")
 }
 
-// signIn makes sure that the CA knows the account. The key is on disk before the
-// CA hears of it, and the CA answers the same key with the same account (RFC 8555,
-// section 7.3.1); so an account is never lost, whatever ends the run.
+// signIn makes sure that the CA has our account. The key is on disk before it is
+// sent, and the CA returns the same account for the same key (RFC 8555, section
+// 7.3.1), so no account is lost however the run ends.
 func (c *Client) signIn() error {
 	if err := c.connect(); err != nil {
 		return err
@@ -55,17 +55,17 @@ func (c *Client) register() error {
 	meta := c.core.GetDirectory().Meta
 	switch {
 	case meta.TermsOfService != "" && !c.o.AgreeTOS:
-		return say.Hint(local{fmt.Errorf("%w: %s", ErrTerms, say.Plain(meta.TermsOfService))}, "read them, and say once: --agree-tos")
+		return say.Hint(local{fmt.Errorf("%w: %s", ErrTerms, say.Plain(meta.TermsOfService))}, "read them, then run once with --agree-tos")
 	case c.o.EAB != nil && !isHMACKey(c.o.EAB.HMAC):
-		return say.Hint(local{errors.New("making an account: the HMAC key of the external account is not one of 32 bytes or more in base64url")}, "copy it once more into the file of --eab-hmac-file, as the CA's website shows it")
+		return say.Hint(local{errors.New("creating an account: the HMAC key of the external account must be base64url of at least 32 bytes")}, "copy it again from the CA's website into the file given with --eab-hmac-file")
 	case meta.ExternalAccountRequired && c.o.EAB == nil:
-		return say.Hint(local{errors.New("making an account: the CA binds each to one of its own")}, "%s", hints["externalAccountRequired"])
+		return say.Hint(local{errors.New("creating an account: the CA requires an external account binding")}, "%s", hints["externalAccountRequired"])
 	}
 	c.account = Account{Directory: c.o.Directory, Email: c.o.Email, Created: time.Now().UTC()}
 	if err := c.state.keepAccount(c.account, c.key); err != nil {
 		return local{err}
 	}
-	c.progress("making an account at %s", c.o.Directory)
+	c.progress("creating an account at %s", c.o.Directory)
 	request := lego.Account{TermsOfServiceAgreed: c.o.AgreeTOS, Contact: contact(c.o.Email)}
 	var made lego.ExtendedAccount
 	var err error
@@ -74,22 +74,22 @@ func (c *Client) register() error {
 	} else {
 		made, err = c.core.Accounts.New(request)
 	}
-	err = c.explain(err, "making an account", "")
+	err = c.explain(err, "creating an account", "")
 	if c.o.EAB != nil && isProblem(err, "unauthorized") {
-		err = say.Hint(err, "are --eab-kid and the key in --eab-hmac-file those of one external account, as the CA's website gives them, and not used up?")
+		err = say.Hint(err, "check that --eab-kid and --eab-hmac-file belong to the same external account and are still unused; the CA's website issues new ones")
 	}
 	if err != nil {
 		return err
 	}
 	if made.Location == "" {
-		return errors.New("making an account: the CA did not name it (no Location)")
+		return errors.New("creating an account: the CA sent no Location header")
 	}
 	c.account.URL = made.Location
 	return c.state.keepAccount(c.account, c.key)
 }
 
-// isHMACKey tells whether text is a key for HS256 (RFC 7518, section 3.2) as CAs
-// hand it out.
+// isHMACKey reports whether text is a base64url key for HS256 (RFC 7518, section
+// 3.2).
 func isHMACKey(text string) bool {
 	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
 	return err == nil && len(data) >= 32
@@ -97,7 +97,7 @@ func isHMACKey(text string) bool {
 
 func (c *Client) changeEmail() error {
 	if _, err := c.core.Accounts.Update(c.account.URL, lego.Account{Contact: contact(c.o.Email)}); err != nil {
-		return c.explain(err, "changing the contact of the account", "")
+		return c.explain(err, "changing the account's email address", "")
 	}
 	c.account.Email = c.o.Email
 	return c.state.keepAccount(c.account, nil)
@@ -110,9 +110,9 @@ func contact(email string) []string {
 	return []string{"mailto:" + email}
 }
 
-// Account returns the account at the CA, and asks the CA for its status. It wraps
-// ErrNoAccount if none was made; with another error the account is as far as it
-// is known here.
+// Account returns the account and asks the CA for its status. The error wraps
+// ErrNoAccount if there is none; after any other error the returned account holds
+// what is recorded here.
 func (c *Client) Account() (Account, error) {
 	account, _, err := c.state.account(c.o.Directory)
 	if err == nil {
@@ -123,14 +123,15 @@ func (c *Client) Account() (Account, error) {
 	}
 	there, err := c.core.Accounts.Get(account.URL)
 	if err != nil {
-		return account, c.explain(err, "asking for the account", "")
+		return account, c.explain(err, "fetching the account", "")
 	}
 	account.Status = there.Status
 	return account, nil
 }
 
-// Deactivate ends the account at the CA for ever, and forgets it here (RFC 8555,
-// section 7.3.6). After an error nothing is forgotten. Certificates stay valid.
+// Deactivate permanently deactivates the account at the CA and removes it here (RFC
+// 8555, section 7.3.6). After an error nothing has been removed. Certificates stay
+// valid.
 func (c *Client) Deactivate() (Account, error) {
 	account, _, err := c.state.account(c.o.Directory)
 	if err == nil {
@@ -140,7 +141,7 @@ func (c *Client) Deactivate() (Account, error) {
 		return account, err
 	}
 	err = c.explain(c.core.Accounts.Deactivate(account.URL), "deactivating the account", "")
-	if err != nil && !isProblem(err, "unauthorized") && !isProblem(err, "accountDoesNotExist") { // it is gone already
+	if err != nil && !isProblem(err, "unauthorized") && !isProblem(err, "accountDoesNotExist") { // already deactivated
 		return account, err
 	}
 	account.Status = "deactivated"
@@ -153,9 +154,9 @@ const (
 	keyFile      = "key.pem"
 )
 
-// account reads what is kept of the account of a directory, and its key. It wraps
-// ErrNoAccount if the CA has not made one; a key that was kept before comes with
-// that error.
+// account reads the recorded account of a directory and its key. The error wraps
+// ErrNoAccount if the CA has not created it; a key that is already on disk is
+// returned along with that error.
 func (s *State) account(directory string) (a Account, key crypto.Signer, err error) {
 	none := NoAccount(directory)
 	dir, err := s.open(accountsName, fileName(directory))
@@ -174,7 +175,7 @@ func (s *State) account(directory string) (a Account, key crypto.Signer, err err
 		return a, nil, err
 	}
 	if key, err = decodeKey(data); err != nil {
-		return a, nil, say.Hint(fmt.Errorf("%s/%s: %w", dir.Path(), keyFile, err), "restore it from a backup, or remove the directory for a new account")
+		return a, nil, say.Hint(fmt.Errorf("%s/%s: %w", dir.Path(), keyFile, err), "restore it from a backup, or remove the directory to create a new account")
 	}
 	if err := readJSON(dir, accountFile, &a); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return a, key, err
@@ -185,7 +186,7 @@ func (s *State) account(directory string) (a Account, key crypto.Signer, err err
 	return a, key, nil
 }
 
-// keepAccount writes the account, and before it the key where that is not nil.
+// keepAccount writes the key, unless it is nil, and then the account.
 func (s *State) keepAccount(a Account, key crypto.Signer) error {
 	dir, err := s.make(accountsName, fileName(a.Directory))
 	if err != nil {
@@ -215,7 +216,7 @@ func (s *State) forgetAccount(directory string) error {
 		return err
 	}
 	defer dir.Close()
-	if err := removeAll(dir, keyFile, accountFile); err != nil { // without its key it is none
+	if err := removeAll(dir, keyFile, accountFile); err != nil { // the key first: without it there is no account
 		return err
 	}
 	if err := accounts.Remove(fileName(directory)); err != nil {

@@ -1,17 +1,17 @@
 // Package acme obtains and renews certificates by ACME (RFC 8555), on hosts
 // without certbot, and keeps them in a directory of its own. It is the only
-// importer of lego, which signs the requests, keeps the nonces, and knows the
-// DNS providers. What is ordered and when, and what survives a crash, is decided
-// here.
+// importer of lego, which signs requests, keeps nonces and knows the DNS
+// providers. This package decides what to order and when, and what survives a
+// crash.
 //
-// The promise: an account key, the key of a certificate and a certificate are on
-// disk before the CA could count on them, and each changes by one rename(2). A
-// run that is killed at any instruction is taken up by the next one where the CA
-// still knows its order, so that it costs no second certificate. A run that ends,
-// however it ends, has removed what it showed to answer challenges.
+// The promise: the account key, the key of a certificate and the certificate are
+// on disk before the CA relies on them, and each changes by one rename(2). If a
+// run is killed at any instruction, the next one resumes its order as long as the
+// CA knows it, and no second certificate is issued. A run that ends, however it
+// ends, has removed its challenge responses.
 //
-// Its limit: what a killed run showed (a file, a DNS record) stays until the next
-// run, or where the front does not show it, perhaps until somebody removes it.
+// The limit: the challenge response of a killed run (a file, a DNS record) stays
+// until the next run; outside the front it may stay until someone removes it.
 package acme
 
 import (
@@ -32,31 +32,31 @@ const (
 	LetsEncryptStaging = "https://acme-staging-v02.api.letsencrypt.org/directory"
 )
 
-// ErrFailed means that no certificate was obtained. What was installed before
-// is as it was.
+// ErrFailed means that no certificate was obtained. Whatever was installed is
+// unchanged.
 var ErrFailed = errors.New("no certificate was obtained")
 
-// local is an error that cost nothing at the CA: it was found before the CA was
-// asked, and need not make the next try wait.
+// local is an error that was found before the CA was asked. It counts against no
+// rate limit and causes no back-off.
 type local struct{ error }
 
 func (l local) Unwrap() error { return l.error }
 
-// Request is what a certificate is wanted for.
+// Request describes the certificate that is wanted.
 type Request struct {
 	Directory string   // URL of the CA's directory
 	Names     []string // the main one first; canonical, see CheckNames
 	Key       KeyType
 	Profile   string // "" leaves the choice to the CA
 
-	PreferredChain string // common name of the issuer at its top; "" takes the CA's first
-	ReuseKey       bool   // certify the key of the lineage once more, if it is of that type
-	PreparedKey    bool   // certify the key that PrepareKey made
-	Subset         bool   // go on without names that cannot be proved, but never without the main one
+	PreferredChain string // common name of the topmost issuer; "" takes the CA's default chain
+	ReuseKey       bool   // keep the key of the lineage if it has the right type
+	PreparedKey    bool   // use the key that PrepareKey made
+	Subset         bool   // drop names that fail validation, but never the main one
 }
 
-// LineageName is the name of the lineage that answers the request, as certbot
-// would choose it.
+// LineageName is the name of the lineage for this request, chosen as certbot
+// would.
 func (r Request) LineageName() string { return strings.TrimPrefix(r.Names[0], "*.") }
 
 func (r Request) sameNames(names []string) bool {
@@ -67,27 +67,26 @@ func (r Request) sameNames(names []string) bool {
 // Options of a Client.
 type Options struct {
 	Directory string
-	Roots     *x509.CertPool // that the directory's own TLS is held to; nil: the system's
+	Roots     *x509.CertPool // to verify the ACME server's TLS; nil: the system's
 	UserAgent string
 
-	Email    string // contact of a new account; may be ""
-	AgreeTOS bool   // consent to the terms of service, once, for a new account
+	Email    string // contact of the account; may be ""
+	AgreeTOS bool   // agree to the terms of service; needed once, for a new account
 	EAB      *ExternalAccount
 
-	DryRun bool         // order, prove and finalize, but keep nothing
+	DryRun bool         // order, validate and finalize, but keep nothing
 	Log    *slog.Logger // nil: no log
 }
 
-// ExternalAccount binds a new account to one that the CA knows by other means
+// ExternalAccount binds a new account to an existing customer account at the CA
 // (RFC 8555, section 7.3.4).
 type ExternalAccount struct {
 	KeyID string
-	HMAC  string // base64url, as CAs hand it out
+	HMAC  string // base64url, as the CA issues it
 }
 
-// CanonicalNames are names as they are ordered and compared: in lower case, in
-// their A-label form, addresses in their shortest form (RFC 5952), each once, the
-// first one first.
+// CanonicalNames returns names in the form in which they are ordered and compared:
+// lower case, A-labels, addresses as in RFC 5952, no duplicates, order kept.
 func CanonicalNames(names []string) []string {
 	var canonical []string
 	for _, name := range names {
@@ -106,5 +105,5 @@ func CanonicalNames(names []string) []string {
 	return canonical
 }
 
-// day is a unit of lifetimes; nothing here cares about leap seconds.
+// day ignores leap seconds, like everything here.
 const day = 24 * time.Hour

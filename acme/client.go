@@ -15,24 +15,24 @@ import (
 	legolog "github.com/go-acme/lego/v4/log"
 )
 
-// Client talks to one CA, for the time of one run. Its methods are to be called
-// one after the other, and a process makes one Client after the other: lego has
-// one log for all.
+// Client talks to one CA during one run. Its methods must not be called
+// concurrently, and a process uses one Client at a time, because lego has one
+// global logger.
 type Client struct {
 	ctx     context.Context // of the run; lego's calls take none
 	o       Options
 	state   *State
 	http    *transport
-	core    *api.Core // nil until the directory was read
+	core    *api.Core // nil until the directory has been read
 	account Account
-	key     crypto.Signer // of the account, perhaps of one to be made
+	key     crypto.Signer // of the account, which may not exist yet
 
 	telling sync.Mutex
-	tell    func(text string) // nil: nobody listens
+	tell    func(text string) // may be nil
 }
 
-// NewClient prepares to talk to the CA of o.Directory, and connects to nothing
-// yet. Every request ends with ctx at the latest.
+// NewClient returns a Client for the CA of o.Directory. It does not connect yet.
+// Every request ends when ctx does.
 func NewClient(ctx context.Context, state *State, o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -43,15 +43,14 @@ func NewClient(ctx context.Context, state *State, o Options) *Client {
 	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, agent: o.UserAgent, base: base, pause: firstPause, after: map[string]time.Time{}}}
 }
 
-// OnProgress lets tell hear of each step as it begins; of several goroutines, one
-// at a time.
+// OnProgress has tell called when a step begins, never concurrently.
 func (c *Client) OnProgress(tell func(text string)) { c.tell = tell }
 
-// Close ends the connections.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.base.(*http.Transport).CloseIdleConnections() }
 
-// connect reads the CA's directory, once, and signs with the key of the account
-// that is kept for it, or with a new one that nobody has heard of yet.
+// connect reads the CA's directory, once. Requests are signed with the key of the
+// stored account, or with a new key that is neither stored nor known to the CA.
 func (c *Client) connect() (err error) {
 	if c.core != nil {
 		return nil
@@ -61,7 +60,7 @@ func (c *Client) connect() (err error) {
 	}
 	if c.key == nil {
 		if c.key, err = newKey(EC256); err != nil {
-			return fmt.Errorf("making the account's key: %w", err)
+			return fmt.Errorf("generating the account key: %w", err)
 		}
 	}
 	return c.signAs(c.account.URL)
@@ -70,7 +69,7 @@ func (c *Client) connect() (err error) {
 func (c *Client) signAs(account string) error {
 	core, err := api.New(&http.Client{Transport: c.http}, c.o.UserAgent, c.o.Directory, account, c.key)
 	if err != nil {
-		return c.explain(err, "asking the CA for its directory", "")
+		return c.explain(err, "fetching the CA's directory", "")
 	}
 	c.core = core
 	return nil
@@ -88,7 +87,7 @@ func (c *Client) progress(format string, args ...any) {
 	}
 }
 
-// logger passes lego's own log on. lego calls Fatal nowhere in what is used here.
+// logger receives lego's log. The parts of lego used here never call Fatal.
 type logger struct{ to *slog.Logger }
 
 func (l logger) line(text string) { l.to.Debug("lego", "text", text) }

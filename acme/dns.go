@@ -29,20 +29,20 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// provider is one way to change DNS, and how the variables begin that configure
-// it.
+// provider is one way to change DNS records, with the prefixes of the variables that
+// configure it.
 type provider struct {
 	open     func() (challenge.Provider, error)
 	prefixes []string
 }
 
-// as turns a provider's own constructor into one of any provider.
+// as adapts the constructor of one provider.
 func as[P challenge.Provider](open func() (P, error)) func() (challenge.Provider, error) {
 	return func() (challenge.Provider, error) { return open() }
 }
 
-// providers are those that are linked in. Each costs: lego's about 200 together
-// make the program 54 MB larger, these under one.
+// providers are the ones linked in. lego's 200 or so together would add 54 MB to
+// the program, these add less than one.
 var providers = map[string]provider{
 	"acme-dns":     {as(acmedns.NewDNSProvider), []string{"ACME_DNS_"}},
 	"cloudflare":   {as(cloudflare.NewDNSProvider), []string{"CLOUDFLARE_", "CF_"}},
@@ -61,7 +61,7 @@ var providers = map[string]provider{
 // DNSProviders are the names of the providers, sorted.
 func DNSProviders() []string { return slices.Sorted(maps.Keys(providers)) }
 
-// IsProviderVariable tells whether a variable configures one of the providers.
+// IsProviderVariable reports whether a variable configures one of the providers.
 func IsProviderVariable(name string) bool {
 	for _, p := range providers {
 		if slices.ContainsFunc(p.prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
@@ -80,34 +80,34 @@ func IsProviderVariable(name string) bool {
 func DNSProvider(name, resolver string, noCheck bool) (Solver, error) {
 	p, ok := providers[name]
 	if !ok {
-		return nil, say.Hint(fmt.Errorf("there is no DNS provider %s", say.Foreign(name)), "one of %s; exec runs a program of yours", strings.Join(DNSProviders(), ", "))
+		return nil, say.Hint(fmt.Errorf("unknown DNS provider %s", say.Foreign(name)), "choose one of %s; exec runs your own program", strings.Join(DNSProviders(), ", "))
 	}
 	opened, err := p.open()
 	if err != nil {
-		return nil, say.Hint(fmt.Errorf("preparing the DNS provider %s: %s", name, say.Plain(err.Error())),
-			"it takes variables that begin with %s from the environment or from the configuration file; see https://go-acme.github.io/lego/dns/", strings.Join(p.prefixes, " or "))
+		return nil, say.Hint(fmt.Errorf("setting up the DNS provider %s: %s", name, say.Plain(err.Error())),
+			"set its variables (%s…) in the environment or in the configuration file; see https://go-acme.github.io/lego/dns/", strings.Join(p.prefixes, "…, "))
 	}
 	var options []dns01.ChallengeOption
 	if resolver != "" {
 		options = append(options, dns01.AddRecursiveNameservers([]string{resolver}),
 			dns01.DisableAuthoritativeNssPropagationRequirement(), dns01.RecursiveNSsPropagationRequirement())
 	}
-	hint := fmt.Sprintf("the variables that begin with %s say how %s changes the zone, and as whom; --log-level debug shows what it said",
-		strings.Join(p.prefixes, " or "), name)
+	hint := fmt.Sprintf("check the credentials and the zone in the variables of %s (%s…); --log-level debug shows what it printed",
+		name, strings.Join(p.prefixes, "…, "))
 	return &dnsSolver{provider: opened, hint: hint, options: options, skip: noCheck}, nil
 }
 
 type dnsSolver struct {
 	provider challenge.Provider
-	hint     string // for when it fails
+	hint     string // if it fails
 	options  []dns01.ChallengeOption
 	skip     bool
-	mu       sync.Mutex // some services change a zone by reading it and writing it anew
+	mu       sync.Mutex // some services read the whole zone and write it back
 }
 
 func (*dnsSolver) kind() challenge.Type { return challenge.DNS01 }
 
-// width is one for providers that say that they cannot hold several answers.
+// width is one for providers that cannot hold several responses at once.
 func (s *dnsSolver) width() int {
 	if _, one := s.provider.(interface{ Sequential() time.Duration }); one {
 		return 1
@@ -127,8 +127,8 @@ func (s *dnsSolver) cleanUp(_ context.Context, a answerTo) error {
 	return s.foreign(s.provider.CleanUp(a.name, a.token, a.keyAuth))
 }
 
-// check waits until the record can be seen, as long as the provider thinks that
-// this may take. lego's wait takes no context; the wrapped check ends it.
+// check waits until the record is visible, up to the provider's propagation
+// timeout. lego's wait takes no context; the wrapped check ends it.
 func (s *dnsSolver) check(ctx context.Context, a answerTo) error {
 	if s.skip {
 		return nil
@@ -146,8 +146,8 @@ func (s *dnsSolver) check(ctx context.Context, a answerTo) error {
 		Challenges: []lego.Challenge{{Type: string(challenge.DNS01), Token: a.token}},
 	})
 	if err != nil && ctx.Err() == nil {
-		return say.Hint(fmt.Errorf("waiting for the TXT record to be seen: %s", say.Plain(err.Error())),
-			"is the zone the one that the world asks, and is _acme-challenge not delegated elsewhere? The provider's variable …PROPAGATION_TIMEOUT sets how long to wait; --no-self-check goes on unseen")
+		return say.Hint(fmt.Errorf("waiting for the TXT record to appear: %s", say.Plain(err.Error())),
+			"check that the public DNS serves this zone and that _acme-challenge is not delegated elsewhere; the provider's …PROPAGATION_TIMEOUT variable sets how long to wait, --no-self-check skips the check")
 	}
 	return err
 }

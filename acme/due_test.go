@@ -24,7 +24,7 @@ func lineageOf(t *testing.T, from time.Time, lifetime time.Duration) (*Lineage, 
 
 var began = at("2026-09-01T00:00:00Z")
 
-func TestWithoutAdviceARenewalIsDueAtAThirdOfTheLifetime(t *testing.T) {
+func TestWithoutAdviceRenewalIsDueWithAThirdOfTheLifetimeLeft(t *testing.T) {
 	for name, c := range map[string]struct {
 		lifetime, age time.Duration
 		due           bool
@@ -59,9 +59,9 @@ func TestAChangedRequestIsDueAtOnce(t *testing.T) {
 	for want, change := range map[string]func(*Lineage, *Request){
 		"no certificate yet":                      func(l *Lineage, _ *Request) { l.Leaf = nil },
 		"another CA":                              func(_ *Lineage, r *Request) { r.Directory = LetsEncryptStaging },
-		"not known who issued it":                 func(l *Lineage, _ *Request) { l.Record = Record{} },
+		"no record of who issued it":              func(l *Lineage, _ *Request) { l.Record = Record{} },
 		"names have changed (they were mail.exam": func(_ *Lineage, r *Request) { r.Names = []string{"mail.example.com", "b.example.com"} },
-		"type of its key has changed (it was ec2": func(_ *Lineage, r *Request) { r.Key = RSA2048 },
+		"key type has changed (it was ec256)":     func(_ *Lineage, r *Request) { r.Key = RSA2048 },
 		"profile has changed":                     func(_ *Lineage, r *Request) { r.Profile = "shortlived" },
 	} {
 		l, r := lineageOf(t, began, 90*day)
@@ -74,7 +74,7 @@ func TestAChangedRequestIsDueAtOnce(t *testing.T) {
 	}
 }
 
-func TestTheCAsAdviceGoesBeforeTheLifetime(t *testing.T) {
+func TestTheCAsAdviceTakesPrecedenceOverTheLifetime(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Start: began.Add(5 * day), End: began.Add(7 * day), Draw: began.Add(6 * day)}
 	dueFrom(t, l, want, began.Add(6*day-12*time.Hour), "a run half a day later may be the next")
@@ -101,7 +101,7 @@ func dueFrom(t *testing.T, l *Lineage, want Request, from time.Time, because str
 	assert.True(t, l.Due(want, from, false).Now, because)
 }
 
-func TestGoingBackToTheFormerRequestWaits(t *testing.T) {
+func TestReturningToThePreviousRequestWaits(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	now := l.Issued.Add(time.Hour)
 	other := want
@@ -112,13 +112,13 @@ func TestGoingBackToTheFormerRequestWaits(t *testing.T) {
 	l.Former = &Former{other.Directory, other.Names, other.Key, other.Profile}
 	until, reason := l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
 	assert.Equal(t, l.Issued.Add(DefaultInterval), until, "the one before this")
-	assert.Contains(t, reason, "least interval")
+	assert.Contains(t, reason, "minimum interval")
 	other.Key = RSA2048
 	until, _ = l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
 	assert.Zero(t, until, "not quite the one before this")
 }
 
-func TestTheLeastIntervalBetweenIssuances(t *testing.T) {
+func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
 	for name, c := range map[string]struct {
 		lifetime, since, interval time.Duration
 		advice, force, insist     bool
@@ -148,7 +148,7 @@ func TestTheLeastIntervalBetweenIssuances(t *testing.T) {
 			until, reason := l.Wait(due, c.interval, now, c.insist)
 			assert.Equal(t, c.waits, !until.IsZero(), reason)
 			if c.waits {
-				assert.Contains(t, reason, "least interval")
+				assert.Contains(t, reason, "minimum interval")
 				next, _ := l.Wait(due, c.interval, until, c.insist)
 				assert.Zero(t, next)
 			}
@@ -156,7 +156,7 @@ func TestTheLeastIntervalBetweenIssuances(t *testing.T) {
 	}
 }
 
-func TestAWordInARequestIsNoForce(t *testing.T) {
+func TestTheTextOfARequestCannotForceARenewal(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	l.Profile = "--force"
 	now := began.Add(2 * time.Hour)
@@ -164,7 +164,7 @@ func TestAWordInARequestIsNoForce(t *testing.T) {
 	assert.Zero(t, until, "a changed profile waits for nothing")
 }
 
-func TestFailuresMakeTheNextTryWaitEverLonger(t *testing.T) {
+func TestEachFailureDoublesTheBackOff(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	now := began.Add(80 * day)
 	for n, wait := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour} {
@@ -188,7 +188,7 @@ func TestFailuresMakeTheNextTryWaitEverLonger(t *testing.T) {
 	assert.Equal(t, 1, l.Failures)
 }
 
-func TestTheCAsLimitIsKeptEvenIfAPersonInsists(t *testing.T) {
+func TestTheCAsLimitIsKeptEvenWithNow(t *testing.T) {
 	now := began.Add(80 * day)
 	for name, c := range map[string]struct{ said, kept time.Time }{
 		"an hour":  {now.Add(time.Hour), now.Add(time.Hour)},
@@ -200,14 +200,14 @@ func TestTheCAsLimitIsKeptEvenIfAPersonInsists(t *testing.T) {
 		l.fail(unproved{"mail.example.com": &Problem{Type: "rateLimited", Until: c.said}}, now)
 		until, reason := l.Wait(l.Due(want, now, true), time.Second, now, true)
 		assert.Equal(t, c.kept, until, name)
-		assert.Contains(t, reason, "the CA takes no request before")
+		assert.Contains(t, reason, "the CA's rate limit is in force")
 		l.fail(errors.New("another"), now)
 		until, _ = l.Wait(l.Due(want, now, true), time.Second, now, true)
 		assert.Zero(t, until, "the last answer counts")
 	}
 }
 
-func TestAClockThatWasWrongOnceStopsNothing(t *testing.T) {
+func TestAClockThatWasOnceWrongBlocksNothing(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	wrong, now := at("2035-01-01T00:00:00Z"), began.Add(80*day)
 	l.fail(&Problem{Type: "rateLimited", Until: wrong.Add(time.Hour)}, wrong)
@@ -218,7 +218,7 @@ func TestAClockThatWasWrongOnceStopsNothing(t *testing.T) {
 	assert.True(t, l.Info.stale(l.Leaf, now))
 }
 
-func TestWindowsThatCannotBeMeantAreIgnored(t *testing.T) {
+func TestImplausibleWindowsAreIgnored(t *testing.T) {
 	l, _ := lineageOf(t, began, 90*day)
 	window := func(from, to time.Duration) lego.Window {
 		return lego.Window{Start: began.Add(from), End: began.Add(to)}
@@ -254,13 +254,13 @@ func TestWindowsThatCannotBeMeantAreIgnored(t *testing.T) {
 	assert.Greater(t, len(drawn), 10, "each in its turn")
 }
 
-func TestHowOftenTheCAIsAskedIsBounded(t *testing.T) {
+func TestTheIntervalBetweenRequestsForRenewalInformationIsBounded(t *testing.T) {
 	for said, want := range map[time.Duration]time.Duration{0: 6 * time.Hour, time.Second: time.Minute, time.Hour: time.Hour, day: day, 1000 * day: day} {
 		assert.Equal(t, want, clamp(said))
 	}
 }
 
-func TestDurationsAsPeopleSayThem(t *testing.T) {
+func TestDurationsAreReadable(t *testing.T) {
 	for d, want := range map[time.Duration]string{90 * day: "90 days", 36 * time.Hour: "36 hours", 90 * time.Minute: "1h30m0s", -time.Second: "-1s"} {
 		assert.Equal(t, want, short(d))
 	}

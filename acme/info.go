@@ -18,43 +18,43 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Info is the CA's renewal information on a certificate (RFC 9773), and the time
-// that was drawn from its window once, so that further runs do not draw again.
+// Info is the CA's renewal information for a certificate (RFC 9773), with a random
+// time picked from its window once, so that later runs do not pick another.
 type Info struct {
 	Leaf        string    `json:"leaf"` // SHA-256
 	Start       time.Time `json:"start,omitzero"`
 	End         time.Time `json:"end,omitzero"`
-	Draw        time.Time `json:"draw,omitzero"` // zero: the CA gave no usable window
+	Draw        time.Time `json:"draw,omitzero"` // zero: the CA sent no usable window
 	Explanation string    `json:"explanation_url,omitempty"`
 	Next        time.Time `json:"next"` // when to ask again
 }
 
 const (
-	infoInterval    = 6 * time.Hour // between questions, where the CA names none
+	infoInterval    = 6 * time.Hour // between requests, if the CA sends no Retry-After
 	leastInterval   = time.Minute
-	longestInterval = day // RFC 9773, section 4.3.2 wants limits of the client's own
+	longestInterval = day // RFC 9773, section 4.3.2: clients set limits of their own
 )
 
-// about tells whether there is a usable window for the leaf.
+// about reports whether there is a usable window for the leaf.
 func (i *Info) about(leaf *x509.Certificate) bool {
 	return i != nil && i.Leaf == pki.Fingerprint(leaf) && !i.Draw.IsZero()
 }
 
-// wakeUp is the time between two runs of the timer in examples/systemd.
+// wakeUp is the interval of the timer in examples/systemd.
 const wakeUp = 12 * time.Hour
 
-// time is when to renew: at the draw, or from the start of the window on if the
-// next run may come too late for that (RFC 9773, section 4.2).
+// time is when to renew: at the picked time, or earlier in the window if the next
+// run may come too late (RFC 9773, section 4.2).
 func (i *Info) time() time.Time { return later(i.Start, i.Draw.Add(-wakeUp)) }
 
-// stale tells whether the CA is to be asked.
+// stale reports whether to ask the CA.
 func (i *Info) stale(leaf *x509.Certificate, now time.Time) bool {
 	return i == nil || i.Leaf != pki.Fingerprint(leaf) || !ahead(i.Next, now, longestInterval)
 }
 
-// Refresh asks the CA for renewal information if it is time to (RFC 9773, section
-// 4.3), and remembers the answer. Without a usable answer the lineage keeps what
-// it had; the error is for the log, as renewal goes on by the lifetime.
+// Refresh asks the CA for renewal information when it is time to (RFC 9773, section
+// 4.3) and records it. Without a usable response the lineage keeps what it had; the
+// error is for the log, since renewal then goes by the lifetime.
 func (c *Client) Refresh(l *Lineage, now time.Time) error {
 	if l.Leaf == nil || l.Directory != c.o.Directory || !l.Info.stale(l.Leaf, now) {
 		return nil
@@ -69,7 +69,7 @@ func (c *Client) Refresh(l *Lineage, now time.Time) error {
 	next := &Info{Leaf: pki.Fingerprint(l.Leaf), Explanation: explanation, Next: now.Add(clamp(wait)).UTC()}
 	switch {
 	case err != nil:
-	case window == nil: // the CA offers none
+	case window == nil: // not offered
 	default:
 		if err = plausible(*window, l.Leaf); err == nil {
 			next.Start, next.End = window.Start.UTC(), window.End.UTC()
@@ -86,19 +86,19 @@ func (c *Client) Refresh(l *Lineage, now time.Time) error {
 	return err
 }
 
-// askInfo returns the window, nil if the CA offers none. lego's own call does not
-// look at the status of the answer.
+// askInfo returns the window. lego's own call does not check the status of the
+// response.
 func (c *Client) askInfo(leaf *x509.Certificate) (window *lego.Window, explanation string, wait time.Duration, err error) {
 	id, err := certificate.MakeARICertID(leaf)
 	if err != nil {
-		return nil, "", 0, fmt.Errorf("naming the certificate: %w", err)
+		return nil, "", 0, fmt.Errorf("computing the certificate's ARI identifier: %w", err)
 	}
 	response, err := c.core.Certificates.GetRenewalInfo(id)
 	if errors.Is(err, api.ErrNoARI) {
 		return nil, "", 0, err
 	}
 	if err != nil {
-		return nil, "", 0, c.explain(err, "asking for renewal information", "")
+		return nil, "", 0, c.explain(err, "fetching renewal information", "")
 	}
 	defer response.Body.Close()
 	wait = retryAfter(response.Header, time.Now())
@@ -111,25 +111,25 @@ func (c *Client) askInfo(leaf *x509.Certificate) (window *lego.Window, explanati
 		err = json.Unmarshal(body, &info)
 	}
 	if err != nil {
-		return nil, "", wait, fmt.Errorf("asking for renewal information: %w", err)
+		return nil, "", wait, fmt.Errorf("fetching renewal information: %w", err)
 	}
 	return &info.SuggestedWindow, info.ExplanationURL, wait, nil
 }
 
-// plausible refuses windows that cannot be meant: of zero or negative length (RFC
-// 9773, section 4.2), long before the certificate, or not before it expires. A
-// CA that revokes names a window in the past, and so at most an hour or so before
-// the certificate began.
+// plausible rejects implausible windows: of zero or negative length (RFC 9773,
+// section 4.2), long before the certificate was issued, or ending after it expires.
+// A CA that revokes sends a window in the past, which may begin an hour or so before
+// the certificate does.
 func plausible(w lego.Window, leaf *x509.Certificate) error {
 	if !w.Start.Before(w.End) || w.Start.Before(leaf.NotBefore.Add(-day)) || w.End.After(leaf.NotAfter) {
-		return fmt.Errorf("the CA suggests to renew a certificate of %s to %s between %s and %s: ignored",
-			instant(leaf.NotBefore), instant(leaf.NotAfter), instant(w.Start), instant(w.End))
+		return fmt.Errorf("ignored: the CA suggests renewing a certificate valid from %s to %s between %s and %s",
+			say.Time(leaf.NotBefore), say.Time(leaf.NotAfter), say.Time(w.Start), say.Time(w.End))
 	}
 	return nil
 }
 
-// draw picks a time in the window, each with the same chance, so that the
-// certificates of one day are not all renewed on one day (RFC 9773, section 4.2).
+// draw picks a uniformly random time in the window (RFC 9773, section 4.2), so that
+// certificates issued on one day are not all renewed on one day.
 func draw(w lego.Window) time.Time { return w.Start.Add(rand.N(w.End.Sub(w.Start))) }
 
 func clamp(wait time.Duration) time.Duration {

@@ -26,7 +26,7 @@ func windowOf(from, to time.Time) string {
 	return fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q},"explanationURL":"https://ca.example/why"}`, from.Format(time.RFC3339), to.Format(time.RFC3339))
 }
 
-func TestRenewalInformationIsAskedForWhenItIsTimeTo(t *testing.T) {
+func TestRenewalInformationIsFetchedWhenItIsTime(t *testing.T) {
 	a := newAuthority(t)
 	dir, l, c := renewed(t, a)
 	now := time.Now().Truncate(time.Second).UTC()
@@ -57,7 +57,7 @@ func TestRenewalInformationIsAskedForWhenItIsTimeTo(t *testing.T) {
 	assert.True(t, l.Due(a.request(), now.Add(4*time.Hour), false).Now, "a window that was moved, as after a revocation")
 }
 
-func TestEveryRequestSaysWhoAsks(t *testing.T) {
+func TestEveryRequestHasAUserAgent(t *testing.T) {
 	a := newAuthority(t)
 	a.meddle = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 		assert.Contains(t, r.UserAgent(), "test", "%s %s", r.Method, r.URL.Path)
@@ -68,7 +68,7 @@ func TestEveryRequestSaysWhoAsks(t *testing.T) {
 	assert.Equal(t, 1, a.count("GET /info"))
 }
 
-func TestATroubledCAChangesNoAdvice(t *testing.T) {
+func TestAFaultyResponseDoesNotChangeTheRenewalInformation(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, []byte) bool{
 		"404 in JSON": on("/info", 404, "malformed", "no such certificate"),
 		"404 in HTML": page("/info", 404),
@@ -113,7 +113,7 @@ func raw(path, body string) func(http.ResponseWriter, *http.Request, []byte) boo
 	}
 }
 
-func TestACAWithoutRenewalInformationIsNoTrouble(t *testing.T) {
+func TestACAWithoutRenewalInformationIsNoError(t *testing.T) {
 	a := newAuthority(t)
 	_, l, c := renewed(t, a)
 	a.meddle = raw("/dir", fmt.Sprintf(`{"newNonce":"%s/nonce","newAccount":"%s/account","newOrder":"%s/order"}`, a.server.URL, a.server.URL, a.server.URL))
@@ -124,7 +124,7 @@ func TestACAWithoutRenewalInformationIsNoTrouble(t *testing.T) {
 	assert.False(t, l.Info.stale(l.Leaf, time.Now().Add(12*time.Hour)))
 }
 
-func TestNobodyIsAskedAboutWhatAnotherCAIssued(t *testing.T) {
+func TestACAIsNotAskedAboutACertificateOfAnother(t *testing.T) {
 	a := newAuthority(t)
 	_, l, c := renewed(t, a)
 	asked := len(a.asked)

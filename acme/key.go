@@ -10,14 +10,15 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"mailu-hook/internal/pki"
 	"net/netip"
+
+	"mailu-hook/internal/pki"
 )
 
 // KeyType names a kind of private key.
 type KeyType string
 
-// The kinds of keys that public CAs certify and mail clients know.
+// The key types that public CAs certify and mail clients support.
 const (
 	EC256   KeyType = "ec256"
 	EC384   KeyType = "ec384"
@@ -28,7 +29,7 @@ const (
 // KeyTypes are all of them, the default first.
 var KeyTypes = []KeyType{EC256, EC384, RSA2048, RSA4096}
 
-// newKey makes a private key.
+// newKey generates a private key.
 func newKey(kind KeyType) (crypto.Signer, error) {
 	switch kind {
 	case EC256, "":
@@ -40,10 +41,10 @@ func newKey(kind KeyType) (crypto.Signer, error) {
 	case RSA4096:
 		return rsa.GenerateKey(rand.Reader, 4096)
 	}
-	return nil, fmt.Errorf("no such type of key: %q", string(kind))
+	return nil, fmt.Errorf("unknown key type: %q", string(kind))
 }
 
-// keyTypeOf is the type of a public key, "" if it is none of ours.
+// keyTypeOf returns the type of a public key, "" if it is not one of KeyTypes.
 func keyTypeOf(public crypto.PublicKey) KeyType {
 	switch key := public.(type) {
 	case *ecdsa.PublicKey:
@@ -71,13 +72,13 @@ func decodeKey(data []byte) (crypto.Signer, error) {
 	}
 	key, err := pki.ParseKey(block)
 	if err != nil {
-		return nil, errors.New("not a private key in PKCS#8") // the cause may quote it
+		return nil, errors.New("not a private key in PKCS#8") // the cause may quote the key
 	}
 	return key, nil
 }
 
-// newCSR asks for names with key. The common name stays empty: it could hold no
-// name of more than 64 bytes, and no client looks at it (RFC 9525, section 2).
+// newCSR returns a request for names, signed with key. The common name stays empty:
+// it cannot hold more than 64 bytes, and clients ignore it (RFC 9525, section 2).
 func newCSR(key crypto.Signer, names []string) ([]byte, error) {
 	request := &x509.CertificateRequest{}
 	for _, name := range names {

@@ -25,36 +25,36 @@ const (
 	stamp       = "20060102T150405Z"
 )
 
-// Lineage is a certificate and its predecessors, with what is known of its
+// Lineage is a certificate with its predecessors and what is recorded about its
 // renewal.
 type Lineage struct {
 	Name string
 	Record
-	Leaf *x509.Certificate // that is live; nil before the first
+	Leaf *x509.Certificate // the live one; nil before the first issuance
 
 	state *State
 }
 
-// Record is what is remembered of a lineage, in renewal/NAME/state.json. All but
-// the waiting times can be found again.
+// Record is what is stored about a lineage in renewal/NAME/state.json. Everything
+// but the waiting times can be found out again.
 type Record struct {
 	Version   int       `json:"version"`
-	Directory string    `json:"directory"` // of the CA that issued the live one
-	Names     []string  `json:"names"`     // that were asked for
+	Directory string    `json:"directory"` // of the CA that issued the live certificate
+	Names     []string  `json:"names"`     // that were requested
 	Key       KeyType   `json:"key_type"`
 	Profile   string    `json:"profile,omitempty"`
-	Former    *Former   `json:"former,omitempty"` // the last request that was another one
+	Former    *Former   `json:"former,omitempty"` // the previous, different request
 	Issued    time.Time `json:"issued,omitzero"`  // by this host's clock
 	Info      *Info     `json:"renewal_info,omitempty"`
-	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key is published
+	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key has been published
 
 	Failures int       `json:"failures,omitempty"` // in a row
-	Failure  string    `json:"failure,omitempty"`  // the last
-	Next     time.Time `json:"next,omitzero"`      // before which no try is made unasked
-	Limited  time.Time `json:"limited,omitzero"`   // before which the CA takes none
+	Failure  string    `json:"failure,omitempty"`  // of the last try
+	Next     time.Time `json:"next,omitzero"`      // before which there is no automatic try
+	Limited  time.Time `json:"limited,omitzero"`   // before which the CA accepts none
 }
 
-// Former is a request whose certificate that of another request has replaced.
+// Former is a request whose certificate has been replaced by one for another request.
 type Former struct {
 	Directory string   `json:"directory"`
 	Names     []string `json:"names"`
@@ -66,15 +66,11 @@ func (f *Former) is(want Request) bool {
 	return f != nil && f.Directory == want.Directory && want.sameNames(f.Names) && f.Key == want.Key && f.Profile == want.Profile
 }
 
-// Lineage reads what is kept under a name. A lineage that is not there has no
-// leaf; what is damaged is an error.
+// Lineage reads what is stored under a name. A lineage that does not exist has no
+// leaf; damaged files are an error.
 func (s *State) Lineage(name string) (*Lineage, error) {
 	l := &Lineage{Name: name, state: s}
-	dir, err := s.open(renewalName, name)
-	if err == nil {
-		defer dir.Close()
-		err = readJSON(dir, recordFile, &l.Record)
-	}
+	err := l.inRenewal(s.open, func(dir *disk.Dir) error { return readJSON(dir, recordFile, &l.Record) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -84,7 +80,7 @@ func (s *State) Lineage(name string) (*Lineage, error) {
 	return l, nil
 }
 
-// Live is the directory of its four files, to be read as certbot's.
+// Live is the directory with its four files, laid out like certbot's.
 func (l *Lineage) Live() string { return filepath.Join(l.state.root.Path(), liveName, l.Name) }
 
 func (s *State) liveLeaf(name string) (*x509.Certificate, error) {
@@ -103,12 +99,12 @@ func (s *State) liveLeaf(name string) (*x509.Certificate, error) {
 	chain, err := pki.ParseChain(data)
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("%s/cert.pem: damaged: %w", dir.Path(), err),
-			"restore it from a backup, or remove %s/%s/%s: the next run obtains another certificate", s.root.Path(), liveName, name)
+			"restore it from a backup, or remove %s/%s/%s: the next run then obtains a new certificate", s.root.Path(), liveName, name)
 	}
 	return chain[0], nil
 }
 
-// openLive opens the generation that live/NAME leads to.
+// openLive opens the generation that live/NAME points to.
 func (s *State) openLive(name string) (*disk.Dir, error) {
 	live, err := s.open(liveName)
 	if err != nil {
@@ -122,23 +118,29 @@ func (s *State) openLive(name string) (*disk.Dir, error) {
 	return s.open(archiveName, name, path.Base(target))
 }
 
-// record replaces what is remembered.
+// record writes the Record.
 func (l *Lineage) record() error {
-	dir, err := l.state.make(renewalName, l.Name)
+	l.Version = 1
+	return l.inRenewal(l.state.make, func(dir *disk.Dir) error { return writeJSON(dir, recordFile, l.Record) })
+}
+
+// inRenewal runs work on renewal/NAME. open is State.open, with which the error wraps
+// fs.ErrNotExist if the directory is missing, or State.make.
+func (l *Lineage) inRenewal(open func(...string) (*disk.Dir, error), work func(*disk.Dir) error) error {
+	dir, err := open(renewalName, l.Name)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	l.Version = 1
-	return writeJSON(dir, recordFile, l.Record)
+	return work(dir)
 }
 
-// install makes chain and key the live ones. After a crash live/NAME leads to the
-// old generation or to the new one, which is whole.
+// install makes chain and key live. After a crash live/NAME points to the old
+// generation or to the complete new one.
 func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
 	leaf := chain[0]
 	if l.Leaf != nil && l.Leaf.Equal(leaf) {
-		return nil // a run before this one got as far
+		return nil // an earlier run got this far
 	}
 	archive, err := l.state.make(archiveName, l.Name)
 	if err != nil {
@@ -158,8 +160,8 @@ func (l *Lineage) install(chain []*x509.Certificate, key crypto.Signer) error {
 	return err
 }
 
-// stage writes a generation, unless a run that was killed before it was live has
-// done so: it is there whole or not at all.
+// stage writes a generation, unless a run that was killed before making it live
+// already did: a generation is complete or absent.
 func stage(archive *disk.Dir, chain []*x509.Certificate, key crypto.Signer) (gen string, err error) {
 	names, err := archive.Names()
 	if err != nil {
@@ -182,8 +184,8 @@ func stage(archive *disk.Dir, chain []*x509.Certificate, key crypto.Signer) (gen
 	)
 }
 
-// lead makes live/NAME lead to a generation. The temporary link is one of the
-// state directory itself, where Lock sweeps: a host may well be named tmp-1.
+// lead points live/NAME to a generation. The temporary link lies in the state
+// directory itself, where Lock sweeps: in live/ a host may be named tmp-1.
 func (l *Lineage) lead(gen string) error {
 	live, err := l.state.make(liveName)
 	if err != nil {
@@ -198,7 +200,7 @@ func (l *Lineage) lead(gen string) error {
 
 const keptGenerations = 5
 
-// prune removes all generations but the live one and the newest.
+// prune removes all generations except the live one and the newest five.
 func (l *Lineage) prune() error {
 	live, err := l.state.open(liveName)
 	if err != nil {
@@ -239,7 +241,7 @@ func (l *Lineage) key() (crypto.Signer, error) {
 	return readKey(dir, "privkey.pem")
 }
 
-// missing are those of names that the leaf does not hold word for word.
+// missing returns the names that the leaf does not list literally.
 func missing(leaf *x509.Certificate, names []string) []string {
 	have := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {

@@ -21,26 +21,26 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Method is a way to answer challenges, as users name it.
+// Method is a way to answer challenges, as given with --challenge.
 type Method string
 
 // The methods.
 const (
-	Front      Method = "front"      // http-01, by the running front
-	Webroot    Method = "webroot"    // http-01, by another web server's files
-	Standalone Method = "standalone" // http-01, by a server of our own
-	TLSALPN    Method = "tls-alpn"   // tls-alpn-01, by a server of our own
+	Front      Method = "front"      // http-01, served by the running front
+	Webroot    Method = "webroot"    // http-01, served by another web server from files
+	Standalone Method = "standalone" // http-01, served by ourselves
+	TLSALPN    Method = "tls-alpn"   // tls-alpn-01, served by ourselves
 	DNS        Method = "dns"        // dns-01
 )
 
-// Tokens is a place where a web server finds files and shows them below
+// Tokens is where a web server finds the files that it serves below
 // /.well-known/acme-challenge/.
 type Tokens interface {
 	Present(ctx context.Context, token, keyAuth string) error
 	CleanUp(ctx context.Context, token string) error
 }
 
-// HTTP answers http-01 by files that a web server shows.
+// HTTP answers http-01 with files that a web server serves.
 func HTTP(t Tokens, resolver *net.Resolver, noCheck bool) Solver {
 	return httpSolver{t, newView(resolver, noCheck)}
 }
@@ -61,18 +61,18 @@ func (s httpSolver) cleanUp(ctx context.Context, a answerTo) error {
 	return s.tokens.CleanUp(ctx, a.token)
 }
 
-// Server listens for the CA as long as answers are shown.
+// Server serves challenge responses to the CA.
 type Server struct {
 	addr string
 
 	mu       sync.Mutex
 	listener net.Listener
-	shown    map[string]string           // by token: what to show
+	shown    map[string]string           // responses by token
 	certs    map[string]*tls.Certificate // by name
 }
 
-// NewServer listens at addr, host:port, once an answer is to be shown. Close ends
-// it.
+// NewServer returns a server that listens on addr, host:port, from the first response
+// on until Close.
 func NewServer(addr string) *Server {
 	return &Server{addr: addr, shown: map[string]string{}, certs: map[string]*tls.Certificate{}}
 }
@@ -95,14 +95,14 @@ func (s *Server) listen(serve func(net.Listener)) error {
 	l, err := net.Listen("tcp", s.addr)
 	if err != nil {
 		return say.Hint(fmt.Errorf("listening for the CA: %w", err),
-			"another server, perhaps the front, has that port: use --challenge front, or choose another address with --listen and forward the port to it")
+			"another server, perhaps the front, is using that port: use --challenge front, or choose another address with --listen and forward the port to it")
 	}
 	s.listener = l
 	go serve(l)
 	return nil
 }
 
-// Present shows what a token is answered by.
+// Present serves the response to a token.
 func (s *Server) Present(_ context.Context, token, keyAuth string) error {
 	s.mu.Lock()
 	s.shown[token] = keyAuth
@@ -110,13 +110,13 @@ func (s *Server) Present(_ context.Context, token, keyAuth string) error {
 	return s.listen(s.serve)
 }
 
-// serve ends with the listener. What clients do wrong is their business.
+// serve returns when the listener is closed. Errors of clients are not logged.
 func (s *Server) serve(l net.Listener) {
 	server := &http.Server{Handler: s, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	_ = server.Serve(l)
 }
 
-// CleanUp shows it no more.
+// CleanUp stops serving it.
 func (s *Server) CleanUp(_ context.Context, token string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +124,7 @@ func (s *Server) CleanUp(_ context.Context, token string) error {
 	return nil
 }
 
-// ServeHTTP answers for the tokens that are shown.
+// ServeHTTP responds to the tokens presented.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token, ok := strings.CutPrefix(r.URL.Path, challengePath)
 	s.mu.Lock()
@@ -138,7 +138,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(keyAuth))
 }
 
-// ALPN answers tls-alpn-01 (RFC 8737) by a server of our own.
+// ALPN answers tls-alpn-01 (RFC 8737) with a server of our own.
 func ALPN(server *Server, resolver *net.Resolver, noCheck bool) Solver {
 	return alpnSolver{server, newView(resolver, noCheck)}
 }
@@ -154,7 +154,7 @@ func (alpnSolver) width() int           { return width }
 func (s alpnSolver) present(_ context.Context, a answerTo) error {
 	cert, err := tlsalpn01.ChallengeCert(a.name, a.keyAuth)
 	if err != nil {
-		return fmt.Errorf("making the certificate of the challenge: %v", err)
+		return fmt.Errorf("making the challenge certificate: %v", err)
 	}
 	s.server.mu.Lock()
 	s.server.certs[alpnName(a.name)] = cert
@@ -169,7 +169,7 @@ func (s alpnSolver) cleanUp(_ context.Context, a answerTo) error {
 	return nil
 }
 
-// handshakes completes TLS handshakes, which are the whole answer (RFC 8737,
+// handshakes completes TLS handshakes, which are the whole response (RFC 8737,
 // section 3).
 func (s *Server) handshakes(l net.Listener) {
 	s.serve(tls.NewListener(l, &tls.Config{NextProtos: []string{tlsalpn01.ACMETLS1Protocol}, GetCertificate: s.certificate}))
@@ -184,8 +184,8 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return nil, errors.New("no challenge for this name")
 }
 
-// alpnName is the name by which a CA asks for an identifier: an IP address goes by
-// that of its reverse lookup (RFC 8738, section 6).
+// alpnName is the server name that a CA sends for an identifier; for an IP address
+// it is the name of its reverse lookup (RFC 8738, section 6).
 func alpnName(identifier string) string {
 	ip, err := netip.ParseAddr(identifier)
 	if err != nil {
@@ -207,7 +207,7 @@ func alpnName(identifier string) string {
 	return name.String() + "ip6.arpa"
 }
 
-// check looks for the certificate of the challenge on port 443 of the name.
+// check looks for the challenge certificate on port 443 of the name.
 func (s alpnSolver) check(ctx context.Context, a answerTo) error {
 	if s.view.skip {
 		return nil
@@ -224,8 +224,8 @@ func (s alpnSolver) check(ctx context.Context, a answerTo) error {
 	want := s.server.certs[alpnName(a.name)].Certificate[0]
 	s.server.mu.Unlock()
 	if got := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw; string(got) != string(want) {
-		return say.Hint(errors.New("looking for the answer: port 443 shows another certificate"),
-			"another server has port 443 of the name: does every A and AAAA record lead here?%s", spare)
+		return say.Hint(errors.New("self-check: port 443 serves another certificate"),
+			"another server has port 443 of the name: check that every A and AAAA record points to this host.%s", spare)
 	}
 	return nil
 }

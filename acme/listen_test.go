@@ -40,7 +40,7 @@ func get(t *testing.T, url string) (int, string) {
 	return response.StatusCode, string(data)
 }
 
-func TestAServerShowsWhatIsToBeSeenAndNoMore(t *testing.T) {
+func TestTheServerServesOnlyTheResponses(t *testing.T) {
 	s := newServer(t)
 	require.NoError(t, s.Present(t.Context(), "one", "one.thumb"))
 	require.NoError(t, s.Present(t.Context(), "two", "two.thumb"))
@@ -64,7 +64,7 @@ func TestAServerShowsWhatIsToBeSeenAndNoMore(t *testing.T) {
 	s.Close()
 }
 
-func TestAPortThatIsTakenIsNamedWithARemedy(t *testing.T) {
+func TestAPortInUseIsNamedWithAHint(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
@@ -78,7 +78,7 @@ func TestAPortThatIsTakenIsNamedWithARemedy(t *testing.T) {
 // identifierExtension is that of RFC 8737, section 6.1.
 var identifierExtension = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 
-func TestTLSALPNShowsTheCertificateOfRFC8737(t *testing.T) {
+func TestTLSALPNServesTheCertificateOfRFC8737(t *testing.T) {
 	for identifier, asked := range map[string]string{
 		"mail.example.com":   "mail.example.com",
 		"192.0.2.1":          "1.2.0.192.in-addr.arpa",
@@ -127,7 +127,7 @@ func TestTLSALPNShowsTheCertificateOfRFC8737(t *testing.T) {
 	}
 }
 
-func TestSomebodyWhoConnectsAndIsSilentHoldsNobodyUp(t *testing.T) {
+func TestSilentConnectionsDoNotBlockTheServer(t *testing.T) {
 	s := newServer(t)
 	solver := ALPN(s, nil, true)
 	require.NoError(t, solver.present(t.Context(), answerTo{name: "mail.example.com", keyAuth: "x"}))

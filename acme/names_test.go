@@ -16,7 +16,7 @@ import (
 	"mailu-hook/internal/say"
 )
 
-func TestNamesThatNoCACertifiesAreFoundBeforeOneIsAsked(t *testing.T) {
+func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	for name, c := range map[string]struct {
 		names   []string
@@ -29,31 +29,31 @@ func TestNamesThatNoCACertifiesAreFoundBeforeOneIsAsked(t *testing.T) {
 		"an A-label":                   {names: []string{"xn--mil-qla.example.com"}},
 		"the longest":                  {names: []string{long + "." + long + "." + long + "." + strings.Repeat("a", 61)}},
 		"too long":                     {names: []string{long + "." + long + "." + long + "." + long}, want: "longer"},
-		"a long label":                 {names: []string{long + "a.example.com"}, want: "not a host name"},
-		"none":                         {want: "no name is known"},
-		"empty":                        {names: []string{""}, want: "not a host name"},
-		"an empty label":               {names: []string{"mail..example.com"}, want: "not a host name"},
-		"an underscore":                {names: []string{"my_host.example.com"}, want: "not a host name"},
-		"a hyphen first":               {names: []string{"-a.example.com"}, want: "not a host name"},
-		"a path":                       {names: []string{"../../etc"}, want: "not a host name"},
-		"a port":                       {names: []string{"mail.example.com:443"}, want: "not a host name"},
-		"controls":                     {names: []string{"mail\x1b.example.com"}, want: "not a host name"},
-		"not ASCII":                    {names: []string{"mäil.example.com"}, want: "not a host name"},
+		"a long label":                 {names: []string{long + "a.example.com"}, want: "not a valid host name"},
+		"none":                         {want: "no name to order"},
+		"empty":                        {names: []string{""}, want: "not a valid host name"},
+		"an empty label":               {names: []string{"mail..example.com"}, want: "not a valid host name"},
+		"an underscore":                {names: []string{"my_host.example.com"}, want: "not a valid host name"},
+		"a hyphen first":               {names: []string{"-a.example.com"}, want: "not a valid host name"},
+		"a path":                       {names: []string{"../../etc"}, want: "not a valid host name"},
+		"a port":                       {names: []string{"mail.example.com:443"}, want: "not a valid host name"},
+		"controls":                     {names: []string{"mail\x1b.example.com"}, want: "not a valid host name"},
+		"not ASCII":                    {names: []string{"mäil.example.com"}, want: "not a valid host name"},
 		"no dot":                       {names: []string{"mail"}, want: "no dot"},
 		"no dot, a CA of one's own":    {names: []string{"mail"}, private: true},
 		"a public suffix":              {names: []string{"co.uk"}, want: "public suffix"},
 		"a top-level domain":           {names: []string{"com"}, want: "no dot"},
 		"a wildcard":                   {names: []string{"*.example.com"}, method: DNS},
-		"a wildcard by http":           {names: []string{"mail.example.com", "*.example.com"}, method: Front, want: "by DNS only"},
-		"a wildcard by tls-alpn":       {names: []string{"*.example.com"}, method: TLSALPN, want: "by DNS only"},
+		"a wildcard by http":           {names: []string{"mail.example.com", "*.example.com"}, method: Front, want: "needs dns-01"},
+		"a wildcard by tls-alpn":       {names: []string{"*.example.com"}, method: TLSALPN, want: "needs dns-01"},
 		"a wildcard of a suffix":       {names: []string{"*.co.uk"}, method: DNS, want: "public suffix"},
-		"two wildcards":                {names: []string{"*.*.example.com"}, method: DNS, want: "not a host name"},
-		"an address":                   {names: []string{"192.0.2.1"}, want: "under a profile"},
+		"two wildcards":                {names: []string{"*.*.example.com"}, method: DNS, want: "not a valid host name"},
+		"an address":                   {names: []string{"192.0.2.1"}, want: "with a profile"},
 		"an address under a profile":   {names: []string{"192.0.2.1", "2001:db8::1"}, profile: "shortlived"},
-		"an address by DNS":            {names: []string{"192.0.2.1"}, method: DNS, profile: "shortlived", want: "cannot be proved by DNS"},
+		"an address by DNS":            {names: []string{"192.0.2.1"}, method: DNS, profile: "shortlived", want: "cannot be validated with dns-01"},
 		"an address and one's own CA":  {names: []string{"192.0.2.1"}, private: true},
-		"an address with a zone":       {names: []string{"fe80::1%eth0"}, profile: "shortlived", want: "of one network only"},
-		"the second one of two":        {names: []string{"mail.example.com", "mail"}, want: `"mail": not a name of the Internet`},
+		"an address with a zone":       {names: []string{"fe80::1%eth0"}, profile: "shortlived", want: "valid on one link only"},
+		"the second one of two":        {names: []string{"mail.example.com", "mail"}, want: `"mail": not a public name`},
 		"a private registry's suffix":  {names: []string{"me.github.io"}},
 		"that registry's suffix alone": {names: []string{"github.io"}},
 	} {
@@ -70,7 +70,7 @@ func TestNamesThatNoCACertifiesAreFoundBeforeOneIsAsked(t *testing.T) {
 	}
 }
 
-func TestNamesAreComparedInOneForm(t *testing.T) {
+func TestNamesAreMadeCanonical(t *testing.T) {
 	for name, c := range map[string]struct{ given, want []string }{
 		"case, blanks, the root's dot": {[]string{" Mail.Example.COM. "}, []string{"mail.example.com"}},
 		"umlauts":                      {[]string{"MÄIL.example.com"}, []string{"xn--mil-qla.example.com"}},
@@ -84,7 +84,7 @@ func TestNamesAreComparedInOneForm(t *testing.T) {
 	assert.Equal(t, "example.com", Request{Names: []string{"*.example.com"}}.LineageName())
 }
 
-func TestTheOrderOfNamesDoesNotMakeARequestAnother(t *testing.T) {
+func TestTheOrderOfNamesDoesNotMatter(t *testing.T) {
 	r := Request{Names: []string{"a", "b"}}
 	assert.True(t, r.sameNames([]string{"b", "a"}))
 	assert.False(t, r.sameNames([]string{"a"}))
@@ -92,7 +92,7 @@ func TestTheOrderOfNamesDoesNotMakeARequestAnother(t *testing.T) {
 	assert.False(t, r.sameNames(nil))
 }
 
-func TestTheRequestForACertificateHoldsAllNamesAndNoMore(t *testing.T) {
+func TestACSRHoldsExactlyTheNames(t *testing.T) {
 	for _, kind := range KeyTypes {
 		key, err := newKey(kind)
 		require.NoError(t, err)
@@ -113,7 +113,7 @@ func TestTheRequestForACertificateHoldsAllNamesAndNoMore(t *testing.T) {
 		"a wildcard does not stand for a name that was asked for")
 }
 
-func TestKeysAreReadBackAsTheyWereWritten(t *testing.T) {
+func TestKeysSurviveARoundTrip(t *testing.T) {
 	for _, kind := range KeyTypes {
 		key, err := newKey(kind)
 		require.NoError(t, err)
@@ -134,7 +134,7 @@ func TestKeysAreReadBackAsTheyWereWritten(t *testing.T) {
 	assert.Empty(t, keyTypeOf(issue(t, mint.Leaf{Key: mint.RSA3072}).Cert.PublicKey))
 }
 
-func TestADamagedKeyIsRefusedWithoutShowingIt(t *testing.T) {
+func TestADamagedKeyIsRefusedWithoutQuotingIt(t *testing.T) {
 	pair := issue(t, mint.Leaf{})
 	block, _ := pem.Decode(pair.KeyPEM)
 	for name, data := range map[string][]byte{

@@ -16,30 +16,29 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Obtain makes l what want asks for:
+// Obtain gets the certificate that want describes:
 //
-//  1. sign in, with a new account at first use;
-//  2. take up the order that an earlier run left, or make the key and order;
-//  3. prove the names, each by one challenge that s answers;
+//  1. sign in, creating an account on first use;
+//  2. resume the order of an earlier run, or generate a key and place an order;
+//  3. validate the names, with one challenge each, which s answers;
 //  4. finalize the order;
-//  5. download the chain and hold it against the request;
+//  5. download the chain and compare it with the request;
 //  6. make it live.
 //
-// After nil the lineage's files are the new ones. After an error, which wraps
-// ErrFailed, they are what they were, and l remembers when to try again; a
-// *Problem in it is the CA's word. After a crash the next Obtain goes on from the
-// last of these steps that the CA knows of. In a dry run nothing is kept but the
-// account.
+// After success the lineage's files are the new ones. After an error, which wraps
+// ErrFailed, they are unchanged and l records when to try again; a *Problem in the
+// error is what the CA said. After a crash the next Obtain continues after the last
+// step that the CA knows of. A dry run keeps only the account.
 func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
 	return c.ended(l, c.obtain(l, want, s))
 }
 
-// SignIn is the first step of Obtain, for a caller who has to change something
-// before it can make a Solver: a CA that takes no account of ours is to be met
-// before that.
+// SignIn is the first step of Obtain, for a caller that has to change something
+// before it can make a Solver: if the CA rejects the account, nothing should have
+// been changed.
 func (c *Client) SignIn(l *Lineage) error { return c.ended(l, c.signIn()) }
 
-// ended remembers a failure.
+// ended records a failure.
 func (c *Client) ended(l *Lineage, err error) error {
 	if err == nil {
 		return nil
@@ -47,22 +46,22 @@ func (c *Client) ended(l *Lineage, err error) error {
 	if c.counts(err) {
 		l.fail(err, time.Now())
 		if rerr := l.record(); rerr != nil {
-			c.o.Log.Warn("failure not remembered", "error", rerr)
+			c.o.Log.Warn("the failure could not be recorded", "error", rerr)
 		}
 	}
 	if say.HintOf(err) == "" {
-		err = say.Hint(err, "the next run tries again; if it stays so, ask the CA, or choose another with --server")
+		err = say.Hint(err, "the next run tries again; if this persists, ask the CA, or choose another with --server")
 	}
 	return fmt.Errorf("%w: %w", ErrFailed, err)
 }
 
-// counts tells whether a failure is to make the next try wait.
+// counts reports whether a failure causes back-off.
 func (c *Client) counts(err error) bool {
-	stopped := errors.Is(c.ctx.Err(), context.Canceled) // as a person or systemd wishes
+	stopped := errors.Is(c.ctx.Err(), context.Canceled) // by Ctrl-C or systemd
 	return !c.o.DryRun && !stopped && !free(err)
 }
 
-// free tells whether a failure cost nothing at the CA, for none of the names.
+// free reports whether a failure cost nothing at the CA, for any of the names.
 func free(err error) bool {
 	var failed unproved
 	var found local
@@ -89,8 +88,8 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 		return err
 	}
 	err = c.prove(o, s) // 3
-	if failed := provable(err, want); failed != nil {
-		c.o.Log.Warn("going on without names that could not be proved", "names", failed, "error", err)
+	if failed := dropped(err, want); failed != nil {
+		c.o.Log.Warn("continuing without the names that failed validation", "names", failed, "error", err)
 		names := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
 		if o, err = c.begin(l, want, names); err != nil {
 			return err
@@ -113,8 +112,8 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	return c.keep(l, o, chain) // 6
 }
 
-// keep makes the chain live, and only then forgets the order and its key. The
-// order says before which leaf it came to, for Complete.
+// keep makes the chain live, and only then removes the order and its key. Before
+// that it records the leaf in the order, for Complete.
 func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
 	o.Leaf = pki.Fingerprint(chain[0])
 	if err := o.keep(); err != nil {
@@ -127,14 +126,14 @@ func (c *Client) keep(l *Lineage, o *order, chain []*x509.Certificate) error {
 		return err
 	}
 	if err := l.prune(); err != nil {
-		c.o.Log.Warn("old certificates were not removed", "error", err)
+		c.o.Log.Warn("old certificates could not be removed", "error", err)
 	}
 	return nil
 }
 
-// Complete does what is left to do if an earlier run made a certificate live, and
-// was killed before it remembered that. Else the next renewal would take up its
-// order, and obtain the same certificate again.
+// Complete finishes an earlier run that was killed between making a certificate live
+// and recording that. Otherwise the next renewal would resume that order and obtain
+// the same certificate again.
 func (l *Lineage) Complete() error {
 	o, err := l.unfinished()
 	if err != nil || o == nil || l.Leaf == nil || o.Leaf != pki.Fingerprint(l.Leaf) {
@@ -156,15 +155,15 @@ func (l *Lineage) complete(o *order) error {
 	return o.forget()
 }
 
-// finalize sends the request for the certificate, and waits until the CA has
-// issued it. When the answer is lost or says that it is too late, the order
-// itself tells whether the CA went on.
+// finalize sends the certificate request and waits until the CA has issued. If the
+// response is lost or says that it is too late, the status of the order shows
+// whether the CA went on.
 func (c *Client) finalize(o *order) error {
 	if err := c.await(o, lego.StatusReady); err != nil {
 		return err
 	}
 	if o.Status == lego.StatusReady {
-		c.progress("asking for the certificate")
+		c.progress("requesting the certificate")
 		csr, err := newCSR(o.key, o.Names)
 		if err != nil {
 			return fmt.Errorf("making the certificate request: %w", err)
@@ -173,7 +172,7 @@ func (c *Client) finalize(o *order) error {
 		if err != nil {
 			now, gerr := c.core.Orders.Get(o.URL)
 			if gerr != nil || now.Status == lego.StatusReady || now.Status == lego.StatusPending {
-				return refused(c.explain(err, "asking for the certificate", ""), now.Status)
+				return refused(c.explain(err, "requesting the certificate", ""), now.Status)
 			}
 			updated = now
 		}
@@ -182,8 +181,8 @@ func (c *Client) finalize(o *order) error {
 	return c.await(o, lego.StatusValid)
 }
 
-// refused makes err a dead one if the CA has looked at the request, and the order
-// is as ready as it was: the same request would be refused again.
+// refused marks err as dead if the CA has judged the request and the order is still
+// ready: the same request would be refused again.
 func refused(err error, status string) error {
 	var problem *Problem
 	if status == lego.StatusReady && errors.As(err, &problem) && problem.Status < 500 && problem.Type != "rateLimited" {
@@ -192,7 +191,7 @@ func refused(err error, status string) error {
 	return err
 }
 
-// await asks for the order until it has got as far as status.
+// await polls the order until it reaches status.
 func (c *Client) await(o *order, status string) error {
 	for wait := (pace{}); ; {
 		switch o.Status {
@@ -200,23 +199,23 @@ func (c *Client) await(o *order, status string) error {
 			return nil
 		case lego.StatusInvalid:
 			if o.Error != nil {
-				return fmt.Errorf("the CA gave the order up: %w", problemOf(o.Error, ""))
+				return fmt.Errorf("the CA marked the order invalid: %w", problemOf(o.Error, ""))
 			}
-			return errors.New("the CA gave the order up, and did not say why")
+			return errors.New("the CA marked the order invalid and gave no reason")
 		}
 		if wait.next(c.ctx, later(c.http.until(o.URL), c.http.until(o.Finalize))) != nil {
 			return c.stopped("waiting for the order, which is " + say.Plain(o.Status))
 		}
 		got, err := c.core.Orders.Get(o.URL)
 		if err != nil {
-			return c.explain(err, "asking for the order", "")
+			return c.explain(err, "fetching the order", "")
 		}
 		o.Order = got.Order
 	}
 }
 
-// download fetches the chain: the first that the CA offers, or that which the
-// preferred issuer ends. It refuses one that is not for the key and the names.
+// download fetches the chain: the CA's default, or the one that ends at the
+// preferred issuer. It refuses a certificate for another key or without all names.
 func (c *Client) download(o *order, want Request) ([]*x509.Certificate, error) {
 	c.progress("downloading the certificate")
 	chains, err := c.chains(o.Certificate, want.PreferredChain != "")
@@ -235,7 +234,7 @@ func (c *Client) download(o *order, want Request) ([]*x509.Certificate, error) {
 		}
 	}
 	if !pki.Owns(o.key.Public(), chain[0]) {
-		return nil, errors.Join(errors.New("the CA sent the certificate of another key"), o.forget())
+		return nil, errors.Join(errors.New("the CA sent a certificate for another key"), o.forget())
 	}
 	if lacks := missing(chain[0], o.Names); len(lacks) > 0 {
 		return nil, errors.Join(fmt.Errorf("the CA left %s out of the certificate", strings.Join(lacks, ", ")), o.forget())
@@ -243,8 +242,8 @@ func (c *Client) download(o *order, want Request) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-// chains returns what the CA offers, its own choice first. Alternates that cannot
-// be had or read are left out: they are a matter of taste.
+// chains returns the chains that the CA offers, its default first. Alternates that
+// cannot be downloaded or read are left out, since they are optional.
 func (c *Client) chains(url string, alternates bool) ([][]*x509.Certificate, error) {
 	raw := map[string]*lego.RawCertificate{}
 	var err error
@@ -275,8 +274,8 @@ func (c *Client) chains(url string, alternates bool) ([][]*x509.Certificate, err
 	return chains, nil
 }
 
-// pace spaces questions: the first soon, then ever less often, and none before
-// the CA wants it (Retry-After: RFC 8555, sections 7.4 and 7.5.1).
+// pace spaces polls: the first soon, later ones less and less often, and none before
+// the CA's Retry-After (RFC 8555, sections 7.4 and 7.5.1).
 type pace struct{ last time.Duration }
 
 const (
@@ -286,11 +285,15 @@ const (
 
 func (p *pace) next(ctx context.Context, notBefore time.Time) error {
 	p.last = min(max(firstAsk, 2*p.last), longestAsk)
-	wait := max(p.last, min(time.Until(notBefore), time.Minute))
+	return sleep(ctx, max(p.last, min(time.Until(notBefore), time.Minute)))
+}
+
+// sleep waits for d; it returns the cause if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(wait):
+	case <-time.After(d):
 		return nil
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"mailu-hook/internal/say"
 )
 
-func TestACertificateIsObtainedAndLiveWithItsKey(t *testing.T) {
+func TestAnObtainedCertificateIsLiveWithItsKey(t *testing.T) {
 	for _, kind := range KeyTypes {
 		t.Run(string(kind), func(t *testing.T) {
 			a, dir := newAuthority(t), t.TempDir()
@@ -48,7 +48,7 @@ func (a *authority) leftovers(dir string) (n int) {
 	return n
 }
 
-func TestNothingSecretIsReadableByOthersUnderAnyUmask(t *testing.T) {
+func TestSecretsArePrivateUnderAnyUmask(t *testing.T) {
 	a, dir := newAuthority(t), filepath.Join(t.TempDir(), "new")
 	_, err := a.obtain(dir, a.request())
 	require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestNothingSecretIsReadableByOthersUnderAnyUmask(t *testing.T) {
 	}))
 }
 
-func TestRenewalNamesItsPredecessorAndKeepsItsKeyIfAsked(t *testing.T) {
+func TestARenewalNamesItsPredecessorAndKeepsTheKeyIfAsked(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	want := a.request()
 	_, err := a.obtain(dir, want)
@@ -87,7 +87,7 @@ func TestRenewalNamesItsPredecessorAndKeepsItsKeyIfAsked(t *testing.T) {
 	assert.NotEqual(t, a.replaces[1], a.replaces[2])
 }
 
-func TestACAThatWillNotReplaceIsAskedOnceMoreWithout(t *testing.T) {
+func TestACAThatRefusesToReplaceIsAskedAgainWithoutReplacing(t *testing.T) {
 	for kind, status := range map[string]int{"malformed": 400, "unauthorized": 403, "alreadyReplaced": 409, "rateLimited": 429} {
 		t.Run(kind, func(t *testing.T) {
 			a, dir := newAuthority(t), t.TempDir()
@@ -111,7 +111,7 @@ func TestACAThatWillNotReplaceIsAskedOnceMoreWithout(t *testing.T) {
 	}
 }
 
-func TestNamesThatCannotBeProvedAreLeftOutOnlyIfAllowed(t *testing.T) {
+func TestNamesThatFailValidationAreDroppedOnlyIfAllowed(t *testing.T) {
 	for name, c := range map[string]struct {
 		subset bool
 		fails  string
@@ -140,7 +140,7 @@ func TestNamesThatCannotBeProvedAreLeftOutOnlyIfAllowed(t *testing.T) {
 				var problem *Problem
 				require.ErrorAs(t, err, &problem)
 				assert.Equal(t, c.fails+".example.com", problem.Identifier)
-				assert.Contains(t, say.HintOf(err), "did not find the answer")
+				assert.Contains(t, say.HintOf(err), "did not get the challenge response")
 				assert.Equal(t, 1, l.Failures)
 				return
 			}
@@ -154,24 +154,24 @@ func TestNamesThatCannotBeProvedAreLeftOutOnlyIfAllowed(t *testing.T) {
 	}
 }
 
-func TestACAInTroubleCostsNoName(t *testing.T) {
+func TestNoNameIsDroppedWhenTheCAIsInTrouble(t *testing.T) {
 	for name, reason := range map[string]error{
 		"rate limit":  &Problem{Type: "rateLimited", Status: 429},
 		"server":      &Problem{Type: "serverInternal", Status: 500},
 		"the network": os.ErrDeadlineExceeded,
 	} {
 		want := Request{Names: []string{"a", "b", "c"}, Subset: true}
-		assert.Nil(t, provable(unproved{"b": reason}, want), name)
-		assert.Nil(t, provable(unproved{"b": reason, "c": local{os.ErrNotExist}}, want), name)
+		assert.Nil(t, dropped(unproved{"b": reason}, want), name)
+		assert.Nil(t, dropped(unproved{"b": reason, "c": local{os.ErrNotExist}}, want), name)
 	}
 	want := Request{Names: []string{"a", "b", "c"}, Subset: true}
-	assert.Equal(t, []string{"b", "c"}, provable(unproved{"c": &Problem{Type: "dns"}, "b": local{os.ErrNotExist}}, want))
-	assert.Nil(t, provable(unproved{"https://ca/authz/1": &Problem{Type: "dns"}}, want), "an authorization that could not be read")
-	assert.Nil(t, provable(os.ErrNotExist, want))
+	assert.Equal(t, []string{"b", "c"}, dropped(unproved{"c": &Problem{Type: "dns"}, "b": local{os.ErrNotExist}}, want))
+	assert.Nil(t, dropped(unproved{"https://ca/authz/1": &Problem{Type: "dns"}}, want), "an authorization that could not be read")
+	assert.Nil(t, dropped(os.ErrNotExist, want))
 }
 
 // An order that the CA may have carried out is not given up for a passing fault.
-func TestAnUnfinishedOrderIsTakenUpUnlessTheCASaysThatItIsGone(t *testing.T) {
+func TestAnUnfinishedOrderIsResumedUnlessTheCASaysItIsGone(t *testing.T) {
 	for name, c := range map[string]struct {
 		meddle func(http.ResponseWriter, *http.Request, []byte) bool
 		finals int // in the end
@@ -231,7 +231,7 @@ func hangUp(path string) func(http.ResponseWriter, *http.Request, []byte) bool {
 	}
 }
 
-func TestAnOrderForAnotherRequestIsNotTakenUp(t *testing.T) {
+func TestAnOrderForAnotherRequestIsNotResumed(t *testing.T) {
 	for name, change := range map[string]func(*Request){
 		"names":   func(r *Request) { r.Names = append(r.Names, "new.example.com") },
 		"key":     func(r *Request) { r.Key = EC384 },
@@ -250,7 +250,7 @@ func TestAnOrderForAnotherRequestIsNotTakenUp(t *testing.T) {
 	}
 }
 
-func TestADamagedUnfinishedOrderIsNone(t *testing.T) {
+func TestADamagedUnfinishedOrderIsIgnored(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"no key":       func(dir string) error { return os.Remove(filepath.Join(dir, keyFile)) },
 		"empty key":    func(dir string) error { return os.WriteFile(filepath.Join(dir, keyFile), nil, 0o600) },
@@ -292,7 +292,7 @@ func replaceIn(file, old, changed string) func(dir string) error {
 
 // A run that is killed between making its certificate live and forgetting the
 // order leaves an order that some CAs know for ever.
-func TestAnOrderThatWasFinishedIsNotTakenForARenewal(t *testing.T) {
+func TestAFinishedOrderIsNotResumedByARenewal(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	renewal := filepath.Join(dir, "renewal/mail.example.com")
 	a.meddle = on("/cert/", 404, "malformed", "gone")
@@ -316,7 +316,7 @@ func TestAnOrderThatWasFinishedIsNotTakenForARenewal(t *testing.T) {
 	assert.Equal(t, 2, a.finals)
 }
 
-func TestAFinalizeWhoseAnswerIsLostCostsNoSecondCertificate(t *testing.T) {
+func TestALostFinalizeResponseCostsNoSecondCertificate(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, []byte) bool{
 		"connection lost": hangUp("/finalize"), "server error": on("/finalize", 500, "serverInternal", "x"), "page": page("/finalize", 504),
 	} {
@@ -339,13 +339,13 @@ func TestAFinalizeWhoseAnswerIsLostCostsNoSecondCertificate(t *testing.T) {
 	}
 }
 
-func TestAWrongCertificateIsRefusedAndItsOrderForgotten(t *testing.T) {
+func TestAWrongCertificateIsRefusedAndItsOrderRemoved(t *testing.T) {
 	other := issue(t, mint.Leaf{Names: []string{"mail.example.com"}})
 	for name, c := range map[string]struct {
 		chain []byte
 		want  string
 	}{
-		"another key": {other.Chain, "the certificate of another key"},
+		"another key": {other.Chain, "a certificate for another key"},
 		"none":        {[]byte("hello"), "no certificate in it"},
 		"empty":       {nil, "no certificate in it"},
 		"broken":      {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "parsing certificate 1"},
@@ -381,7 +381,7 @@ func TestAWrongCertificateIsRefusedAndItsOrderForgotten(t *testing.T) {
 	})
 }
 
-func TestTheAnswerToAChallengeIsNeverAPath(t *testing.T) {
+func TestATokenIsNeverAPath(t *testing.T) {
 	for _, token := range []string{"", "../../../etc/passwd", "a/b", "a\x00b", strings.Repeat("a", 300), "a.b", "ä", "a\n"} {
 		a, dir := newAuthority(t), t.TempDir()
 		a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
@@ -393,7 +393,7 @@ func TestTheAnswerToAChallengeIsNeverAPath(t *testing.T) {
 			return true
 		}
 		_, err := a.obtain(dir, a.request())
-		require.ErrorContains(t, err, "a token that is none", "%q", token)
+		require.ErrorContains(t, err, "an invalid token", "%q", token)
 		assert.Zero(t, a.count("POST /challenge"))
 		entries, err := os.ReadDir(a.docs)
 		require.NoError(t, err)
@@ -401,7 +401,7 @@ func TestTheAnswerToAChallengeIsNeverAPath(t *testing.T) {
 	}
 }
 
-func TestACAThatSendsNonsenseEndsInAnErrorWithARemedy(t *testing.T) {
+func TestACAThatSendsNonsenseEndsInAnErrorWithAHint(t *testing.T) {
 	for name, c := range map[string]struct {
 		path string
 		body string
@@ -442,7 +442,7 @@ func TestACAThatSendsNonsenseEndsInAnErrorWithARemedy(t *testing.T) {
 	}
 }
 
-func TestADryRunKeepsNothingButTheAccount(t *testing.T) {
+func TestADryRunKeepsOnlyTheAccount(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	c, state := a.client(dir)
 	c.o.DryRun = true
@@ -460,7 +460,7 @@ func TestADryRunKeepsNothingButTheAccount(t *testing.T) {
 	assert.Zero(t, l.Failures, "a dry run makes nobody wait")
 }
 
-func TestAKeyThatTheCADislikesIsNotTriedAgain(t *testing.T) {
+func TestAKeyThatTheCARefusesIsNotTriedAgain(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	a.meddle = on("/finalize", 400, "badCSR", "a weak key")
 	_, err := a.obtain(dir, a.request())
@@ -469,7 +469,7 @@ func TestAKeyThatTheCADislikesIsNotTriedAgain(t *testing.T) {
 	assert.NoFileExists(t, filepath.Join(dir, "renewal/mail.example.com/key.pem"))
 }
 
-func TestWhatCostsNothingAtTheCADoesNotMakeTheNextTryWait(t *testing.T) {
+func TestFailuresThatNeverReachedTheCACauseNoBackOff(t *testing.T) {
 	refused := &Problem{Type: "connection"}
 	for name, c := range map[string]struct {
 		err  error
@@ -496,7 +496,7 @@ func TestTheLongestLimitOfAllNamesCounts(t *testing.T) {
 	assert.Zero(t, limit(os.ErrNotExist))
 }
 
-func TestManyNamesThatFailMakeAShortError(t *testing.T) {
+func TestTheErrorForManyFailedNamesIsShort(t *testing.T) {
 	err := unproved{}
 	for _, name := range strings.Split("abcdefghij", "") {
 		err[name] = &Problem{Type: "connection", Identifier: name, Detail: strings.Repeat("x", 1000)}
@@ -505,7 +505,7 @@ func TestManyNamesThatFailMakeAShortError(t *testing.T) {
 	assert.Contains(t, err.Error(), "and 6 more names")
 }
 
-func TestAlternateChainsThatCannotBeHadAreLeftOut(t *testing.T) {
+func TestAlternateChainsThatCannotBeDownloadedAreLeftOut(t *testing.T) {
 	want := func(a *authority, preferred string) Request {
 		r := a.request()
 		r.PreferredChain = preferred

@@ -14,13 +14,13 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Problem is what a CA said against a request, as a problem document (RFC 9457,
-// RFC 8555 section 6.7).
+// Problem is an error reported by a CA in a problem document (RFC 9457; RFC 8555,
+// section 6.7).
 type Problem struct {
 	Type       string // without its namespace: rateLimited, unauthorized, …
 	Detail     string
-	Identifier string    // the name that it concerns, "" if none
-	Status     int       // of HTTP, where a request was refused; 0 for what came inside an order or a challenge
+	Identifier string    // the name concerned; may be ""
+	Status     int       // HTTP status of a refused request; 0 for an error inside an order or a challenge
 	Until      time.Time // before which the CA wants no other try; zero if it did not say
 }
 
@@ -31,33 +31,33 @@ func (p *Problem) Error() string {
 	}
 	text := fmt.Sprintf("the CA answered %s%s: %s", say.Plain(p.Type), about, say.Foreign(p.Detail))
 	if !p.Until.IsZero() {
-		text += ", until " + p.Until.UTC().Format(time.RFC3339)
+		text += ", until " + say.Time(p.Until)
 	}
 	return text
 }
 
-// hints are the remedies for the common types of problem (RFC 8555, section 6.7;
-// RFC 8659; the profiles draft).
+// hints are the remedies for the common problem types (RFC 8555, section 6.7; RFC
+// 8659; the profiles draft).
 var hints = map[string]string{
-	"dns":                     "the CA could not look the name up: does it have an A or AAAA record (for --challenge dns, the TXT record), and do all its name servers answer?",
-	"connection":              "the CA could not connect to the name: are port 80 (for tls-alpn 443) open to the Internet, and does every A and AAAA record lead to this host?",
-	"unauthorized":            "the CA connected, and did not find the answer: does each A and AAAA record of the name lead to this front, and is there no proxy before it?",
-	"incorrectResponse":       "the CA connected, and did not find the answer: does each A and AAAA record of the name lead to this front, and is there no proxy before it?",
-	"caa":                     "a CAA record of the name, or of a domain above it, allows other CAs only: add this one, or remove the record",
-	"rateLimited":             "the CA counts requests; the next run waits as long as it said. Try with --staging meanwhile",
-	"rejectedIdentifier":      "the CA does not issue for this name: correct HOSTNAMES in mailu.env, or name the right ones with --hostname",
-	"unsupportedIdentifier":   "the CA does not issue for names of this kind; an IP address needs --profile, at Let's Encrypt shortlived",
-	"externalAccountRequired": "the CA wants an account of its own: --eab-kid ID --eab-hmac-file FILE, as its website gives them",
-	"invalidProfile":          "the CA does not know this --profile; its documentation lists them",
-	"userActionRequired":      "the terms of service have changed: read them, and run again with --agree-tos",
+	"dns":                     "the CA could not look up the name: check that it has an A or AAAA record (the TXT record with --challenge dns) and that all its name servers answer",
+	"connection":              "the CA could not connect: check that port 80 (443 with tls-alpn) is open to the Internet and that every A and AAAA record of the name points to this host",
+	"unauthorized":            "the CA connected but did not get the challenge response: check that every A and AAAA record of the name points to this front and that no proxy is in between",
+	"incorrectResponse":       "the CA connected but did not get the challenge response: check that every A and AAAA record of the name points to this front and that no proxy is in between",
+	"caa":                     "a CAA record of the name or of a parent domain allows only other CAs: add this one, or remove the record",
+	"rateLimited":             "the CA limits requests, and the next run waits as long as it asked; meanwhile test with --staging",
+	"rejectedIdentifier":      "the CA does not issue for this name: correct HOSTNAMES in mailu.env, or set the names with --hostname",
+	"unsupportedIdentifier":   "the CA does not issue for this type of name; an IP address needs a profile (Let's Encrypt: --profile shortlived)",
+	"externalAccountRequired": "the CA needs an external account: pass --eab-kid ID and --eab-hmac-file FILE with the values from its website",
+	"invalidProfile":          "the CA does not know this --profile; its documentation lists the valid ones",
+	"userActionRequired":      "the terms of service have changed: read them, then run again with --agree-tos",
 	"accountDoesNotExist":     noAccount,
 	"badCSR":                  "the CA does not accept this key or this set of names: try another --key-type",
-	"serverInternal":          "the fault is the CA's: the next run tries again; its status page may tell more",
+	"serverInternal":          "this is an error at the CA, and the next run tries again; its status page may say more",
 }
 
-const noAccount = "the CA does not know the account, or has ended it: 'mailu-hook account deactivate' makes room for a new one, which the next renew --agree-tos makes"
+const noAccount = "the CA does not know the account or has deactivated it: mailu-hook account deactivate removes it; the next renew --agree-tos creates a new one"
 
-// Hint is the remedy, "" for a type of which none is known.
+// Hint returns the remedy, "" if none is known for the type.
 func (p *Problem) Hint() string {
 	if p.Type == "unauthorized" && p.Status != 0 { // the account, not a name (RFC 8555, section 7.3.6)
 		return noAccount
@@ -86,8 +86,8 @@ func kindOf(urn string) string {
 	return urn
 }
 
-// explain turns an error of lego into one of ours: a *Problem where the CA sent
-// one, and never the text of a whole page.
+// explain turns an error of lego into one of ours: a *Problem if the CA sent one,
+// and never the text of a whole page.
 func (c *Client) explain(err error, doing, identifier string) error {
 	if err == nil {
 		return nil
@@ -106,27 +106,27 @@ func (c *Client) explain(err error, doing, identifier string) error {
 		}
 		err = fmt.Errorf("%s: %w", doing, p)
 	case errors.As(err, &page):
-		err = say.Hint(fmt.Errorf("%s: %w", doing, page), "is %s the URL of an ACME directory, and no proxy in between? If it is: the fault is the CA's, and the next run tries again", c.o.Directory)
+		err = say.Hint(fmt.Errorf("%s: %w", doing, page), "check that %s is the URL of an ACME directory and that no proxy is in between; otherwise this is an error at the CA, and the next run tries again", c.o.Directory)
 	case errors.As(err, &syntax), errors.As(err, &shape):
 		err = say.Hint(fmt.Errorf("%s: the server does not speak ACME: %s", doing, say.Foreign(err.Error())),
-			"is --server the URL of an ACME directory, and no proxy in between? %s", c.o.Directory)
+			"check that --server is the URL of an ACME directory and that no proxy is in between: %s", c.o.Directory)
 	default:
 		err = say.Hint(fmt.Errorf("%s: %s", doing, say.Plain(err.Error())),
-			"can this host reach %s, and is that an ACME directory? (a CA of your own needs --ca-file)", c.o.Directory)
+			"check that this host can reach %s and that it is an ACME directory; a private CA needs --ca-file", c.o.Directory)
 	}
 	return err
 }
 
-// stopped is the error of a run whose time is up, or that was told to end.
+// stopped is the error of a run that timed out or was told to end.
 func (c *Client) stopped(doing string) error {
 	err := fmt.Errorf("%s: %w", doing, c.cause())
 	if errors.Is(c.ctx.Err(), context.Canceled) {
-		return say.Hint(err, "the next run goes on from here, and need not wait")
+		return say.Hint(err, "the next run continues from here and does not wait")
 	}
-	return say.Hint(err, "is %s slow or down? The next run goes on from here", c.o.Directory)
+	return say.Hint(err, "%s may be slow or down; the next run continues from here", c.o.Directory)
 }
 
-// isProblem tells whether err is a problem of that type.
+// isProblem reports whether err is a problem of that type.
 func isProblem(err error, kind string) bool {
 	var p *Problem
 	return errors.As(err, &p) && p.Type == kind

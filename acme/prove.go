@@ -18,43 +18,43 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Solver answers challenges of one type where the CA will look for the answers.
-// Make one with HTTP, Standalone, TLSALPN or DNSProvider.
+// Solver answers challenges of one type. HTTP, ALPN and DNSProvider make one.
 type Solver interface {
-	// kind is the type of challenge that it answers.
+	// kind is the challenge type.
 	kind() challenge.Type
-	// present shows the answer.
+	// present publishes the response.
 	present(ctx context.Context, a answerTo) error
-	// check tells whether the answer can be seen, as far as this host can tell.
+	// check is the self-check: it looks for the response as the CA will, as far as
+	// this host can.
 	check(ctx context.Context, a answerTo) error
-	// cleanUp takes the answer away. It is called once for each call of present,
-	// also for one that failed.
+	// cleanUp removes the response. It is called once for each call of present,
+	// including one that failed.
 	cleanUp(ctx context.Context, a answerTo) error
-	// width is how many answers may be shown at one time.
+	// width is how many responses may be published at once.
 	width() int
 }
 
-// answerTo is what a challenge wants to see.
+// answerTo is the response that a challenge expects.
 type answerTo struct {
-	name    string // as the identifier of its authorization has it
+	name    string // the identifier of the authorization
 	token   string
 	keyAuth string // RFC 8555, section 8.1
 	core    *api.Core
 }
 
 const (
-	width        = 8                // questions to a CA at one time
-	cleanUpLimit = 20 * time.Second // also after the time is up
+	width        = 8                // requests to a CA at once
+	cleanUpLimit = 20 * time.Second // even if the run has timed out
 )
 
 var base64url = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
 })
 
-// unproved are the names that could not be proved, each with its reason.
+// unproved holds the names that failed validation, each with the reason.
 type unproved map[string]error
 
-const shownReasons = 4 // the others are most often the same
+const shownReasons = 4 // the others are usually the same
 
 func (u unproved) Error() string {
 	var text []string
@@ -77,10 +77,10 @@ func (u unproved) Unwrap() []error {
 	return reasons
 }
 
-// provable returns the names to go on without, if want allows that: those that
-// failed by themselves, unless the main one is among them or none is left. When
-// the CA was in trouble or counts requests, no name is given up.
-func provable(err error, want Request) []string {
+// dropped returns the names to continue without, if want allows that: those whose
+// own setup is wrong, unless the main one is among them or none would be left. If
+// the CA was in trouble or limits requests, no name is dropped.
+func dropped(err error, want Request) []string {
 	var failed unproved
 	if !want.Subset || !errors.As(err, &failed) {
 		return nil
@@ -96,8 +96,8 @@ func provable(err error, want Request) []string {
 	return slices.Sorted(maps.Keys(failed))
 }
 
-// theNames tells whether a name was not proved because of how it is set up, and
-// not because of the CA or the way to it.
+// theNames reports whether validation failed because of how the name is set up, and
+// not because of the CA or the connection to it.
 func theNames(reason error) bool {
 	var problem *Problem
 	var free local
@@ -107,12 +107,12 @@ func theNames(reason error) bool {
 	return errors.As(reason, &free)
 }
 
-// prove answers a challenge for each name that the CA does not take for proved
-// already. When it returns, nothing of the answers is left, and after nil the
-// order can be finalized. The error is an unproved, or about the order itself.
+// prove answers a challenge for each name that is not valid already. When it returns,
+// all responses are removed; after success the order can be finalized. The error is
+// an unproved, or about the order itself.
 func (c *Client) prove(o *order, s Solver) error {
 	if o.Status != lego.StatusPending {
-		return nil // an earlier run did
+		return nil // by an earlier run
 	}
 	failed := unproved{}
 	var mu sync.Mutex
@@ -120,7 +120,7 @@ func (c *Client) prove(o *order, s Solver) error {
 		a, err := c.core.Authorizations.Get(url)
 		name := challenge.GetTargetedDomain(a)
 		if err != nil {
-			name, err = url, c.explain(err, "asking what is to be proved", "")
+			name, err = url, c.explain(err, "fetching an authorization", "")
 		} else {
 			err = c.proveOne(url, a, s)
 		}
@@ -131,7 +131,7 @@ func (c *Client) prove(o *order, s Solver) error {
 		}
 	})
 	if c.ctx.Err() != nil {
-		return c.stopped("proving the names")
+		return c.stopped("validating the names")
 	}
 	if len(failed) > 0 {
 		return failed
@@ -157,13 +157,13 @@ func each(urls []string, width int, work func(string)) {
 	wg.Wait()
 }
 
-// proveOne shows the answer to one challenge, sees whether it can be seen, lets
-// the CA look, and takes the answer away.
+// proveOne publishes the response to one challenge, checks that it is visible, asks
+// the CA to validate, and removes the response.
 func (c *Client) proveOne(url string, a lego.Authorization, s Solver) (err error) {
 	name := challenge.GetTargetedDomain(a)
 	switch a.Status {
 	case lego.StatusValid:
-		c.progress("%s: proved before", name)
+		c.progress("%s: already valid", name)
 		return nil
 	case lego.StatusPending:
 	default:
@@ -174,68 +174,68 @@ func (c *Client) proveOne(url string, a lego.Authorization, s Solver) (err error
 		return say.Hint(fmt.Errorf("%s: the CA offers no %s challenge", name, s.kind()), "choose another with --challenge")
 	}
 	if !base64url().MatchString(a.Challenges[i].Token) { // RFC 8555, section 8.3; it becomes a file name
-		return fmt.Errorf("%s: the CA sent a token that is none: %s", name, say.Foreign(a.Challenges[i].Token))
+		return fmt.Errorf("%s: the CA sent an invalid token: %s", name, say.Foreign(a.Challenges[i].Token))
 	}
 	answer := answerTo{name: a.Identifier.Value, token: a.Challenges[i].Token, core: c.core}
 	if answer.keyAuth, err = c.core.GetKeyAuthorization(answer.token); err != nil {
-		return fmt.Errorf("%s: answering the challenge: %v", name, err)
+		return fmt.Errorf("%s: computing the challenge response: %v", name, err)
 	}
-	c.progress("%s: showing the answer to %s", name, s.kind())
+	c.progress("%s: publishing the %s response", name, s.kind())
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), cleanUpLimit)
 		defer cancel()
 		if cerr := s.cleanUp(ctx, answer); cerr != nil {
-			c.o.Log.Warn("an answer to a challenge was left behind", "name", name, "error", cerr)
+			c.o.Log.Warn("a challenge response was left behind", "name", name, "error", cerr)
 		}
 	}()
 	if err := s.present(c.ctx, answer); err != nil {
-		return local{fmt.Errorf("%s: showing the answer: %w", name, err)}
+		return local{fmt.Errorf("%s: publishing the challenge response: %w", name, err)}
 	}
 	if err := s.check(c.ctx, answer); err != nil {
 		return local{fmt.Errorf("%s: %w", name, err)}
 	}
-	c.progress("%s: letting the CA look", name)
+	c.progress("%s: asking the CA to validate", name)
 	return c.validate(url, name, a.Challenges[i])
 }
 
-// validate tells the CA to look, and waits for its verdict.
+// validate asks the CA to validate and waits for the result.
 func (c *Client) validate(url, name string, ch lego.Challenge) error {
 	if c.ctx.Err() != nil {
 		return c.cause()
 	}
 	_, told := c.core.Challenges.New(ch.URL)
-	until := c.http.until(ch.URL) // what the authorization said before was not about this look
+	until := c.http.until(ch.URL) // an earlier Retry-After of the authorization was not about this validation
 	for wait := (pace{}); ; {
-		if told == nil { // else the CA may have taken the call whose answer was lost
+		if told == nil { // otherwise the CA may have received the request whose response was lost
 			if err := wait.next(c.ctx, until); err != nil {
-				return fmt.Errorf("%s: waiting for the CA to look: %w", name, err)
+				return fmt.Errorf("%s: waiting for the CA to validate: %w", name, err)
 			}
 		}
 		a, err := c.core.Authorizations.Get(url)
 		until = c.http.until(url)
 		switch {
 		case err != nil:
-			return c.explain(err, "asking whether the CA has looked", name)
+			return c.explain(err, "fetching the result of the validation", name)
 		case a.Status != lego.StatusPending:
 			if a.Status == lego.StatusValid {
-				c.progress("%s: proved", name)
+				c.progress("%s: valid", name)
 			}
 			return c.verdict(a, name)
 		case told != nil:
-			return c.explain(told, "telling the CA to look", name)
+			return c.explain(told, "asking the CA to validate", name)
 		}
 	}
 }
 
-// verdict is what an authorization that is no longer pending says.
+// verdict is the result of an authorization that is no longer pending.
 func (c *Client) verdict(a lego.Authorization, name string) error {
 	if a.Status == lego.StatusValid {
 		return nil
 	}
 	for _, ch := range a.Challenges {
 		if ch.Error != nil {
-			return dead{fmt.Errorf("proving %s: %w", name, problemOf(ch.Error, name))}
+			return dead{fmt.Errorf("validating %s: %w", name, problemOf(ch.Error, name))}
 		}
 	}
-	return dead{fmt.Errorf("proving %s: the CA says that it is %s, and not why", name, say.Plain(a.Status))}
+	return dead{fmt.Errorf("validating %s: the CA says it is %s and gives no reason", name, say.Plain(a.Status))}
 }

@@ -17,15 +17,15 @@ import (
 	"mailu-hook/internal/resolve"
 )
 
-// dnsUpdate changes the DNS by RFC 2136. It takes the variables of lego's provider
-// of that name, which would link Kerberos for GSS-TSIG (3.5 MB) and can hold one
-// answer at a time only.
+// dnsUpdate changes DNS records by dynamic update (RFC 2136). It takes the variables
+// of lego's rfc2136 provider, which would link Kerberos for GSS-TSIG (3.5 MB) and
+// holds only one response at a time.
 type dnsUpdate struct {
 	resolve.Updater
 	ttl, timeout, interval time.Duration
 
 	mu   sync.Mutex
-	seen map[string]bool // names that were changed in this run
+	seen map[string]bool // names changed in this run
 }
 
 const defaultAlgorithm = "hmac-sha256"
@@ -66,7 +66,7 @@ var keyFile2136 = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?s)key\s+"?([^\s"{]+)"?\s*\{.*?algorithm\s+"?([a-z0-9.-]+)"?\s*;.*?secret\s+"?([A-Za-z0-9+/=]+)"?\s*;`)
 })
 
-// readKey reads a key as tsig-keygen writes it.
+// readKey reads a key file as written by tsig-keygen.
 func (u *dnsUpdate) readKey(file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -74,28 +74,28 @@ func (u *dnsUpdate) readKey(file string) error {
 	}
 	m := keyFile2136().FindStringSubmatch(string(data))
 	if m == nil {
-		return fmt.Errorf("DNSUPDATE_TSIG_FILE: %s holds no key as tsig-keygen writes it", file)
+		return fmt.Errorf("DNSUPDATE_TSIG_FILE: %s holds no key in the format of tsig-keygen", file)
 	}
 	u.Key, u.Algorithm, u.Secret = m[1], m[2], m[3]
 	return nil
 }
 
-// Timeout is how long an answer may take to be seen, and how often to look.
+// Timeout is how long a record may take to appear, and how often to look.
 func (u *dnsUpdate) Timeout() (timeout, interval time.Duration) { return u.timeout, u.interval }
 
-// Present adds the answer. The first of a name in this run replaces what a killed
-// one may have left there.
+// Present adds the record. The first one for a name replaces what a killed run may
+// have left there.
 func (u *dnsUpdate) Present(domain, _, keyAuth string) error {
 	info := dns01.GetChallengeInfo(domain, keyAuth)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	name := strings.ToLower(info.EffectiveFQDN)
-	err := u.Add(context.Background(), name, info.Value, u.ttl, !u.seen[name]) // bounded by itself
+	err := u.Add(context.Background(), name, info.Value, u.ttl, !u.seen[name]) // it has its own time limit
 	u.seen[name] = u.seen[name] || err == nil
 	return err
 }
 
-// CleanUp removes the answer.
+// CleanUp removes the record.
 func (u *dnsUpdate) CleanUp(domain, _, keyAuth string) error {
 	info := dns01.GetChallengeInfo(domain, keyAuth)
 	return u.Remove(context.Background(), info.EffectiveFQDN, info.Value)

@@ -14,8 +14,8 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Resolver looks names up at one server instead of those of the system; "" is
-// the system's.
+// Resolver returns a resolver that asks one server instead of the system's; ""
+// returns the system's.
 func Resolver(server string) *net.Resolver {
 	if server == "" {
 		return net.DefaultResolver
@@ -28,7 +28,7 @@ func Resolver(server string) *net.Resolver {
 	}}
 }
 
-// view looks at this host from outside, as far as it can: the way the CA will.
+// view looks at this host as the CA will, as far as that is possible from here.
 type view struct {
 	dialer *net.Dialer
 	skip   bool
@@ -39,17 +39,17 @@ func newView(resolver *net.Resolver, skip bool) view {
 }
 
 const (
-	lookLimit = 15 * time.Second // until the answer can be seen: a front needs a moment to load it
+	lookLimit = 15 * time.Second // until the response is visible: a front takes a moment to load it
 	lookPause = 200 * time.Millisecond
-	maxHops   = 10 // redirects, as Let's Encrypt follows them
+	maxHops   = 10 // redirects, as many as Let's Encrypt follows
 )
 
-// spare is the remedy that fits every failed look.
-const spare = " If only this host cannot see it, as behind some routers: --no-self-check"
+// spare is the remedy that fits every failed self-check.
+const spare = " If it is reachable from the Internet but not from this host, as behind some routers: --no-self-check"
 
-// seesHTTP fetches the answer as the CA will (RFC 8555, section 8.3): from port 80
-// of the name, through redirects, past any certificate. No CA was asked before, so
-// a failure costs nothing of its limits.
+// seesHTTP fetches the response as the CA will (RFC 8555, section 8.3): from port 80
+// of the name, following redirects, ignoring certificates. The CA has not been asked
+// yet, so a failure does not count against its rate limits.
 func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 	if v.skip {
 		return nil
@@ -72,14 +72,12 @@ func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 		if err == nil || !mayPass(err) {
 			return err
 		}
-		if ctx.Err() != nil && seen != nil { // the last look was cut short, and tells less
+		if ctx.Err() != nil && seen != nil { // the last look was cut short and says less
 			return seen
 		}
 		seen = err
-		select {
-		case <-ctx.Done():
+		if sleep(ctx, lookPause) != nil {
 			return err
-		case <-time.After(lookPause):
 		}
 	}
 }
@@ -96,7 +94,7 @@ func urlHost(name string) string {
 func fetch(ctx context.Context, client *http.Client, url, want string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return fmt.Errorf("looking for the answer: %w", err)
+		return fmt.Errorf("self-check: %w", err)
 	}
 	response, err := client.Do(request)
 	if err != nil {
@@ -110,29 +108,29 @@ func fetch(ctx context.Context, client *http.Client, url, want string) error {
 	at := response.Request.URL.Redacted()
 	switch {
 	case response.StatusCode != http.StatusOK:
-		return say.Hint(fmt.Errorf("looking for the answer: %s says %s", say.Plain(at), response.Status),
-			"another web server answers for the name, or the front has not loaded its override: does every A and AAAA record lead here?%s", spare)
+		return say.Hint(fmt.Errorf("self-check: %s returns %s", say.Plain(at), response.Status),
+			"another web server answers for the name, or the front has not loaded its override: check that every A and AAAA record points to this host.%s", spare)
 	case strings.TrimRight(string(got), " \r\n\t") != want:
-		return say.Hint(fmt.Errorf("looking for the answer: %s shows something else: %s", say.Plain(at), say.Foreign(string(got[:min(len(got), 80)]))),
-			"another web server answers for the name: does every A and AAAA record lead here?%s", spare)
+		return say.Hint(fmt.Errorf("self-check: %s returns something else: %s", say.Plain(at), say.Foreign(string(got[:min(len(got), 80)]))),
+			"another web server answers for the name: check that every A and AAAA record points to this host.%s", spare)
 	}
 	return nil
 }
 
-// unseen explains why a look met nobody.
+// unseen explains why nothing could be fetched.
 func unseen(err error) error {
 	var name *net.DNSError
 	if errors.As(err, &name) {
-		// The server that it names is the system's, whichever was asked.
+		// It names the system's server, whichever was asked.
 		failed := &net.DNSError{Err: say.Plain(name.Err), Name: say.Plain(name.Name), IsNotFound: name.IsNotFound}
-		return say.Hint(fmt.Errorf("looking for the answer: %w", failed),
-			"the name cannot be looked up: does it have an A or AAAA record? --resolver ADDR asks another server%s", spare)
+		return say.Hint(fmt.Errorf("self-check: %w", failed),
+			"the name does not resolve: check its A and AAAA records; --resolver ADDR asks another DNS server.%s", spare)
 	}
-	return say.Hint(fmt.Errorf("looking for the answer: %s", say.Plain(err.Error())),
-		"the CA will come to port 80 of every address of the name (tls-alpn: 443): are they right, open, and forwarded to this host?%s", spare)
+	return say.Hint(fmt.Errorf("self-check: %s", say.Plain(err.Error())),
+		"the CA will connect to port 80 (443 with tls-alpn) of every address of the name: check that they are right, open, and forwarded to this host.%s", spare)
 }
 
-// mayPass tells whether another look may see more: not where a name is missing.
+// mayPass reports whether to look again: not if the name does not exist.
 func mayPass(err error) bool {
 	var name *net.DNSError
 	return !(errors.As(err, &name) && name.IsNotFound)

@@ -49,7 +49,7 @@ func look(t *testing.T, ip string) error {
 	return newView(nil, false).seesHTTP(ctx, answerTo{name: ip, token: "token", keyAuth: "token.thumb"})
 }
 
-func TestALookSeesWhatTheCAWillSee(t *testing.T) {
+func TestTheSelfCheckSeesWhatTheCAWillSee(t *testing.T) {
 	for name, c := range map[string]struct {
 		handle http.HandlerFunc
 		want   string // in the error, "" for none
@@ -57,12 +57,12 @@ func TestALookSeesWhatTheCAWillSee(t *testing.T) {
 	}{
 		"the answer":            {answering("token.thumb"), "", ""},
 		"with a line's end":     {answering("token.thumb\r\n \t"), "", ""},
-		"something else":        {answering("<html>Welcome</html>"), `shows something else: "<html>Welcome</html>"`, "another web server"},
-		"controls":              {answering("\x1b[31m\n-----BEGIN PRIVATE KEY-----"), "shows something else", "another web server"},
-		"more than the answer":  {answering("token.thumb" + strings.Repeat("x", 1<<20)), "shows something else", "another web server"},
-		"another key's answer":  {answering("token.other"), "shows something else", "another web server"},
-		"nothing":               {http.NotFound, "says 404 Not Found", "override"},
-		"an error":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "says 500", "override"},
+		"something else":        {answering("<html>Welcome</html>"), `returns something else: "<html>Welcome</html>"`, "another web server"},
+		"controls":              {answering("\x1b[31m\n-----BEGIN PRIVATE KEY-----"), "returns something else", "another web server"},
+		"more than the answer":  {answering("token.thumb" + strings.Repeat("x", 1<<20)), "returns something else", "another web server"},
+		"another key's answer":  {answering("token.other"), "returns something else", "another web server"},
+		"nothing":               {http.NotFound, "returns 404 Not Found", "override"},
+		"an error":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "returns 500", "override"},
 		"a circle of redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, "redirects", "port 80"},
 		"a redirect nowhere":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "gopher://x/", http.StatusFound) }, "unsupported protocol", "port 80"},
 		"no HTTP":               {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF", "port 80"},
@@ -93,7 +93,7 @@ func answering(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
-func TestALookFollowsTheFrontsRedirectPastAnyCertificate(t *testing.T) {
+func TestTheSelfCheckFollowsTheFrontsRedirectToAnyCertificate(t *testing.T) {
 	ip := host(t)
 	a := newAuthority(t) // has a certificate that nobody trusts
 	a.meddle = raw(challengePath+"token", "token.thumb")
@@ -103,7 +103,7 @@ func TestALookFollowsTheFrontsRedirectPastAnyCertificate(t *testing.T) {
 	require.NoError(t, look(t, ip))
 }
 
-func TestALookWaitsForAFrontThatIsLoading(t *testing.T) {
+func TestTheSelfCheckWaitsForAFrontThatIsLoading(t *testing.T) {
 	ip := host(t)
 	var asked atomic.Int32
 	serveAt(t, ip+":80", func(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +116,7 @@ func TestALookWaitsForAFrontThatIsLoading(t *testing.T) {
 	require.NoError(t, look(t, ip))
 }
 
-func TestALookThatIsCutShortTellsWhatWasSeenBefore(t *testing.T) {
+func TestASelfCheckThatIsCutShortReportsWhatItSawBefore(t *testing.T) {
 	ip := host(t)
 	var asked atomic.Int32
 	serveAt(t, ip+":80", func(w http.ResponseWriter, r *http.Request) {
@@ -128,19 +128,19 @@ func TestALookThatIsCutShortTellsWhatWasSeenBefore(t *testing.T) {
 	require.ErrorContains(t, look(t, ip), "404 Not Found")
 }
 
-func TestWhoSeesNobodyIsToldSo(t *testing.T) {
+func TestAnUnreachableHostIsReported(t *testing.T) {
 	err := look(t, host(t))
 	require.ErrorContains(t, err, "refused")
-	assert.Contains(t, say.HintOf(err), "port 80 of every address")
+	assert.Contains(t, say.HintOf(err), "of every address of the name")
 }
 
-func TestALookThatIsNotWantedMeetsNobody(t *testing.T) {
+func TestASkippedSelfCheckConnectsToNothing(t *testing.T) {
 	a := answerTo{name: "mail.invalid", token: "token"}
 	require.NoError(t, newView(nil, true).seesHTTP(t.Context(), a))
 	require.NoError(t, ALPN(newServer(t), nil, true).check(t.Context(), a))
 }
 
-func TestANameThatDoesNotExistIsNotLookedForAgain(t *testing.T) {
+func TestANameThatDoesNotExistIsNotLookedUpAgain(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
@@ -164,7 +164,7 @@ func TestANameThatDoesNotExistIsNotLookedForAgain(t *testing.T) {
 	require.ErrorAs(t, err, &missing)
 	assert.True(t, missing.IsNotFound)
 	assert.Less(t, time.Since(began), 5*time.Second)
-	assert.Contains(t, say.HintOf(err), "A or AAAA record")
+	assert.Contains(t, say.HintOf(err), "A and AAAA records")
 	assert.Contains(t, say.HintOf(err), "--resolver")
 }
 
@@ -178,7 +178,7 @@ func questionEnd(message []byte) int {
 	return 0
 }
 
-func TestTheLookOfTLSALPNKnowsItsOwnCertificate(t *testing.T) {
+func TestTheTLSALPNSelfCheckRecognizesOurCertificate(t *testing.T) {
 	for _, whose := range []string{"ours", "another's", "nobody's"} {
 		t.Run(whose, func(t *testing.T) {
 			ip := host(t)

@@ -15,37 +15,37 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// DefaultStateDir is where a State is kept unless told otherwise.
+// DefaultStateDir is the state directory unless --state-dir is given.
 const DefaultStateDir = "/var/lib/mailu-hook"
 
-// State is the renewer's directory:
+// State is the state directory of renew:
 //
 //	accounts/acme-v02.api.letsencrypt.org_directory/{key,account}
 //	live/NAME -> ../archive/NAME/20261124T061500Z-3076aa6152cf9d10
 //	archive/NAME/20261124T061500Z-3076aa6152cf9d10/{privkey,cert,chain,fullchain}.pem
-//	renewal/NAME/state.json               what is known of the lineage
-//	renewal/NAME/{order.json,key.pem}     an order under way, and its key
+//	renewal/NAME/state.json               what is known about the lineage
+//	renewal/NAME/{order.json,key.pem}     an order in progress, and its key
 //	lock
 //
-// live/NAME reads as certbot's, but it is one link, so that its four files
-// switch by one rename(2).
+// live/NAME can be read like certbot's, but it is a single link, so that its four
+// files switch by one rename(2).
 type State struct{ root *disk.Dir }
 
-// OpenState opens the directory, and makes it, private, where it is missing. The
-// caller closes it.
+// OpenState opens the directory and creates it, private, if it is missing. The caller
+// closes it.
 func OpenState(path string) (*State, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, say.Hint(fmt.Errorf("making the state directory: %w", err), "run mailu-hook as root, or choose another with --state-dir DIR")
+		return nil, say.Hint(fmt.Errorf("creating the state directory: %w", err), "run mailu-hook as root, or choose another with --state-dir DIR")
 	}
 	above, err := disk.Open(filepath.Dir(filepath.Clean(path)))
 	if err == nil {
-		_ = above.Sync() // so that a power loss takes no new one away; who may not read there has made none
+		_ = above.Sync() // so that a new one survives a power loss; whoever cannot open the parent did not create one
 		above.Close()
 	}
 	return OpenExisting(path)
 }
 
-// OpenExisting opens the directory, and makes nothing.
+// OpenExisting opens the directory and creates nothing.
 func OpenExisting(path string) (*State, error) {
 	root, err := disk.Open(path)
 	if err != nil {
@@ -57,9 +57,9 @@ func OpenExisting(path string) (*State, error) {
 // Close releases the directory.
 func (s *State) Close() { s.root.Close() }
 
-// Lock makes this process the only one that changes the state, and waits for that
-// as long as ctx lasts. It wraps disk.ErrLocked when another keeps it. What a
-// killed run left unfinished, perhaps a key, is removed.
+// Lock makes this process the only one that changes the state; it waits until ctx is
+// done. The error wraps disk.ErrLocked if another process holds the lock. Temporary
+// files of a killed run, which may hold a key, are removed.
 func (s *State) Lock(ctx context.Context) (unlock func(), err error) {
 	unlock, err = s.root.Lock(ctx)
 	if err != nil {
@@ -74,8 +74,8 @@ func (s *State) Lock(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// sweepBelow sweeps each directory in the directory name. In that itself hosts
-// give the names, and one may look like unfinished business.
+// sweepBelow sweeps each directory inside the directory name. Its own entries are
+// named after hosts, one of which may look like a temporary file.
 func (s *State) sweepBelow(name string) error {
 	above, err := s.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,12 +103,12 @@ func (s *State) sweepBelow(name string) error {
 	return nil
 }
 
-// open opens a directory below, named part by part.
+// open opens a directory below the state directory.
 func (s *State) open(names ...string) (*disk.Dir, error) {
 	return s.descend(names, (*disk.Dir).OpenDir)
 }
 
-// make is open, and makes what is missing.
+// make is like open, but creates what is missing.
 func (s *State) make(names ...string) (*disk.Dir, error) {
 	return s.descend(names, (*disk.Dir).MakeDir)
 }
@@ -128,7 +128,7 @@ func (s *State) descend(names []string, step func(*disk.Dir, string) (*disk.Dir,
 	return dir, nil
 }
 
-// fileName makes a file name of a URL: one that a person recognises.
+// fileName turns a URL into a file name that is still recognizable.
 func fileName(directory string) string {
 	if u, err := url.Parse(directory); err == nil && u.Host != "" {
 		directory = u.Host + u.EscapedPath()
@@ -143,7 +143,7 @@ func readJSON(dir *disk.Dir, name string, into any) error {
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		return say.Hint(fmt.Errorf("%s/%s: damaged: %w", dir.Path(), name, err),
-			"restore it from a backup, or remove it: the next run finds out anew what is in it")
+			"restore it from a backup, or remove it: the next run recreates it")
 	}
 	return nil
 }

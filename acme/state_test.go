@@ -76,7 +76,7 @@ func TestTheStateDirectoryIsPrivateUnderAnyUmask(t *testing.T) {
 	}
 }
 
-func TestAStateDirectoryThatCannotBeMadeIsNamedWithARemedy(t *testing.T) {
+func TestAStateDirectoryThatCannotBeCreatedIsNamedWithAHint(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for _, path := range []string{file, filepath.Join(file, "below")} {
@@ -86,7 +86,7 @@ func TestAStateDirectoryThatCannotBeMadeIsNamedWithARemedy(t *testing.T) {
 	}
 }
 
-func TestTheNewestGenerationsAreKeptAndTheLiveOneAlways(t *testing.T) {
+func TestTheNewestGenerationsAreKeptAndAlwaysTheLiveOne(t *testing.T) {
 	dir := t.TempDir()
 	l := &Lineage{Name: "mail.example.com", state: openState(t, dir)}
 	archive := filepath.Join(dir, "archive", l.Name)
@@ -107,7 +107,7 @@ func TestTheNewestGenerationsAreKeptAndTheLiveOneAlways(t *testing.T) {
 	assert.True(t, live(t, dir, l.Name).Equal(pair.Cert))
 }
 
-func TestAGenerationThatAKilledRunMadeIsTaken(t *testing.T) {
+func TestTheGenerationOfAKilledRunIsReused(t *testing.T) {
 	dir := t.TempDir()
 	l := &Lineage{Name: "mail.example.com", state: openState(t, dir)}
 	pair := install(t, l)
@@ -124,7 +124,7 @@ func TestAGenerationThatAKilledRunMadeIsTaken(t *testing.T) {
 	assert.Len(t, entries, 1)
 }
 
-func TestLinksInTheStateDirectoryLeadNowhereElse(t *testing.T) {
+func TestLinksOutOfTheStateDirectoryAreNotFollowed(t *testing.T) {
 	for name, target := range map[string]string{
 		"an absolute path":   "/etc",
 		"up":                 "../../../../../../etc",
@@ -166,7 +166,7 @@ func TestLinksInTheStateDirectoryLeadNowhereElse(t *testing.T) {
 	}
 }
 
-func TestWhatIsDamagedIsNamedWithARemedy(t *testing.T) {
+func TestDamagedFilesAreNamedWithAHint(t *testing.T) {
 	for file, content := range map[string]string{
 		"renewal/mail.example.com/state.json": "{",
 		"live/mail.example.com/cert.pem":      "no certificate",
@@ -191,7 +191,7 @@ func TestWhatIsDamagedIsNamedWithARemedy(t *testing.T) {
 	}
 }
 
-func TestTheLockSweepsWhatAKilledRunLeftAndSparesHosts(t *testing.T) {
+func TestTheLockSweepsTemporaryFilesAndSparesHosts(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	want := a.request()
 	want.Names = []string{"tmp-1.example.com"} // a host may bear such a name
@@ -226,7 +226,7 @@ func TestOneRunAtATime(t *testing.T) {
 	lock(t, openState(t, dir))
 }
 
-func TestADirectoryOfAnAccountBearsANameThatPeopleRecognise(t *testing.T) {
+func TestTheDirectoryOfAnAccountHasARecognizableName(t *testing.T) {
 	for url, want := range map[string]string{
 		LetsEncrypt:                     "acme-v02.api.letsencrypt.org_directory",
 		"https://ca.example:14000/dir/": "ca.example_14000_dir",
@@ -252,7 +252,7 @@ func accountFiles(t *testing.T, a *authority, dir string) (account Account, key 
 	return account, string(data)
 }
 
-func TestAnAccountWhoseMakingWasNotHeardOfIsFoundAgainByItsKey(t *testing.T) {
+func TestAnAccountWhoseCreationGotNoResponseIsFoundByItsKey(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	a.meddle = func(w http.ResponseWriter, r *http.Request, payload []byte) bool {
 		if r.URL.Path == "/account" {
@@ -275,7 +275,7 @@ func TestAnAccountWhoseMakingWasNotHeardOfIsFoundAgainByItsKey(t *testing.T) {
 	assert.Len(t, a.accounts, 1)
 }
 
-func TestTermsAreAgreedToByNobodyButTheUser(t *testing.T) {
+func TestOnlyTheUserAgreesToTheTerms(t *testing.T) {
 	a := newAuthority(t)
 	dir := t.TempDir()
 	c, state := a.client(dir)
@@ -328,7 +328,7 @@ func TestAnExternalAccountIsCheckedBeforeTheCAIsAsked(t *testing.T) {
 	}
 }
 
-func TestAnAccountIsShownAndEnded(t *testing.T) {
+func TestAnAccountIsShownAndDeactivated(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	c, _ := a.client(dir)
 	_, err := c.Account()
@@ -359,7 +359,7 @@ func TestAnAccountIsShownAndEnded(t *testing.T) {
 	live(t, dir, "mail.example.com")
 }
 
-func TestANewAddressIsToldToTheCAOnce(t *testing.T) {
+func TestANewEmailAddressIsSentToTheCAOnce(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	_, err := a.obtain(dir, a.request())
 	require.NoError(t, err)
@@ -375,7 +375,7 @@ func TestANewAddressIsToldToTheCAOnce(t *testing.T) {
 	assert.Equal(t, 1, a.count("POST /account/"))
 }
 
-func TestACAThatHasForgottenTheAccountGetsItAgainWithTheSameKey(t *testing.T) {
+func TestAnAccountThatTheCALostIsCreatedAgainWithTheSameKey(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	_, err := a.obtain(dir, a.request())
 	require.NoError(t, err)

@@ -20,33 +20,34 @@ import (
 )
 
 const (
-	requestLimit = 30 * time.Second // one try of one request, its body included
-	tries        = 5                // of a request that meets a passing fault
+	requestLimit = 30 * time.Second // one try of one request, including its body
+	tries        = 5                // of a request that meets a temporary fault
 	firstPause   = 500 * time.Millisecond
 	longestPause = 10 * time.Second
 	maxBody      = 1 << 20 // bytes
 )
 
-// transport carries the requests of lego, which know no context and no second
-// try: each is bound to ctx and to 30 seconds, and sent again after a fault of
-// the network or of the server (5xx) that may pass. It also remembers what each
-// URL last said in Retry-After, of which lego passes on too little.
+// transport sends the requests of lego, which have no context and are not retried:
+// each is bound to ctx and to 30 seconds, and sent again after a temporary fault of
+// the network or of the server (5xx). It also records the last Retry-After of each
+// URL, since lego passes on too little of it.
 //
-// A request whose answer was lost may have been carried out. Its nonce is spent
-// then, the CA answers badNonce, and lego signs anew; so an order can be made
-// twice, which costs nothing, but no certificate (see Client.finalize).
+// A request whose response was lost may have been carried out. Its nonce is then
+// spent, the CA answers badNonce, and lego signs again; so an order may be placed
+// twice, which costs nothing, but no certificate is issued twice (see
+// Client.finalize).
 type transport struct {
 	ctx   context.Context
-	agent string // User-Agent of requests that lego gives none: those for renewal information
+	agent string // User-Agent for requests that lego sends without: those for renewal information
 	base  http.RoundTripper
-	pause time.Duration // before the second try, about; doubled before each further one
+	pause time.Duration // before the second try, roughly; doubled before each further one
 
 	mu    sync.Mutex
-	after map[string]time.Time // by URL: not before, as its last answer said
+	after map[string]time.Time // by URL: the last Retry-After
 }
 
-// RoundTrip returns an answer whose body has been read whole. A refusal that is no
-// problem document is an error, as a proxy or a CA that is down sends it.
+// RoundTrip returns a response whose body has been read completely. A refusal that is
+// not a problem document, such as one from a proxy, is an error.
 func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.persist(request)
 	if err != nil || response.StatusCode < http.StatusBadRequest {
@@ -58,7 +59,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// pageError is a refusal in other words than ACME's.
+// pageError is a refusal that is not an ACME problem document.
 type pageError struct {
 	status, body string
 	until        time.Time // as Retry-After says; zero if it does not
@@ -67,12 +68,12 @@ type pageError struct {
 func (e *pageError) Error() string {
 	text := "the server answered " + say.Plain(e.status)
 	if e.body != "" {
-		text += ", and no problem document: " + say.Foreign(e.body)
+		text += " without a problem document: " + say.Foreign(e.body)
 	}
 	return text
 }
 
-// persist sends the request until the answer is final.
+// persist sends the request until the response is final.
 func (t *transport) persist(request *http.Request) (*http.Response, error) {
 	for try, pause := 1, t.pause; ; try, pause = try+1, min(2*pause, longestPause) {
 		response, err := t.once(request)
@@ -82,7 +83,7 @@ func (t *transport) persist(request *http.Request) (*http.Response, error) {
 		wait := pause/2 + rand.N(pause)
 		if response != nil {
 			asked := retryAfter(response.Header, time.Now())
-			if asked > longestPause { // it has its reasons, and the caller remembers them
+			if asked > longestPause { // the caller records it
 				return response, nil
 			}
 			wait = max(wait, asked)
@@ -92,17 +93,15 @@ func (t *transport) persist(request *http.Request) (*http.Response, error) {
 				return nil, err
 			}
 		}
-		select {
-		case <-t.ctx.Done():
-			return nil, context.Cause(t.ctx)
-		case <-time.After(wait):
+		if err := sleep(t.ctx, wait); err != nil {
+			return nil, err
 		}
 	}
 }
 
 func (t *transport) once(request *http.Request) (*http.Response, error) {
 	t.forget(request.URL.String())
-	ctx, cancel := context.WithTimeoutCause(t.ctx, requestLimit, errors.New("no answer within "+requestLimit.String()))
+	ctx, cancel := context.WithTimeoutCause(t.ctx, requestLimit, errors.New("no response within "+requestLimit.String()))
 	defer cancel()
 	request = request.Clone(ctx)
 	if request.UserAgent() == "" {
@@ -127,9 +126,9 @@ func (t *transport) once(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-var errTooLong = fmt.Errorf("an answer of more than %d bytes", maxBody)
+var errTooLong = fmt.Errorf("a response of more than %d bytes", maxBody)
 
-// answer is a body that was read, and can be looked at before it is read again.
+// answer is a body that has been read and can be read again.
 type answer struct {
 	*bytes.Reader
 	whole []byte
@@ -137,8 +136,8 @@ type answer struct {
 
 func (answer) Close() error { return nil }
 
-// passing tells whether the same request may succeed soon. A CA that counts
-// requests may say so with 503 too, and wants no other soon.
+// passing reports whether the same request may succeed soon. A CA may also enforce a
+// rate limit with a 503, and then wants no other request soon.
 func passing(response *http.Response, err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var name *net.DNSError
@@ -166,8 +165,8 @@ func (t *transport) note(url string, response *http.Response) {
 	}
 }
 
-// until is the time before which the last answer of url wants no other request,
-// zero if it did not say.
+// until is the time given by the Retry-After in the last response of url, zero if
+// there was none.
 func (t *transport) until(url string) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -175,7 +174,7 @@ func (t *transport) until(url string) time.Time {
 }
 
 // retryAfter reads Retry-After, in seconds or as a date (RFC 9110, section
-// 10.2.3); 0 if it is absent, past or neither.
+// 10.2.3); 0 if it is absent, in the past or invalid.
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	value := header.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {

@@ -39,7 +39,7 @@ func post(t *testing.T, tr http.RoundTripper, url, body string) (int, string, er
 	return response.StatusCode, string(data), nil
 }
 
-func TestAPassingFaultIsTriedAgainWithTheSameBody(t *testing.T) {
+func TestATemporaryFaultIsRetriedWithTheSameBody(t *testing.T) {
 	for name, fault := range map[string]func(w http.ResponseWriter){
 		"500": func(w http.ResponseWriter) { w.WriteHeader(500) }, "502": func(w http.ResponseWriter) { w.WriteHeader(502) },
 		"503": func(w http.ResponseWriter) { w.WriteHeader(503) }, "504": func(w http.ResponseWriter) { w.WriteHeader(504) },
@@ -68,18 +68,18 @@ func TestAPassingFaultIsTriedAgainWithTheSameBody(t *testing.T) {
 	}
 }
 
-func TestAFaultThatStaysEndsInAnError(t *testing.T) {
+func TestAPersistentFaultEndsInAnError(t *testing.T) {
 	server, tr, asked := serve(t, func(_ int32, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "0")
 		w.WriteHeader(503)
 		_, _ = io.WriteString(w, "<html>\x1b[31mdown for maintenance</html>")
 	})
 	_, _, err := post(t, tr, server.URL, "x")
-	require.ErrorContains(t, err, `the server answered 503 Service Unavailable, and no problem document: "<html> [31mdown for maintenance</html>"`)
+	require.ErrorContains(t, err, `the server answered 503 Service Unavailable without a problem document: "<html> [31mdown for maintenance</html>"`)
 	assert.EqualValues(t, tries, asked.Load())
 }
 
-func TestWhatWillNotPassIsNotTriedAgain(t *testing.T) {
+func TestPermanentFaultsAreNotRetried(t *testing.T) {
 	const limited = `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow down"}`
 	for name, c := range map[string]struct {
 		status int
@@ -128,7 +128,7 @@ func (c *counting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.base.RoundTrip(r)
 }
 
-func TestAnAnswerIsReadUpToALimit(t *testing.T) {
+func TestTheSizeOfAResponseIsLimited(t *testing.T) {
 	for size, fits := range map[int]bool{maxBody: true, maxBody + 1: false} {
 		server, tr, _ := serve(t, func(_ int32, w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(make([]byte, size))
@@ -192,7 +192,7 @@ func TestRetryAfterIsReadInSecondsAndAsADate(t *testing.T) {
 	assert.True(t, now.Add(far).After(now), "no overflow")
 }
 
-func TestWhatAURLLastSaidIsRemembered(t *testing.T) {
+func TestTheLastRetryAfterOfEachURLIsRecorded(t *testing.T) {
 	server, tr, _ := serve(t, func(n int32, w http.ResponseWriter, _ *http.Request) {
 		if n == 1 {
 			w.Header().Set("Retry-After", "60")
@@ -216,14 +216,14 @@ func TestProblemsAreShownWithTypeDetailAndName(t *testing.T) {
 		limited, kind bool
 	}{
 		"rate limit of an order":     {429, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}`, "3600", `ordering: the CA answered rateLimited: "too many", until 20`, "--staging", true, true},
-		"rate limit in a 503":        {503, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"busy"}`, "3600", "rateLimited", "counts requests", true, true},
-		"a 503 of another type":      {503, `{"type":"urn:ietf:params:acme:error:serverInternal","detail":"down"}`, "3600", "serverInternal", "the fault is the CA's", true, true},
+		"rate limit in a 503":        {503, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"busy"}`, "3600", "rateLimited", "limits requests", true, true},
+		"a 503 of another type":      {503, `{"type":"urn:ietf:params:acme:error:serverInternal","detail":"down"}`, "3600", "serverInternal", "an error at the CA", true, true},
 		"the account":                {403, `{"type":"urn:ietf:params:acme:error:unauthorized","detail":"deactivated"}`, "", "unauthorized", "mailu-hook account deactivate", false, true},
 		"a name":                     {400, `{"type":"urn:ietf:params:acme:error:rejectedIdentifier","detail":"no","subproblems":[{"type":"x","detail":"bad","identifier":{"type":"dns","value":"a.example"}}]}`, "", "rejectedIdentifier for a.example: ", "HOSTNAMES", false, true},
 		"no namespace":               {400, `{"type":"caa","detail":"forbidden"}`, "", "the CA answered caa", "CAA", false, true},
 		"a problem without anything": {400, `{}`, "", "the CA answered", "", false, true},
 		"controls":                   {400, `{"type":"\u001b[31m","detail":"\u001b[2J\n-----BEGIN PRIVATE KEY-----"}`, "", "the CA answered", "", false, true},
-		"a page":                     {403, "<html>blocked</html>", "", "the server answered 403 Forbidden", "no proxy in between", false, false},
+		"a page":                     {403, "<html>blocked</html>", "", "the server answered 403 Forbidden", "that no proxy is in between", false, false},
 		"a page with a limit":        {429, "<html>slow</html>", "3600", "the server answered 429", "no proxy", true, false},
 	} {
 		t.Run(name, func(t *testing.T) {

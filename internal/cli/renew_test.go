@@ -56,7 +56,7 @@ func (w *world) acme(handle http.HandlerFunc) (server *httptest.Server, asked *a
 	return server, asked
 }
 
-func TestWrongUsageOfRenewAndAccountExits2AndTouchesNothing(t *testing.T) {
+func TestUsageErrorsOfRenewAndAccountExit2AndChangeNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
 		env  map[string]string
@@ -78,10 +78,10 @@ func TestWrongUsageOfRenewAndAccountExits2AndTouchesNothing(t *testing.T) {
 		"a missing HMAC":              {args: []string{"renew", "--challenge", "standalone", "--eab-kid", "x", "--eab-hmac-file", noSuchFile}, want: noSuchFile},
 		"missing roots of the CA":     {args: []string{"renew", "--challenge", "standalone", "--ca-file", noSuchFile}, want: noSuchFile},
 		"roots of the CA without any": {args: []string{"renew", "--challenge", "standalone", "--ca-file", "/dev/null"}, want: "no PEM certificate"},
-		"a wildcard without dns":      {args: []string{"renew", "--challenge", "standalone", "--hostname", "*.example.com"}, want: "by DNS only", hint: "--dns-provider"},
+		"a wildcard without dns":      {args: []string{"renew", "--challenge", "standalone", "--hostname", "*.example.com"}, want: "needs dns-01", hint: "--dns-provider"},
 		"a name without a dot":        {args: []string{"renew", "--challenge", "standalone", "--hostname", "mail"}, want: "no dot", hint: "HOSTNAMES"},
 		"an address":                  {args: []string{"renew", "--challenge", "standalone", "--hostname", "192.0.2.1"}, want: "profile", hint: "shortlived"},
-		"no name":                     {args: []string{"renew", "--challenge", "standalone"}, env: map[string]string{"MAILU_HOOK_HOSTNAME": ""}, want: "no name is known", hint: "--hostname"},
+		"no name":                     {args: []string{"renew", "--challenge", "standalone"}, env: map[string]string{"MAILU_HOOK_HOSTNAME": ""}, want: "no name to order", hint: "--hostname"},
 		"no time":                     {args: []string{"renew", "--challenge", "standalone", "--timeout", "0s"}, want: "--timeout"},
 		"a word":                      {args: []string{"renew", "now"}, want: `"now"`},
 		"an unknown flag":             {args: []string{"renew", "--frobnicate"}, want: "--frobnicate"},
@@ -115,7 +115,7 @@ func TestWrongUsageOfRenewAndAccountExits2AndTouchesNothing(t *testing.T) {
 	}
 }
 
-func TestWhatCertbotManagesIsLeftToIt(t *testing.T) {
+func TestNamesManagedByCertbotAreLeftToIt(t *testing.T) {
 	w := newRenewer(t)
 	config := filepath.Join(w.env["MAILU_HOOK_LETSENCRYPT_DIR"], "renewal", "mail.example.com.conf")
 	require.NoError(t, os.MkdirAll(filepath.Dir(config), 0o700))
@@ -144,7 +144,7 @@ func directory(meta string) http.HandlerFunc {
 	}
 }
 
-func TestTermsThatNobodyAgreedToAreNamed(t *testing.T) {
+func TestTermsThatWereNotAgreedToAreNamed(t *testing.T) {
 	w := newRenewer(t)
 	w.acme(directory(`"termsOfService":"https://ca.example/terms\u001b[31m"`))
 	r := w.run("renew", "--challenge", "standalone")
@@ -153,7 +153,7 @@ func TestTermsThatNobodyAgreedToAreNamed(t *testing.T) {
 	assert.Contains(t, r.stderr, "--agree-tos")
 }
 
-func TestAFailedRenewalIsOneDocumentWithItsRemedy(t *testing.T) {
+func TestAFailedRenewalIsOneDocumentWithAHint(t *testing.T) {
 	for name, c := range map[string]struct {
 		handle http.HandlerFunc
 		want   string
@@ -161,7 +161,7 @@ func TestAFailedRenewalIsOneDocumentWithItsRemedy(t *testing.T) {
 	}{
 		"a page":              {http.NotFound, "the server answered 404 Not Found", "URL of an ACME directory"},
 		"not ACME":            {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>\x1b") }, "does not speak ACME", "--server"},
-		"an external account": {directory(`"externalAccountRequired":true`), "binds each to one of its own", "--eab-kid"},
+		"an external account": {directory(`"externalAccountRequired":true`), "requires an external account binding", "--eab-kid"},
 		"no nonce":            {directory(``), "nonce", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -183,7 +183,7 @@ func TestAFailedRenewalIsOneDocumentWithItsRemedy(t *testing.T) {
 	}
 }
 
-func TestAfterAFailureTheNextTryWaitsUnlessAPersonInsists(t *testing.T) {
+func TestAfterAFailureRenewBacksOffUnlessNowIsGiven(t *testing.T) {
 	w := newRenewer(t)
 	_, asked := w.acme(http.NotFound)
 	require.Equal(t, exitACME, w.run("renew", "--challenge", "standalone").status)
@@ -201,7 +201,7 @@ func TestAfterAFailureTheNextTryWaitsUnlessAPersonInsists(t *testing.T) {
 	assert.Greater(t, asked.Load(), before)
 }
 
-func TestTwoRenewalsAtOneTimeAreOneAfterTheOther(t *testing.T) {
+func TestOnlyOneRenewalRunsAtATime(t *testing.T) {
 	w := newRenewer(t)
 	state, err := acme.OpenState(w.env["MAILU_HOOK_STATE_DIR"])
 	require.NoError(t, err)
@@ -231,7 +231,7 @@ func (w *world) obtained(pair *mint.Pair) {
 	require.NoError(w.t, os.Symlink("../archive/mail.example.com/20260101T000000Z-a", filepath.Join(state, "live/mail.example.com")))
 }
 
-func TestWhatWasObtainedIsInstalledEvenIfTheCAFails(t *testing.T) {
+func TestAnObtainedCertificateIsInstalledEvenIfTheCAFails(t *testing.T) {
 	w := newRenewer(t)
 	w.engine(w.stopped())
 	w.obtained(w.pair)
@@ -240,7 +240,7 @@ func TestWhatWasObtainedIsInstalledEvenIfTheCAFails(t *testing.T) {
 	assert.True(t, w.installed(w.pair))
 }
 
-func TestARunThatIsToldToEndSaysNoMoreThanThat(t *testing.T) {
+func TestACanceledRunReportsOnlyThat(t *testing.T) {
 	w := newRenewer(t)
 	w.obtained(w.pair)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -259,7 +259,7 @@ func TestARunThatIsToldToEndSaysNoMoreThanThat(t *testing.T) {
 	assert.Positive(t, asked.Load(), "and the next need not wait")
 }
 
-func TestNoSecretIsShownWhateverGoesWrong(t *testing.T) {
+func TestNoSecretIsShownWhateverFails(t *testing.T) {
 	w := newRenewer(t)
 	w.acme(directory(``))
 	config := w.file("CLOUDFLARE_DNS_API_TOKEN=" + dnsToken + "\nDNSUPDATE_TSIG_SECRET=" + dnsToken + "\nDNSUPDATE_TSIG_KEY=key\nACME_DNS_API_BASE=https://user:" + dnsToken + "@127.0.0.1:1\n" +
@@ -284,7 +284,7 @@ func TestNoSecretIsShownWhateverGoesWrong(t *testing.T) {
 	}
 }
 
-func TestVariablesOfDNSProvidersMayStandInTheConfiguration(t *testing.T) {
+func TestTheConfigurationMaySetVariablesOfDNSProviders(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())
 	for _, line := range []string{"CLOUDFLARE_DNS_API_TOKEN=x", "CF_API_KEY=x", "DNSUPDATE_NAMESERVER=127.0.0.1", "RFC2136_TSIG_KEY_FILE=/x", "EXEC_PATH=/x", "NETCUP_CUSTOMER_NUMBER=1", "GANDIV5_PERSONAL_ACCESS_TOKEN=x"} {
@@ -296,14 +296,14 @@ func TestVariablesOfDNSProvidersMayStandInTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestAnAccountThatIsNotThereIsNoSuccess(t *testing.T) {
+func TestAMissingAccountIsAnError(t *testing.T) {
 	w := newRenewer(t)
 	_, asked := w.acme(http.NotFound)
 	for _, action := range []string{"show", "deactivate"} {
 		r := w.run("account", action)
 		assert.Equal(t, exitError, r.status)
 		assert.Contains(t, r.stderr, "there is no account at this CA yet: "+w.env["MAILU_HOOK_SERVER"])
-		assert.Contains(t, r.stderr, "'mailu-hook renew' makes one")
+		assert.Contains(t, r.stderr, "the first mailu-hook renew creates one")
 		doc := w.run("account", action, "--output", "json").document(t)
 		assert.Contains(t, doc["error"], "no account")
 	}
@@ -326,7 +326,7 @@ func accounts(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func TestWithoutAFrontThatCouldAnswerItIsSaidWhatToDo(t *testing.T) {
+func TestWithoutAFrontToAnswerRenewSaysWhatToDo(t *testing.T) {
 	for name, start := range map[string]func(*world){
 		"no engine":       func(*world) {},
 		"a stopped front": func(w *world) { w.engine(w.stopped()) },

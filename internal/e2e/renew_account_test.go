@@ -26,7 +26,7 @@ func (i *issuer) account(args ...string) (result, account) {
 	return r, a
 }
 
-func TestTermsAreAgreedToByThePersonOrNothingIsDone(t *testing.T) {
+func TestNothingIsDoneUntilTheTermsAreAgreedTo(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	var r result
 	requests := i.asked(func() { r = i.run(nil, "renew", "--output", "json") })
@@ -39,12 +39,12 @@ func TestTermsAreAgreedToByThePersonOrNothingIsDone(t *testing.T) {
 	i.issues()
 }
 
-func TestAccountIsShownAndDeactivatedForEverAndTheNextRenewalMakesAnother(t *testing.T) {
+func TestAccountIsShownAndDeactivatedAndTheNextRenewalCreatesAnother(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	none, _ := i.account()
 	assert.Equal(t, 1, none.code)
 	assert.Contains(t, none.stderr, "there is no account at this CA yet")
-	assert.Contains(t, none.stderr, "'mailu-hook renew' makes one")
+	assert.Contains(t, none.stderr, "the first mailu-hook renew creates one")
 
 	i.issues("--email", "admin@example.com")
 	_, first := i.account("show")
@@ -68,7 +68,7 @@ func TestAccountIsShownAndDeactivatedForEverAndTheNextRenewalMakesAnother(t *tes
 	assert.NotEqual(t, first.URL, second.URL)
 }
 
-func TestExternalAccountIsBoundOrItsLackExplained(t *testing.T) {
+func TestExternalAccountIsBoundOrItsAbsenceExplained(t *testing.T) {
 	key := base64.RawURLEncoding.EncodeToString([]byte("thirty-two bytes, none of it new"))
 	i := newStandalone(t, rig.CAOptions{EAB: map[string]string{"kid-1": key}}, mailName)
 	file := func(name, content string) string {
@@ -78,7 +78,7 @@ func TestExternalAccountIsBoundOrItsLackExplained(t *testing.T) {
 	}
 	missing := i.renew()
 	assert.Equal(t, 6, missing.code)
-	assert.Contains(t, missing.doc.Error, "the CA binds each to one of its own")
+	assert.Contains(t, missing.doc.Error, "the CA requires an external account binding")
 	assert.Contains(t, missing.doc.Hint, "--eab-kid ID --eab-hmac-file FILE")
 
 	half := i.renew("--eab-kid", "kid-1")
@@ -87,7 +87,7 @@ func TestExternalAccountIsBoundOrItsLackExplained(t *testing.T) {
 	other := base64.RawURLEncoding.EncodeToString([]byte("another key, of thirty-two bytes"))
 	wrong := i.renew("--eab-kid", "kid-1", "--eab-hmac-file", file("wrong", other))
 	assert.Equal(t, 6, wrong.code)
-	assert.Contains(t, wrong.doc.Error, "making an account: the CA answered unauthorized")
+	assert.Contains(t, wrong.doc.Error, "creating an account: the CA answered unauthorized")
 	assert.Contains(t, wrong.doc.Hint, "--eab-kid and the key in --eab-hmac-file")
 	assert.NotContains(t, wrong.stdout+wrong.stderr, other)
 

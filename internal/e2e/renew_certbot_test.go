@@ -10,7 +10,7 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-func TestWhatCertbotManagesIsLeftToItUnlessAPersonInsists(t *testing.T) {
+func TestNamesManagedByCertbotAreLeftToItUnlessForced(t *testing.T) {
 	rig.Need(t, rig.NeedCertbot)
 	i := newStandalone(t, rig.CAOptions{}, mailName, "www.example.com")
 	certbot := &rig.Certbot{Dir: filepath.Join(i.root, "certbot"), CA: i.acme}

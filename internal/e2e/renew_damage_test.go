@@ -15,7 +15,7 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-func TestAccountThatTheCAForgotIsMadeOnceMore(t *testing.T) {
+func TestAccountThatTheCALostIsCreatedAgain(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()
 	key := s.accountFile("key.pem")
@@ -132,7 +132,7 @@ func (s *spoiled) mountState(options string) {
 }
 
 // The short version leaves room for some numbers of pages, the long one for each.
-func TestStateThatRunsFullCostsOneOrderAtMostAndNoCertificate(t *testing.T) {
+func TestFullStateDirectoryCostsAtMostOneOrderAndNoCertificate(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.env = append(s.env, "MAILU_HOOK_HOSTNAME=mail.example.com")
 	full, ended, step := 0, 0, 3
@@ -182,7 +182,7 @@ func TestStateThatRunsFullCostsOneOrderAtMostAndNoCertificate(t *testing.T) {
 	assert.NotZero(t, ended)
 }
 
-func TestReadOnlyStateIsNamedBeforeTheCAIsAsked(t *testing.T) {
+func TestReadOnlyStateDirectoryIsReportedBeforeTheCAIsAsked(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.mountState("size=1m")
 	require.Equal(t, 0, s.renew().code)

@@ -43,7 +43,7 @@ func noAnswerLeft(t *testing.T, zone *rig.Zone, name string) {
 }
 
 // A wildcard and its apex are proved under one name, by two records at a time.
-func TestWildcardAndApexAreProvedByADynamicUpdate(t *testing.T) {
+func TestWildcardAndApexAreValidatedByDynamicUpdate(t *testing.T) {
 	i, zone := newZoned(t)
 	secret := filepath.Join(i.root, "tsig.secret")
 	require.NoError(t, os.WriteFile(secret, []byte(zone.TSIGSecret+"\n"), 0o600))
@@ -80,13 +80,13 @@ func TestWildcardAndApexAreProvedByADynamicUpdate(t *testing.T) {
 	i.clean("example.com")
 }
 
-func TestUpdateThatTheServerRefusesIsShownAndNothingIsAskedOfTheCA(t *testing.T) {
+func TestRefusedDynamicUpdateIsReportedBeforeTheCAValidates(t *testing.T) {
 	i, zone := newZoned(t)
 	stranger := "c3RyYW5nZXIsIHN0cmFuZ2VyLCBzdHJhbmdlciwgc3Q="
 	i.env = append(i.env, "DNSUPDATE_NAMESERVER="+zone.Addr, "DNSUPDATE_TSIG_KEY="+zone.TSIGName, "DNSUPDATE_TSIG_ALGORITHM="+zone.TSIGAlgorithm)
 	r := i.run([]string{"DNSUPDATE_TSIG_SECRET=" + stranger}, "renew", "--agree-tos", "--output", "json")
 	assert.Equal(t, 6, r.code)
-	assert.Contains(t, r.doc.Error, mailName+": showing the answer")
+	assert.Contains(t, r.doc.Error, mailName+": publishing the challenge response")
 	assert.Contains(t, r.doc.Error, "bad authentication")
 	assert.NotContains(t, r.stdout+r.stderr, stranger)
 	i.neverLetTheCALook()
@@ -99,7 +99,7 @@ func TestUpdateThatTheServerRefusesIsShownAndNothingIsAskedOfTheCA(t *testing.T)
 	i.issues("--now")
 }
 
-func TestRecordThatCannotBeSeenSparesTheCA(t *testing.T) {
+func TestInvisibleTXTRecordIsReportedBeforeTheCAValidates(t *testing.T) {
 	i, zone := newZoned(t)
 	other, err := rig.StartZone(t.Context(), t.TempDir(), rig.ZoneOptions{})
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestRecordThatCannotBeSeenSparesTheCA(t *testing.T) {
 	}
 	r := i.run(key(other), "renew", "--agree-tos", "--output", "json")
 	assert.Equal(t, 6, r.code)
-	assert.Contains(t, r.doc.Error, "waiting for the TXT record to be seen")
+	assert.Contains(t, r.doc.Error, "waiting for the TXT record to appear")
 	assert.Contains(t, r.doc.Hint, "--no-self-check")
 	noAnswerLeft(t, other, mailName)
 	i.neverLetTheCALook()
@@ -117,7 +117,7 @@ func TestRecordThatCannotBeSeenSparesTheCA(t *testing.T) {
 	i.issues()
 }
 
-func TestProgramOfTheAdministratorsAnswersDNS(t *testing.T) {
+func TestExecProviderAnswersDNSChallenges(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	script := filepath.Join(i.root, "dns.sh")
 	calls := filepath.Join(i.root, "calls")
@@ -140,7 +140,7 @@ esac
 	r := i.renew("--challenge", "dns", "--dns-provider", "exec", "--hostname", "*.example.com", "--force", "--min-interval", "1ms")
 	assert.Equal(t, 6, r.code)
 	assert.Contains(t, r.doc.Error, "exit status 3")
-	assert.Contains(t, r.doc.Hint, "begin with EXEC_")
+	assert.Contains(t, r.doc.Hint, "in the variables of exec (EXEC_…)")
 	loud := i.renew("--challenge", "dns", "--dns-provider", "exec", "--hostname", "*.example.com", "--force", "--min-interval", "1ms", "--now", "--log-level", "debug")
 	assert.Contains(t, loud.stderr, "no such zone", "as the hint says")
 }

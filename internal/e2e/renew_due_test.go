@@ -15,7 +15,7 @@ import (
 
 const mailName = "mail.example.com"
 
-func TestRenewThatIsNotDueAsksForRenewalInformationOnlyAndNothingBeforeItsTime(t *testing.T) {
+func TestRenewThatIsNotDueFetchesOnlyRenewalInformationAndOnlyWhenItIsTime(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	leaf := i.issues()
 	var first result
@@ -53,7 +53,7 @@ func TestRevokedCertificateIsReplacedAtOnceAndTheOrderSaysSo(t *testing.T) {
 	r := i.renew("--min-interval", "1ms")
 	require.Equal(t, 0, r.code)
 	assert.Equal(t, "installed", r.doc.Outcome)
-	assert.Contains(t, r.renewal(t).Reason, "the CA suggests to renew it")
+	assert.Contains(t, r.renewal(t).Reason, "the CA suggests renewing")
 	assert.NotEqual(t, first, i.live(mailName))
 	assert.Contains(t, i.log(), "is a replacement of")
 	assert.Contains(t, i.log(), "has been marked as replaced in the DB")
@@ -62,7 +62,7 @@ func TestRevokedCertificateIsReplacedAtOnceAndTheOrderSaysSo(t *testing.T) {
 	assert.Equal(t, "unchanged", again.doc.Outcome, "the new one is not due")
 }
 
-func TestWindowOfTheCADecidesAndOnesThatCannotBeMeantAreIgnored(t *testing.T) {
+func TestTheCAsWindowDecidesAndImplausibleOnesAreIgnored(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	leaf := i.issues()
 	third := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
@@ -141,7 +141,7 @@ func TestChangedNamesKeyTypeOrProfileMakeItDue(t *testing.T) {
 		args    []string
 	}{
 		{"the profile has changed", []string{"--profile", "tlsserver"}},
-		{"the type of its key has changed", []string{"--profile", "tlsserver", "--key-type", "ec384"}},
+		{"the key type has changed", []string{"--profile", "tlsserver", "--key-type", "ec384"}},
 		{"the names have changed", []string{"--profile", "tlsserver", "--key-type", "ec384", "--hostname", mailName}},
 	} {
 		r := i.renew(change.args...)
@@ -158,7 +158,7 @@ func TestChangedNamesKeyTypeOrProfileMakeItDue(t *testing.T) {
 	assert.InDelta(t, 45*24, leaf.NotAfter.Sub(leaf.NotBefore).Hours(), 1)
 }
 
-func TestForceWaitsForTheLeastIntervalUnlessThatIsShortened(t *testing.T) {
+func TestForceKeepsTheMinimumIntervalUnlessItIsShortened(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	first := i.issues()
 	var r result
@@ -166,7 +166,7 @@ func TestForceWaitsForTheLeastIntervalUnlessThatIsShortened(t *testing.T) {
 	assert.Equal(t, 6, r.code)
 	assert.Zero(t, count(requests, newOrder))
 	assert.Contains(t, r.doc.Error, "not yet time to try")
-	assert.Contains(t, r.doc.Error, "the least interval is 36 hours")
+	assert.Contains(t, r.doc.Error, "the minimum interval is 36 hours")
 	assert.Contains(t, r.doc.Hint, "--force --min-interval")
 	assert.Equal(t, first, i.live(mailName))
 	assert.NotEqual(t, first, i.issues("--force", "--min-interval", "1ms"))

@@ -37,7 +37,7 @@ var spoils = map[string]func(*rig.Exchange){
 }
 
 // The short version tries one seed, the long one many.
-func TestRequestsThatFailNowAndThenCostTimeAndNoCertificate(t *testing.T) {
+func TestRequestsThatFailSometimesCostTimeButNoCertificate(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	seeds := uint64(1)
 	if soak {
@@ -67,7 +67,7 @@ func TestRequestsThatFailNowAndThenCostTimeAndNoCertificate(t *testing.T) {
 	}
 }
 
-func TestCAThatHangsIsGivenUpAndItsOrderTakenUpLater(t *testing.T) {
+func TestHangingCAIsGivenUpAndItsOrderResumedLater(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	for _, at := range sampled([]string{"directory", "nonce", "newAccount", "newOrder", "authorization", "challenge", "finalize", "order", "certificate"}, 3, 0) {
 		s.afresh()
@@ -92,7 +92,7 @@ func TestCAThatHangsIsGivenUpAndItsOrderTakenUpLater(t *testing.T) {
 
 // What cannot pass by itself is not tried for long. What may is tried for so long
 // that the short version does it once.
-func TestServerThatIsNoCAIsNamedWithTheRemedy(t *testing.T) {
+func TestServerThatIsNotACAIsNamedWithAHint(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)

@@ -29,7 +29,7 @@ func startEmpty(t *testing.T, ca rig.CAOptions, o rig.FrontOptions) *issuer {
 }
 
 // The CA fails first, so that the placeholder is all there is for a while.
-func TestPlaceholderIsMarkedAndGivesWayToTheFirstRealCertificate(t *testing.T) {
+func TestPlaceholderIsMarkedAndReplacedByTheFirstRealCertificate(t *testing.T) {
 	i := startEmpty(t, rig.CAOptions{}, rig.FrontOptions{})
 	elsewhere := loopback()
 	i.lead(elsewhere, mailName)
@@ -83,7 +83,7 @@ func TestPlaceholderIsNeverInstalledOverARealCertificate(t *testing.T) {
 	i.nothingLeft()
 }
 
-func TestFrontOfPlainFilesIsRenewedWhileNoPortStopsAnswering(t *testing.T) {
+func TestFrontWithPlainFilesIsRenewedWhileEveryPortKeepsAnswering(t *testing.T) {
 	i, old := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{Env: map[string]string{"HOSTNAMES": mailName + ",imap.example.com"}})
 	stop := i.keepAsking()
 	i.issues()
@@ -164,7 +164,7 @@ func TestFrontOfFlavorMailAnswersOnPort80(t *testing.T) {
 
 // The image declares /overrides a volume, so the engine makes one where Compose
 // mounts none.
-func TestFrontWithoutAMountOfOverridesAnswersFromTheVolumeOfItsImage(t *testing.T) {
+func TestFrontWithoutAnOverridesMountAnswersFromTheVolumeOfItsImage(t *testing.T) {
 	i := newIssuer(t, rig.CAOptions{})
 	i.address = loopback()
 	i.lead(i.address, mailName)
@@ -186,7 +186,7 @@ func TestFrontWithoutAMountOfOverridesAnswersFromTheVolumeOfItsImage(t *testing.
 	assert.Empty(t, left)
 }
 
-func TestOverrideThatAnswersChallengesAlreadyIsNamedAndLeftAsItWas(t *testing.T) {
+func TestOverrideThatAlreadyAnswersChallengesIsNamedAndLeftAlone(t *testing.T) {
 	i, old := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
 	dir := filepath.Join(i.root, "overrides", "nginx")
 	theirs := filepath.Join(dir, "theirs.conf")

@@ -148,7 +148,7 @@ func startServingIssuer(t *testing.T) (*issuer, *mint.Pair) {
 	return i, old
 }
 
-func TestTwoRunsAtOnceObtainOneCertificate(t *testing.T) {
+func TestTwoConcurrentRunsObtainOneCertificate(t *testing.T) {
 	i, _ := startServingIssuer(t)
 	g := i.build("")
 	first := i.inBackground("--no-self-check")
@@ -168,7 +168,7 @@ func TestTwoRunsAtOnceObtainOneCertificate(t *testing.T) {
 	i.nothingLeft()
 }
 
-func TestFrontThatDoesNotRunMattersOnlyOnceACertificateIsDue(t *testing.T) {
+func TestStoppedFrontMattersOnlyWhenACertificateIsDue(t *testing.T) {
 	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
 	i.issues()
 	leaf := i.live(mailName)
@@ -220,7 +220,7 @@ func TestTwoFrontsAreAnErrorThatNamesBothBeforeTheCAIsAsked(t *testing.T) {
 	i.nothingLeft()
 }
 
-func TestCertificateThatTheFrontRefusesIsKeptAndInstalledOnceTheCauseIsMended(t *testing.T) {
+func TestCertificateThatTheFrontRefusesIsKeptAndInstalledOnceTheCauseIsFixed(t *testing.T) {
 	for name, finish := range map[string]func(i *issuer) result{
 		"by renew": func(i *issuer) result { return i.renew("--now") },
 		"by sync":  func(i *issuer) result { return i.sync("--now") },
@@ -273,7 +273,7 @@ func TestRenewFinishesADeployThatTheEngineInterrupted(t *testing.T) {
 
 // After a reload, old workers of nginx take connections for a moment beside the
 // new ones. None of these runs may let the CA look in that moment.
-func TestRunsInARowNeverLetTheCAMeetAWorkerWithoutTheOverride(t *testing.T) {
+func TestConsecutiveRunsNeverLetTheCAMeetAWorkerWithoutTheOverride(t *testing.T) {
 	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
 	for n := range 8 {
 		require.Equal(t, 0, i.renew("--dry-run", "--no-self-check").code, "run %d", n)

@@ -74,7 +74,7 @@ func (r struck) killed() bool {
 // There is one name: the requests for each further one are like those for the
 // first. At no request does the kill cost a certificate or an account. The short
 // version kills a renewal only when the CA has answered.
-func TestKilledAtAnyRequestTheNextRunEndsWellWithoutASecondCertificate(t *testing.T) {
+func TestAfterAKillAtAnyRequestTheNextRunSucceedsWithoutASecondCertificate(t *testing.T) {
 	for _, name := range []string{"first", "renewal"} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpoiled(t, rig.CAOptions{})
@@ -122,7 +122,7 @@ func TestKilledAtAnyRequestTheNextRunEndsWellWithoutASecondCertificate(t *testin
 }
 
 // The short version ends first issuances, and one renewal.
-func TestEndedBySIGTERMItLeavesSoonAndTheNextRunNeedNotWait(t *testing.T) {
+func TestSIGTERMEndsARunSoonAndTheNextRunDoesNotWait(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	for _, kind := range []string{"directory", "newAccount", "newOrder", "authorization", "challenge", "order", "finalize", "certificate"} {
 		for _, name := range []string{"first", "renewal"} {
@@ -138,7 +138,7 @@ func TestEndedBySIGTERMItLeavesSoonAndTheNextRunNeedNotWait(t *testing.T) {
 			assert.Less(t, r.took, 3*time.Second, kind)
 			assert.Equal(t, 6, r.state.ExitCode(), "%s: %s", kind, r.out)
 			assert.Contains(t, r.out, "terminated", kind)
-			assert.Contains(t, r.out, "hint: the next run goes on from here", kind)
+			assert.Contains(t, r.out, "hint: the next run continues from here", kind)
 			assert.NotContains(t, r.out, "not served", kind)
 			assert.Equal(t, old, s.live(), kind)
 			listener, err := net.Listen("tcp", s.ip+":80")
@@ -171,7 +171,7 @@ func (s *spoiled) from(name string) (begin func(), args []string) {
 
 // The short version kills before each rename and removal, the long one before and
 // after each change of the state.
-func TestKilledAtAnyChangeOfTheStateNothingIsLost(t *testing.T) {
+func TestAfterAKillAtAnyChangeOfTheStateNothingIsLost(t *testing.T) {
 	for _, name := range []string{"first", "renewal"} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpoiled(t, rig.CAOptions{})

@@ -23,7 +23,7 @@ func limited(status int, retryAfter string) func(*rig.Exchange) {
 
 func inAWhile(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 
-func TestRateLimitIsRememberedAndKept(t *testing.T) {
+func TestRateLimitIsRecordedAndKept(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	for name, c := range map[string]struct {
 		kind, args string
@@ -42,7 +42,7 @@ func TestRateLimitIsRememberedAndKept(t *testing.T) {
 		s.afresh()
 		s.relay.Meddle(on(c.kind, c.meddle))
 		r := s.renew()
-		s.failed(r, 6, "rateLimited", "too many certificates (5) already issued", "the CA counts requests")
+		s.failed(r, 6, "rateLimited", "too many certificates (5) already issued", "the CA limits requests")
 		assert.Less(t, s.relay.Count(c.kind), 3, "%s: the CA was pressed", name)
 
 		s.relay.Meddle(nil)
@@ -66,7 +66,7 @@ func TestRateLimitIsRememberedAndKept(t *testing.T) {
 	}
 }
 
-func TestRateLimitOfARenewalLeavesWhatIsInstalled(t *testing.T) {
+func TestRateLimitOfARenewalLeavesTheInstalledCertificate(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()
 	old := s.live()
@@ -80,7 +80,7 @@ func TestRateLimitOfARenewalLeavesWhatIsInstalled(t *testing.T) {
 	assert.Equal(t, 0, r.code, "it is not due, so there is nothing to wait for")
 }
 
-func TestEachFailureWaitsTwiceAsLongUntilAPersonInsists(t *testing.T) {
+func TestEachFailureDoublesTheBackOffUntilNowIsGiven(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.relay.Meddle(on("newOrder", always(problem(403, "rejectedIdentifier", "policy forbids it"))))
 	wait := 15 * time.Minute
@@ -105,20 +105,20 @@ func TestEachFailureWaitsTwiceAsLongUntilAPersonInsists(t *testing.T) {
 }
 
 // The long version also waits for a look that meets nobody.
-func TestWhatFailsBeforeTheCALooksNeedNotWait(t *testing.T) {
+func TestFailuresBeforeTheCAValidatesCauseNoBackOff(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.failed(s.renew("--listen", "192.0.2.1:80"), 6, "listening for the CA")
 	assert.Zero(t, s.relay.Count("challenge"))
 	if soak {
 		s.lead("127.0.0.2", "imap.example.com") // where nobody answers
-		s.failed(s.renew(), 6, "imap.example.com", "looking for the answer")
+		s.failed(s.renew(), 6, "imap.example.com", "self-check")
 		s.lead(s.ip, "imap.example.com")
 	}
 	require.Equal(t, 0, s.renew().code)
 	s.settled("mended")
 }
 
-func TestRenewalInformationThatCannotBeMeantIsIgnored(t *testing.T) {
+func TestImplausibleRenewalInformationIsIgnored(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()
 	window := func(start, end time.Time) func(*rig.Exchange) {
@@ -163,7 +163,7 @@ func TestRenewalInformationThatCannotBeMeantIsIgnored(t *testing.T) {
 	}
 }
 
-func TestCAWithoutRenewalInformationRenewsAsAnyOther(t *testing.T) {
+func TestCAWithoutRenewalInformationRenewsLikeAnyOther(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()
 	s.relay.Meddle(on("renewalInfo", always(page(http.StatusBadGateway)))) // for ever

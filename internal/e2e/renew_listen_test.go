@@ -17,7 +17,7 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-func TestTLSALPNIsAnsweredByAServerOfOurOwn(t *testing.T) {
+func TestTLSALPNIsAnsweredByOurOwnServer(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName, "imap.example.com")
 	i.issues("--challenge", "tls-alpn", "--listen", i.address+":443")
 	assert.Equal(t, 2, strings.Count(i.log(), "set VALID by completed challenge"))
@@ -25,7 +25,7 @@ func TestTLSALPNIsAnsweredByAServerOfOurOwn(t *testing.T) {
 	assert.ElementsMatch(t, []string{mailName, "imap.example.com"}, i.live(mailName).DNSNames)
 }
 
-func TestTLSALPNThatAnotherServerAnswersIsFoundBeforeTheCAIsAsked(t *testing.T) {
+func TestTLSALPNAnsweredByAnotherServerIsFoundBeforeTheCAIsAsked(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	elsewhere := loopback()
 	i.lead(elsewhere, mailName)
@@ -44,13 +44,13 @@ func TestTLSALPNThatAnotherServerAnswersIsFoundBeforeTheCAIsAsked(t *testing.T) 
 	go func() { _ = http.Serve(server, http.NotFoundHandler()) }()
 	other := i.renew(args...)
 	assert.Equal(t, 6, other.code)
-	assert.Contains(t, other.doc.Error, "looking for the answer")
+	assert.Contains(t, other.doc.Error, "self-check")
 	i.neverLetTheCALook()
 	i.lead(i.address, mailName)
 	i.issues(args...)
 }
 
-func TestStandaloneSaysWhoMayHoldThePort(t *testing.T) {
+func TestStandaloneSaysWhatMayUseThePort(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	i.issues()
 	assert.Contains(t, i.log(), "Attempting to validate w/ HTTP: http://mail.example.com:80/")
@@ -65,7 +65,7 @@ func TestStandaloneSaysWhoMayHoldThePort(t *testing.T) {
 	i.issues(append(again, "--now")...)
 }
 
-func TestWebrootOfAnotherServerAnswersAndIsLeftAsItWas(t *testing.T) {
+func TestWebrootOfAnotherServerAnswersAndIsLeftUnchanged(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName, "imap.example.com")
 	shown := filepath.Join(i.root, "www")
 	require.NoError(t, os.Mkdir(shown, 0o755))

@@ -49,7 +49,7 @@ func edited(t *testing.T, edit func(doc map[string]any)) func(*rig.Exchange) {
 	}
 }
 
-func TestCAThatDoesNotLikeToReplaceIsAskedWithout(t *testing.T) {
+func TestCAThatRefusesToReplaceIsAskedAgainWithoutReplacing(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	for kind, status := range map[string]int{"malformed": 400, "alreadyReplaced": 409, "serverInternal": 500, "unauthorized": 403} {
 		if status == 500 && !soak {
@@ -78,7 +78,7 @@ func TestCAThatDoesNotLikeToReplaceIsAskedWithout(t *testing.T) {
 
 // What a CA does against the protocol or the request is refused, and the next run
 // ends well. The short version tries half of it.
-func TestCAThatAnswersSomethingElseIsRefused(t *testing.T) {
+func TestWrongResponsesOfTheCAAreRefused(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	other, err := mint.NewCA(mint.CAOptions{})
 	require.NoError(t, err)
@@ -188,7 +188,7 @@ func requestedKey(t *testing.T, x *rig.Exchange) crypto.PublicKey {
 
 // A chain that leads to no trusted root is what the CA issued all the same, so it
 // is kept; but it is not installed, and a person is told each time.
-func TestChainThatIsIncompleteIsNotInstalled(t *testing.T) {
+func TestIncompleteChainIsNotInstalled(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()
 	old, second := s.live(), time.Now().Unix()
@@ -211,7 +211,7 @@ func TestChainThatIsIncompleteIsNotInstalled(t *testing.T) {
 	s.settled("the whole chain")
 }
 
-func TestAnswerLostAfterTheCAHasGoneOnCostsNoCertificate(t *testing.T) {
+func TestLostResponseCostsNoCertificate(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	lost := func(x *rig.Exchange) { x.Forward(); x.HangUp() }
 	for _, kind := range sampled([]string{"newAccount", "newOrder", "finalize", "challenge", "order", "certificate"}, 2, 0) {
@@ -235,7 +235,7 @@ func TestAnswerLostAfterTheCAHasGoneOnCostsNoCertificate(t *testing.T) {
 	}
 }
 
-func TestDownloadThatFailsOnceIsDoneAgain(t *testing.T) {
+func TestDownloadThatFailsOnceIsRetried(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	for _, name := range sampled(sortedKeys(spoils), 4, 0) {
 		meddle := spoils[name]
@@ -249,7 +249,7 @@ func TestDownloadThatFailsOnceIsDoneAgain(t *testing.T) {
 	}
 }
 
-func TestOrderThatCannotBeAskedForIsNotMadeAgain(t *testing.T) {
+func TestOrderThatCannotBeFetchedIsNotPlacedAgain(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	faults := map[string]func(*rig.Exchange){"reset": (*rig.Exchange).Reset, "502": always(page(502)), "a page": always(page(200))}
 	for _, name := range sampled(sortedKeys(faults), 2, 0) {
@@ -259,7 +259,7 @@ func TestOrderThatCannotBeAskedForIsNotMadeAgain(t *testing.T) {
 		s.relay.Meddle(on("certificate", always(page(200)))) // the CA has issued
 		s.failed(s.renew(), 6)
 		s.relay.Meddle(on("order", meddle))
-		s.failed(s.renew("--now"), 6, "asking for the order of an earlier run")
+		s.failed(s.renew("--now"), 6, "fetching the order of an earlier run")
 		assert.Zero(t, s.relay.Count("newOrder"), name)
 		s.relay.Meddle(nil)
 		require.Equal(t, 0, s.renew("--now").code, name)

@@ -22,7 +22,7 @@ func serveHTTP(t *testing.T, ip string, handler http.HandlerFunc) {
 	t.Cleanup(func() { _ = server.Close() })
 }
 
-func TestAnswerThatCannotBeSeenSparesTheCAAndDelaysNothing(t *testing.T) {
+func TestFailedSelfCheckSparesTheCAAndCausesNoBackOff(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mislead    func(i *issuer, ip string)
 		error, why string
@@ -31,7 +31,7 @@ func TestAnswerThatCannotBeSeenSparesTheCAAndDelaysNothing(t *testing.T) {
 		"another web server": {func(i *issuer, ip string) { serveHTTP(i.t, ip, http.NotFound) }, "404 Not Found", "another web server answers"},
 		"wrong content": {func(i *issuer, ip string) {
 			serveHTTP(i.t, ip, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Welcome to \x1b[31mnginx!")) })
-		}, `shows something else: "Welcome to`, "another web server answers"},
+		}, `returns something else: "Welcome to`, "another web server answers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := newStandalone(t, rig.CAOptions{}, mailName)
@@ -40,7 +40,7 @@ func TestAnswerThatCannotBeSeenSparesTheCAAndDelaysNothing(t *testing.T) {
 			i.lead(elsewhere, mailName)
 			r := i.renew()
 			assert.Equal(t, 6, r.code)
-			assert.Contains(t, r.doc.Error, mailName+": looking for the answer")
+			assert.Contains(t, r.doc.Error, mailName+": self-check")
 			assert.Contains(t, r.doc.Error, tc.error)
 			assert.Contains(t, r.doc.Hint, tc.why)
 			assert.Contains(t, r.doc.Hint, "--no-self-check")
@@ -70,18 +70,18 @@ func TestNameThatDoesNotExistIsFoundBeforeTheCAIsAsked(t *testing.T) {
 	r := i.renew("--resolver", zone.Addr)
 	assert.Less(t, time.Since(began), 10*time.Second, "a name that is missing is not waited for")
 	assert.Equal(t, 6, r.code)
-	assert.Contains(t, r.doc.Error, "looking for the answer: lookup mail.example.com: no such host")
+	assert.Contains(t, r.doc.Error, "self-check: lookup mail.example.com: no such host")
 	assert.Contains(t, r.doc.Hint, "does it have an A or AAAA record?")
 	i.sparedTheCA()
 }
 
-func TestWithoutASelfCheckTheCALooksAndItsVerdictIsShown(t *testing.T) {
+func TestWithoutASelfCheckTheCAsVerdictIsShown(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mislead           func(i *issuer, ip string)
 		kind, detail, why string
 	}{
 		"connection refused": {func(*issuer, string) {}, "connection", "connection refused", "the CA could not connect"},
-		"another web server": {func(i *issuer, ip string) { serveHTTP(i.t, ip, http.NotFound) }, "unauthorized", "returned 404", "the CA connected, and did not find the answer"},
+		"another web server": {func(i *issuer, ip string) { serveHTTP(i.t, ip, http.NotFound) }, "unauthorized", "returned 404", "the CA connected but did not get the challenge response"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := newStandalone(t, rig.CAOptions{}, mailName)
@@ -107,7 +107,7 @@ func TestWithoutASelfCheckTheCALooksAndItsVerdictIsShown(t *testing.T) {
 	}
 }
 
-func TestNamesThatCannotBeProvedAreLeftOutIfThatIsAllowed(t *testing.T) {
+func TestNamesThatFailValidationAreDroppedIfAllowed(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName, "imap.example.com", "smtp.example.com")
 	elsewhere := loopback()
 	serveHTTP(t, elsewhere, http.NotFound)

@@ -57,7 +57,7 @@ func TestFrontServesEveryTypeOfKey(t *testing.T) {
 	i.healthyAndReloadable()
 }
 
-func TestKeyIsNewAtEachRenewalUnlessItIsToStay(t *testing.T) {
+func TestEachRenewalHasANewKeyUnlessReuseIsAsked(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	first := i.issues()
 	second := i.issues("--force", "--min-interval", "1ms")
@@ -67,7 +67,7 @@ func TestKeyIsNewAtEachRenewalUnlessItIsToStay(t *testing.T) {
 	i.clean(mailName)
 }
 
-func TestPreferredChainIsTakenWhereTheCAOffersSeveral(t *testing.T) {
+func TestPreferredChainIsUsedIfTheCAOffersSeveral(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{Env: []string{"PEBBLE_ALTERNATE_ROOTS=2"}}, mailName)
 	var roots []byte
 	var names []string
@@ -103,7 +103,7 @@ func TestPreferredChainIsTakenWhereTheCAOffersSeveral(t *testing.T) {
 	assert.Equal(t, names[0], top(), "what is not offered is not insisted on")
 }
 
-func TestDryRunOrdersAndProvesButKeepsAndInstallsNothing(t *testing.T) {
+func TestDryRunOrdersAndValidatesButKeepsAndInstallsNothing(t *testing.T) {
 	i, old := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
 	tree := snapshot(t, i.certs())
 	var r result
@@ -138,12 +138,12 @@ func TestDryRunOnAnEmptyFrontSaysWhyItCannot(t *testing.T) {
 	i.nothingLeft()
 }
 
-func TestNamesThatNoCAWouldCertifyAreFoundBeforeOneIsAsked(t *testing.T) {
+func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args      []string
 		why, hint string
 	}{
-		"wildcard without DNS": {[]string{"--hostname", "*.example.com"}, "a wildcard can be proved by DNS only", "--challenge dns --dns-provider NAME"},
+		"wildcard without DNS": {[]string{"--hostname", "*.example.com"}, "a wildcard needs dns-01", "--challenge dns --dns-provider NAME"},
 		"no host name":         {[]string{"--hostname", "mail_.example.com"}, "not a host name", "HOSTNAMES in mailu.env"},
 		"no dot":               {[]string{"--hostname", "mail", "--ca-file", ""}, "it has no dot", "HOSTNAMES in mailu.env"},
 		"address":              {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only under a profile", "--profile shortlived"},

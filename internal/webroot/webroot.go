@@ -1,6 +1,6 @@
-// Package webroot puts the answers to http-01 challenges (RFC 8555, section 8.3)
-// into a directory of files that a web server shows, and takes them away again.
-// It follows no link that leads out of the directory.
+// Package webroot writes the responses to http-01 challenges (RFC 8555, section 8.3)
+// into a directory that a web server serves, and removes them again. It follows no
+// link that leads out of the directory.
 package webroot
 
 import (
@@ -18,39 +18,38 @@ const (
 	below     = wellKnown + "/acme-challenge"
 )
 
-// Root is the directory that is the root of the server's URLs. Several answers may
-// be shown at one time.
+// Root is the web server's document root. It may hold several responses at once.
 type Root struct {
 	root *os.Root
 
 	mu   sync.Mutex
-	made []string // directories that were not there before, the lowest last
+	made []string // directories that we created, the deepest last
 }
 
 // Open opens the directory. The caller closes the Root.
 func Open(dir string) (*Root, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening the web server's directory: %w", err)
+		return nil, fmt.Errorf("opening the web server's document root: %w", err)
 	}
 	return &Root{root: root}, nil
 }
 
-// Close removes the directories that were made and are empty. Closing twice is
+// Close removes the directories that it created and that are empty. Closing twice is
 // harmless.
 func (r *Root) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := len(r.made) - 1; i >= 0; i-- {
-		_ = r.root.Remove(r.made[i]) // fails where somebody else uses it meanwhile
+		_ = r.root.Remove(r.made[i]) // fails if someone else is using it by now
 	}
 	r.root.Close()
 }
 
-// Make makes the directories of the answers, which the server's user may read
+// Make creates the directories for the responses, readable by the server's user
 // whatever the umask.
 func (r *Root) Make() error {
-	r.mu.Lock() // so that nobody writes into one that has its mode to come
+	r.mu.Lock() // so that nobody writes into a directory whose mode is not set yet
 	defer r.mu.Unlock()
 	for _, dir := range []string{wellKnown, below} {
 		err := r.root.Mkdir(dir, 0o755)
@@ -62,33 +61,33 @@ func (r *Root) Make() error {
 			err = r.root.Chmod(dir, 0o755)
 		}
 		if err != nil {
-			return fmt.Errorf("making a directory for the answers to challenges: %w", err)
+			return fmt.Errorf("creating a directory for challenge responses: %w", err)
 		}
 	}
 	return nil
 }
 
-// Present shows the answer to a token. The file gets its name when it is whole.
+// Present publishes the response to a token. The file appears complete.
 func (r *Root) Present(_ context.Context, token, keyAuth string) error {
 	if err := r.Make(); err != nil {
 		return err
 	}
 	name := path.Join(below, token)
 	tmp := name + ".tmp"
-	_ = r.root.Remove(tmp) // of a run that was killed
+	_ = r.root.Remove(tmp) // left by a killed run
 	err := r.write(tmp, keyAuth)
 	if err == nil {
 		err = r.root.Rename(tmp, name)
 	}
 	if err != nil {
 		_ = r.root.Remove(tmp)
-		return fmt.Errorf("writing the answer to a challenge: %w", err)
+		return fmt.Errorf("writing a challenge response: %w", err)
 	}
 	return nil
 }
 
-// write makes a new file that the server's user may read, whatever the umask; a
-// link that somebody put there is not followed.
+// write creates a new file, readable by the server's user whatever the umask. It does
+// not follow a link that someone put there.
 func (r *Root) write(name, content string) error {
 	f, err := r.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -104,11 +103,11 @@ func (r *Root) write(name, content string) error {
 	return err
 }
 
-// CleanUp takes the answer away. That there is none is no error.
+// CleanUp removes the response. It is no error if there is none.
 func (r *Root) CleanUp(_ context.Context, token string) error {
 	err := r.root.Remove(path.Join(below, token))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the answer to a challenge: %w", err)
+		return fmt.Errorf("removing a challenge response: %w", err)
 	}
 	return nil
 }

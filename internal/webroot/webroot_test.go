@@ -41,7 +41,7 @@ func left(t *testing.T, dir string) []string {
 	return names
 }
 
-func TestTheServersUserCanReadTheAnswerUnderAnyUmask(t *testing.T) {
+func TestTheServersUserCanReadTheResponseUnderAnyUmask(t *testing.T) {
 	for _, umask := range []int{0o022, 0o077, 0o777} {
 		t.Run(fmt.Sprintf("%04o", umask), func(t *testing.T) {
 			if umask == 0o777 && os.Geteuid() != 0 {
@@ -63,7 +63,7 @@ func TestTheServersUserCanReadTheAnswerUnderAnyUmask(t *testing.T) {
 	}
 }
 
-func TestAfterCleanUpAndCloseNothingIsLeft(t *testing.T) {
+func TestNothingIsLeftAfterCleanUpAndClose(t *testing.T) {
 	dir := t.TempDir()
 	r := open(t, dir)
 	require.NoError(t, r.Present(t.Context(), "token", "x"))
@@ -74,7 +74,7 @@ func TestAfterCleanUpAndCloseNothingIsLeft(t *testing.T) {
 	r.Close()
 }
 
-func TestWhatOthersPutThereStays(t *testing.T) {
+func TestFilesOfOthersStay(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, ".well-known"), 0o750))
 	r := open(t, dir)
@@ -86,7 +86,7 @@ func TestWhatOthersPutThereStays(t *testing.T) {
 	assert.EqualValues(t, 0o750, mode(t, filepath.Join(dir, ".well-known")), "its mode was theirs to choose")
 }
 
-func TestSeveralAnswersAtOneTime(t *testing.T) {
+func TestSeveralResponsesAtOnce(t *testing.T) {
 	for range 50 { // the directories are made in each
 		dir := t.TempDir()
 		r := open(t, dir)
@@ -105,7 +105,7 @@ func TestSeveralAnswersAtOneTime(t *testing.T) {
 	}
 }
 
-func TestAnAnswerTakesThePlaceOfOneThatAKilledRunLeft(t *testing.T) {
+func TestAResponseReplacesTheOneOfAKilledRun(t *testing.T) {
 	dir := t.TempDir()
 	r := open(t, dir)
 	require.NoError(t, r.Make())
@@ -119,7 +119,7 @@ func TestAnAnswerTakesThePlaceOfOneThatAKilledRunLeft(t *testing.T) {
 	assert.NoFileExists(t, filepath.Join(dir, answers, "token.tmp"))
 }
 
-func TestLinksLeadNowhereElse(t *testing.T) {
+func TestLinksOutOfTheRootAreNotFollowed(t *testing.T) {
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "secret")
 	require.NoError(t, os.WriteFile(secret, []byte("secret"), 0o600))
@@ -157,14 +157,14 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 	})
 }
 
-func TestADirectoryThatIsNotThereIsNamed(t *testing.T) {
+func TestAMissingDirectoryIsNamed(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	_, err := Open(missing)
 	require.ErrorContains(t, err, missing)
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestAFullDiskLeavesNoHalfAnswer(t *testing.T) {
+func TestAFullDiskLeavesNoPartialResponse(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: mounts a tmpfs")
 	}
