@@ -79,7 +79,7 @@ func TestExternalAccountIsBoundOrItsAbsenceExplained(t *testing.T) {
 	missing := i.renew()
 	assert.Equal(t, 6, missing.code)
 	assert.Contains(t, missing.doc.Error, "the CA requires an external account binding")
-	assert.Contains(t, missing.doc.Hint, "--eab-kid ID --eab-hmac-file FILE")
+	assert.Contains(t, missing.doc.Hint, "--eab-kid ID and --eab-hmac-file FILE")
 
 	half := i.renew("--eab-kid", "kid-1")
 	assert.Equal(t, 2, half.code)
@@ -88,12 +88,12 @@ func TestExternalAccountIsBoundOrItsAbsenceExplained(t *testing.T) {
 	wrong := i.renew("--eab-kid", "kid-1", "--eab-hmac-file", file("wrong", other))
 	assert.Equal(t, 6, wrong.code)
 	assert.Contains(t, wrong.doc.Error, "creating an account: the CA answered unauthorized")
-	assert.Contains(t, wrong.doc.Hint, "--eab-kid and the key in --eab-hmac-file")
+	assert.Contains(t, wrong.doc.Hint, "--eab-kid and --eab-hmac-file belong to the same external account")
 	assert.NotContains(t, wrong.stdout+wrong.stderr, other)
 
 	unknown := i.renew("--now", "--eab-kid", "kid-2", "--eab-hmac-file", file("right", key+"\n"))
 	assert.Equal(t, 6, unknown.code)
-	assert.Contains(t, unknown.doc.Hint, "--eab-kid and the key in --eab-hmac-file")
+	assert.Contains(t, unknown.doc.Hint, "--eab-kid and --eab-hmac-file belong to the same external account")
 	none, _ := i.account()
 	assert.Equal(t, 1, none.code, "no account was made")
 

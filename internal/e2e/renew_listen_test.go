@@ -33,7 +33,7 @@ func TestTLSALPNAnsweredByAnotherServerIsFoundBeforeTheCAIsAsked(t *testing.T) {
 	refused := i.renew(args...)
 	assert.Equal(t, 6, refused.code)
 	assert.Contains(t, refused.doc.Error, "connection refused")
-	assert.Contains(t, refused.doc.Hint, "tls-alpn: 443")
+	assert.Contains(t, refused.doc.Hint, "443 with tls-alpn")
 
 	pair := i.issue(mint.Leaf{})
 	cert, err := tls.X509KeyPair(pair.Chain, pair.KeyPEM)
@@ -60,7 +60,7 @@ func TestStandaloneSaysWhatMayUseThePort(t *testing.T) {
 	r := i.renew(again...)
 	assert.Equal(t, 6, r.code)
 	assert.Contains(t, r.doc.Error, "address already in use")
-	assert.Contains(t, r.doc.Hint, "another server, perhaps the front, has that port")
+	assert.Contains(t, r.doc.Hint, "another server, perhaps the front, is using that port")
 	require.NoError(t, taken.Close())
 	i.issues(append(again, "--now")...)
 }

@@ -27,7 +27,7 @@ func TestFailedSelfCheckSparesTheCAAndCausesNoBackOff(t *testing.T) {
 		mislead    func(i *issuer, ip string)
 		error, why string
 	}{
-		"connection refused": {func(*issuer, string) {}, "connection refused", "port 80 of every address of the name"},
+		"connection refused": {func(*issuer, string) {}, "connection refused", "port 80 (443 with tls-alpn) of every address of the name"},
 		"another web server": {func(i *issuer, ip string) { serveHTTP(i.t, ip, http.NotFound) }, "404 Not Found", "another web server answers"},
 		"wrong content": {func(i *issuer, ip string) {
 			serveHTTP(i.t, ip, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Welcome to \x1b[31mnginx!")) })
@@ -71,7 +71,7 @@ func TestNameThatDoesNotExistIsFoundBeforeTheCAIsAsked(t *testing.T) {
 	assert.Less(t, time.Since(began), 10*time.Second, "a name that is missing is not waited for")
 	assert.Equal(t, 6, r.code)
 	assert.Contains(t, r.doc.Error, "self-check: lookup mail.example.com: no such host")
-	assert.Contains(t, r.doc.Hint, "does it have an A or AAAA record?")
+	assert.Contains(t, r.doc.Hint, "check its A and AAAA records")
 	i.sparedTheCA()
 }
 

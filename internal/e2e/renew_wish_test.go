@@ -144,9 +144,9 @@ func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 		why, hint string
 	}{
 		"wildcard without DNS": {[]string{"--hostname", "*.example.com"}, "a wildcard needs dns-01", "--challenge dns --dns-provider NAME"},
-		"no host name":         {[]string{"--hostname", "mail_.example.com"}, "not a host name", "HOSTNAMES in mailu.env"},
+		"no host name":         {[]string{"--hostname", "mail_.example.com"}, "not a valid host name", "HOSTNAMES in mailu.env"},
 		"no dot":               {[]string{"--hostname", "mail", "--ca-file", ""}, "it has no dot", "HOSTNAMES in mailu.env"},
-		"address":              {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only under a profile", "--profile shortlived"},
+		"address":              {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only with a profile", "--profile shortlived"},
 		"public suffix":        {[]string{"--hostname", "co.uk", "--ca-file", ""}, "a public suffix", "HOSTNAMES in mailu.env"},
 	} {
 		t.Run(name, func(t *testing.T) {
