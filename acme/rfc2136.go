@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/go-acme/lego/v4/challenge/dns01"
-	"github.com/go-acme/lego/v4/platform/config/env"
 
 	"mailu-hook/internal/resolve"
 )
@@ -30,15 +29,12 @@ type dnsUpdate struct {
 
 const defaultAlgorithm = "hmac-sha256"
 
-func newDNSUpdate() (*dnsUpdate, error) {
-	get := func(name string) string {
-		return cmp.Or(env.GetOrFile("DNSUPDATE_"+name), env.GetOrFile("RFC2136_"+name))
+func newDNSUpdate(get lookup) (*dnsUpdate, error) {
+	value := func(name string) string {
+		return cmp.Or(get.orFile("DNSUPDATE_"+name), get.orFile("RFC2136_"+name))
 	}
 	seconds := func(name string, standard time.Duration) time.Duration {
-		if d, err := env.ParseSecond(get(name)); err == nil && d > 0 {
-			return d
-		}
-		return standard
+		return cmp.Or(get.seconds(standard, "DNSUPDATE_"+name, "RFC2136_"+name), standard)
 	}
 	u := &dnsUpdate{
 		ttl:      seconds("TTL", 120*time.Second),
@@ -46,9 +42,9 @@ func newDNSUpdate() (*dnsUpdate, error) {
 		interval: seconds("POLLING_INTERVAL", time.Second),
 		seen:     map[string]bool{},
 	}
-	u.Server, u.Key, u.Secret = get("NAMESERVER"), get("TSIG_KEY"), get("TSIG_SECRET")
-	u.Algorithm = cmp.Or(get("TSIG_ALGORITHM"), defaultAlgorithm)
-	if file := os.Getenv("DNSUPDATE_TSIG_FILE"); file != "" {
+	u.Server, u.Key, u.Secret = value("NAMESERVER"), value("TSIG_KEY"), value("TSIG_SECRET")
+	u.Algorithm = cmp.Or(value("TSIG_ALGORITHM"), defaultAlgorithm)
+	if file := get("DNSUPDATE_TSIG_FILE"); file != "" {
 		if err := u.readKey(file); err != nil {
 			return nil, err
 		}
@@ -83,20 +79,29 @@ func (u *dnsUpdate) readKey(file string) error {
 // Timeout is how long a record may take to appear, and how often to look.
 func (u *dnsUpdate) Timeout() (timeout, interval time.Duration) { return u.timeout, u.interval }
 
-// Present adds the record. The first one for a name replaces what a killed run may
+// Present and CleanUp are for lego, which knows no context.
+func (u *dnsUpdate) Present(domain, token, keyAuth string) error {
+	return u.present(context.Background(), domain, token, keyAuth)
+}
+
+// CleanUp removes the record.
+func (u *dnsUpdate) CleanUp(domain, token, keyAuth string) error {
+	return u.cleanUp(context.Background(), domain, token, keyAuth)
+}
+
+// present adds the record. The first one for a name replaces what a killed run may
 // have left there.
-func (u *dnsUpdate) Present(domain, _, keyAuth string) error {
+func (u *dnsUpdate) present(ctx context.Context, domain, _, keyAuth string) error {
 	info := dns01.GetChallengeInfo(domain, keyAuth)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	name := strings.ToLower(info.EffectiveFQDN)
-	err := u.Add(context.Background(), name, info.Value, u.ttl, !u.seen[name]) // it has its own time limit
+	err := u.Add(ctx, name, info.Value, u.ttl, !u.seen[name])
 	u.seen[name] = u.seen[name] || err == nil
 	return err
 }
 
-// CleanUp removes the record.
-func (u *dnsUpdate) CleanUp(domain, _, keyAuth string) error {
+func (u *dnsUpdate) cleanUp(ctx context.Context, domain, _, keyAuth string) error {
 	info := dns01.GetChallengeInfo(domain, keyAuth)
-	return u.Remove(context.Background(), info.EffectiveFQDN, info.Value)
+	return u.Remove(ctx, info.EffectiveFQDN, info.Value)
 }

@@ -63,11 +63,13 @@ func (o *accountOptions) run(ctx context.Context, i *invocation) (result, error)
 			return nil, err
 		}
 		defer state.Close()
-		unlock, err := state.Lock(ctx)
-		if err != nil {
-			return nil, err
+		if action == "deactivate" {
+			unlock, err := state.Lock(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer unlock()
 		}
-		defer unlock()
 		c := acme.NewClient(ctx, state, client)
 		defer c.Close()
 		a, err := do(c)

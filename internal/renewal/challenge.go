@@ -80,7 +80,7 @@ func (r *run) solver(ctx context.Context) (s acme.Solver, done func(), err error
 		server := acme.NewServer(cmp.Or(c.Listen, ":443"))
 		return acme.ALPN(server, resolver, c.NoSelfCheck), server.Close, nil
 	}
-	if s, err = acme.DNSProvider(c.DNSProvider, c.Resolver, c.NoSelfCheck); err != nil {
+	if s, err = acme.DNSProvider(c.DNSProvider, c.Resolver, c.Variables, c.NoSelfCheck); err != nil {
 		err = usageError(say.HintOf(err), "%v", err)
 	}
 	return s, func() {}, err
