@@ -102,7 +102,7 @@ func TestWrongResponsesOfTheCAAreRefused(t *testing.T) {
 		"a refused key":            {"finalize", always(problem(400, "badCSR", "this key is weak")), []string{"this key is weak"}},
 		"a vanished order":         {"finalize", always(rig.Answer{Status: 404}), []string{"404"}},
 		"an order that is invalid": {"order", edited(t, func(doc map[string]any) { invalid(doc, "the CAA check failed") }), []string{"the CAA check failed"}},
-		"and gives no reason":         {"order", edited(t, func(doc map[string]any) { doc["status"] = "invalid" }), []string{"gave no reason"}},
+		"and gives no reason":      {"order", edited(t, func(doc map[string]any) { doc["status"] = "invalid" }), []string{"gave no reason"}},
 		"an expired authorization": {"authorization", edited(t, func(doc map[string]any) { doc["status"] = "expired" }), []string{"expired", "mail.example.com"}},
 		"a failed authorization": {"authorization", edited(t, func(doc map[string]any) {
 			doc["status"] = "invalid"
