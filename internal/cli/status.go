@@ -146,7 +146,7 @@ func (o *statusOptions) judging(i *invocation) (h health.Options, err error) {
 // looking is what the options say of where to look. The caller closes the engine.
 func (o *statusOptions) looking(i *invocation) (s survey.Options, err error) {
 	s = survey.Options{
-		Fronts: o.front.selector(), Lineages: o.lineages, StateDir: o.stateDir,
+		Fronts: o.front.selector(), Lineages: o.lineages, StateDir: o.stateDir, RootsFile: o.roots,
 		Recall: func() mailu.Facts {
 			facts := deploy.Recall(o.front.certsDir)
 			if len(o.front.hostnames) > 0 {

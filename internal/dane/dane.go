@@ -1,37 +1,38 @@
 // Package dane judges TLSA records against the chain that a mail server sends
-// on port 25, as a sending server does that follows RFC 6698, 7671 and 7672.
-// It asks nobody; package resolve does.
+// on port 25, as a sending server does that implements RFC 6698, 7671 and 7672.
+// It does no lookups; package resolve does.
 //
 // A mail server that wants senders to insist on TLS, and on its own certificate
-// rather than on any that some CA vouches for, publishes TLSA records in a zone
-// signed by DNSSEC, under _25._tcp of its name. Four fields say what must be
+// rather than on any certificate from any CA, publishes TLSA records in a zone
+// signed with DNSSEC, under _25._tcp of its name. Four fields say what must be
 // found in the handshake:
 //
 //   - the usage: 3 (DANE-EE), that the leaf is this one; 2 (DANE-TA), that the
-//     chain leads to this issuer. 0 and 1 also want a CA that the sender trusts;
-//     between mail servers nobody knows which CAs those are, and such records
-//     are unusable (RFC 7672, section 3.1.3).
+//     chain leads to this issuer. 0 and 1 also require a CA that the sender
+//     trusts; between mail servers there is no agreed list of those, so such
+//     records are unusable (RFC 7672, section 3.1.3).
 //   - the selector: 0, the whole certificate; 1, its public key alone, which
-//     outlives a renewal that keeps the key.
+//     survives a renewal that keeps the key.
 //   - the matching type: 0, the data itself; 1, its SHA-256; 2, its SHA-512.
 //   - the data.
 //
 // A sender accepts the server if one usable record matches. If there are usable
-// records and none matches it does not deliver: the mail waits in its queue for
-// days and then bounces, while everything looks well from here. If all records
-// are unusable it delivers over TLS without asking who answers (RFC 7672,
-// section 2.2); if there are none, or they are not validated, as to anybody.
+// records and none matches, it does not deliver: the mail waits in its queue for
+// days and then bounces, while everything looks fine from here. If all records
+// are unusable it delivers over unauthenticated TLS (RFC 7672, section 2.2); if
+// there are none, or they are not validated, it delivers as to any other server.
 //
 // With usage 3 neither the names nor the dates of the certificate matter (RFC
 // 7671, section 5.1). With usage 2 both do, and the issuer's own certificate must
-// be in what the server sends, because a sender has nothing but a digest of it
-// (section 5.2.2). Roots usually are not sent, so a record of a root matches
-// nothing, which is the commonest mistake. The exceptions are records that hold
-// the issuer itself: its certificate (2 0 0) or its key (2 1 0, section 5.2.3).
+// be in what the server sends, because a sender has only a digest of it
+// (section 5.2.2). Roots are usually not sent, so a record of a root matches
+// nothing, which is the most common mistake. The exceptions are records that
+// contain the issuer itself: its certificate (2 0 0) or its key (2 1 0, section
+// 5.2.3).
 //
-// Of several digests of the same usage and selector a sender heeds the strongest
-// kind only (section 9). So 3 1 1 of the new key beside 3 1 2 of the old one
-// does not help.
+// Of several digests with the same usage and selector a sender uses only the
+// strongest kind (section 9). So adding 3 1 1 of the new key to 3 1 2 of the old
+// one does not help.
 package dane
 
 import (
@@ -71,7 +72,7 @@ func (r Record) String() string {
 	return fmt.Sprintf("%d %d %d %s", r.Usage, r.Selector, r.Matching, hex.EncodeToString(r.Data))
 }
 
-// Equal tells whether both records say the same.
+// Equal reports whether both records are the same.
 func (r Record) Equal(other Record) bool {
 	return r.Usage == other.Usage && r.Selector == other.Selector && r.Matching == other.Matching && bytes.Equal(r.Data, other.Data)
 }
@@ -97,9 +98,9 @@ func digest(usage uint8, spki []byte) Record {
 	return Record{usage, SPKI, SHA256, sum[:]}
 }
 
-// Usable tells whether a sender can use the record at all. One that is
-// malformed or has a field of unknown meaning is passed over (RFC 6698, section
-// 4.1; RFC 7672, section 3.1).
+// Usable reports whether a sender can use the record at all. It ignores one that
+// is malformed or has an unknown field value (RFC 6698, section 4.1; RFC 7672,
+// section 3.1).
 func (r Record) Usable() bool {
 	if r.Usage != TA && r.Usage != EE || r.Selector != Cert && r.Selector != SPKI {
 		return false
@@ -122,7 +123,7 @@ func (r Record) Usable() bool {
 }
 
 // heeded are the records that decide: the usable ones, without the digests that
-// a stronger one of the same usage and selector puts out of force (RFC 7671,
+// are overruled by a stronger one of the same usage and selector (RFC 7671,
 // section 9).
 func heeded(records []Record) []Record {
 	usable := slices.DeleteFunc(slices.Clone(records), func(r Record) bool { return !r.Usable() })
@@ -144,9 +145,9 @@ const (
 	Mismatch // mail does not arrive
 )
 
-// Judge tells what a sender makes of records when the server sends chain, leaf
-// first. Of names, those under which it looks for the server, the leaf must have
-// one where usage 2 is to match. now is when it asks. The record is the one that
+// Judge says what a sender makes of records when the server sends chain, leaf
+// first, at the time now. For usage 2 to match, the leaf must have one of names,
+// those under which the sender looks for the server. The record is the one that
 // matched.
 func Judge(records []Record, chain []*x509.Certificate, names []string, now time.Time) (Verdict, Record) {
 	if len(records) == 0 {
@@ -182,7 +183,7 @@ func (r Record) matches(chain []*x509.Certificate, names []string, now time.Time
 	return r.Matching == Full && r.vouches(chain, now)
 }
 
-// describes tells whether the record is of c.
+// describes reports whether the record describes c.
 func (r Record) describes(c *x509.Certificate) bool {
 	data := c.Raw
 	if r.Selector == SPKI {
@@ -199,8 +200,8 @@ func (r Record) describes(c *x509.Certificate) bool {
 	return bytes.Equal(r.Data, data)
 }
 
-// vouches tells whether the record itself holds the issuer, which then need not
-// be sent: its certificate, or only the key that signed the topmost certificate
+// vouches reports whether the record itself contains the issuer, which then need
+// not be sent: its certificate, or only the key that signed the topmost certificate
 // (RFC 7671, sections 5.2.2 and 5.2.3).
 func (r Record) vouches(chain []*x509.Certificate, now time.Time) bool {
 	if r.Selector == Cert {
@@ -219,8 +220,8 @@ func (r Record) vouches(chain []*x509.Certificate, now time.Time) bool {
 	return leadsTo(top, chain, now)
 }
 
-// leadsTo tells whether the leaf's signatures lead to anchor through the
-// certificates that are sent, all of it valid now and meant for it.
+// leadsTo reports whether the certificates that are sent form a path from the leaf
+// to anchor that is valid now and may be used for that.
 func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, now time.Time) bool {
 	roots := x509.NewCertPool()
 	roots.AddCert(anchor)
@@ -228,9 +229,9 @@ func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, now time.Time)
 	return err == nil
 }
 
-// ToPublish is the record to add to those that are published, so that chain
-// matches: one of the leaf; or, where all that count are of issuers, of the
-// topmost issuer that is sent, if that is enough.
+// ToPublish is the record to add to those that are published so that chain
+// matches: one of the leaf; or, where all records that count are of issuers, one
+// of the topmost issuer that is sent, if that is enough.
 func ToPublish(published []Record, chain []*x509.Certificate, names []string, now time.Time) Record {
 	deciding := heeded(published)
 	of := func(usage uint8) bool {
@@ -245,7 +246,7 @@ func ToPublish(published []Record, chain []*x509.Certificate, names []string, no
 	return beside(deciding, OfLeaf(chain[0]), chain[0])
 }
 
-// beside is r, by a digest that none of the others puts out of force.
+// beside is r with a digest that none of the others overrules.
 func beside(others []Record, r Record, c *x509.Certificate) Record {
 	if slices.ContainsFunc(others, func(o Record) bool { return o.Usage == r.Usage && o.Selector == r.Selector && o.Matching == SHA512 }) {
 		sum := sha512.Sum512(c.RawSubjectPublicKeyInfo)

@@ -36,7 +36,7 @@ func TestREADMEShowsTheScreenThatThereReallyIs(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(l.certs(), name), data, 0o600))
 	}
 	l.execOK("nginx", "-s", "reload")
-	require.Eventually(t, func() bool { return l.status(nil).says("out_of_step", "dovecot shows an older one") }, 20*time.Second, 200*time.Millisecond)
+	require.Eventually(t, func() bool { return l.status(nil).says("out_of_step", "dovecot an older one") }, 20*time.Second, 200*time.Millisecond)
 	require.NoError(t, l.front.WaitHealthy(t.Context()))
 	renewals := filepath.Join(l.root, "letsencrypt", "renewal")
 	require.NoError(t, os.Mkdir(renewals, 0o755))

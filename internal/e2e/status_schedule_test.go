@@ -44,7 +44,7 @@ func TestStatusReadsWhatCertbotAndCronNoteOfRenewals(t *testing.T) {
 
 	doc := l.statusOn(cron, log)
 	assert.ElementsMatch(t, []string{"warning sync_timer_missing", "warning certbot_timer_missing", "warning certbot_hook_missing"}, doc.codes())
-	assert.True(t, doc.says("certbot_timer_missing", "nothing on this host runs certbot renew from time to time: no certificate is renewed"))
+	assert.True(t, doc.says("certbot_timer_missing", "no timer or cron job on this host runs certbot renew, so no certificate is renewed"))
 	assert.True(t, doc.says("certbot_hook_missing", "certbot is not told to call mailu-hook after it has renewed "+live))
 
 	certbot.Env = l.env

@@ -96,18 +96,18 @@ func TestStatusNamesWhatIsWrongWithTheContainer(t *testing.T) {
 	paused := l.status(nil)
 	require.NoError(t, l.front.Unpause(t.Context()))
 	assert.Equal(t, []string{"critical front_paused"}, paused.codes())
-	assert.True(t, paused.says("front_paused", "the front "+name+" is paused: it answers nobody"))
+	assert.True(t, paused.says("front_paused", "the front "+name+" is paused and answers nobody"))
 
 	l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid")
 	lost := l.status(nil)
 	assert.Contains(t, lost.codes(), "warning pid_file_lost")
-	assert.True(t, lost.says("pid_file_lost", "/run/nginx.pid and /run/dovecot/master.pid in "+name+": lost or wrong", "Mailu#4080"))
+	assert.True(t, lost.says("pid_file_lost", "pid files are missing or wrong in "+name+" (/run/nginx.pid and /run/dovecot/master.pid)", "Mailu#4080"))
 	require.Eventually(t, func() bool {
-		return l.status(nil).says("front_unhealthy", "Docker holds the front "+name+" to be unhealthy")
+		return l.status(nil).says("front_unhealthy", "Docker reports the front "+name+" as unhealthy")
 	}, 30*time.Second, time.Second)
 	require.Equal(t, 0, l.sync().code)
 	require.NoError(t, l.front.WaitHealthy(t.Context()))
-	assert.Equal(t, "ok", l.status(nil).Status, "sync mended it, as the remedy says")
+	assert.Equal(t, "ok", l.status(nil).Status, "sync fixed it, as the remedy says")
 
 	require.NoError(t, l.front.Stop(t.Context()))
 	stopped := l.status(nil)
@@ -127,7 +127,7 @@ func TestStatusWithoutAnEngineSaysWhatItCouldNotSee(t *testing.T) {
 		assert.Equal(t, "unknown", doc.Status, name)
 		assert.False(t, doc.Complete)
 		assert.True(t, doc.says("engine_unseen", "cannot query the container engine"), name)
-		assert.True(t, doc.says("ports_unseen", "none of the ports of "+l.front.Name+" could be asked"), "%s: its ports are not published here; %v", name, doc.codes())
+		assert.True(t, doc.says("ports_unseen", "no port of "+l.front.Name+" could be reached"), "%s: its ports are not published here; %v", name, doc.codes())
 	}
 }
 
@@ -163,7 +163,7 @@ func TestStatusEndsInTimeWhateverAPortDoes(t *testing.T) {
 		doc := l.status(nil, "--timeout", timeout.String())
 		assert.Less(t, time.Since(began), min(timeout, 4*time.Second)+500*time.Millisecond)
 		assert.NotEqual(t, "ok", doc.Status)
-		assert.True(t, doc.says("ports_unseen", "none of the ports of "+l.front.Name+" could be asked: 25 (smtp): "), "%v", doc.codes())
+		assert.True(t, doc.says("ports_unseen", "no port of "+l.front.Name+" could be reached: port 25 (smtp): "), "%v", doc.codes())
 	}
 }
 
@@ -172,14 +172,14 @@ func TestStatusTellsOfAPendingDeploy(t *testing.T) {
 	third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
 	live := l.lineage(third, "mail.example.com")
 	renewed := l.status(nil)
-	assert.True(t, renewed.says("lineage_newer", live+" was renewed on ", "the certificate is not installed"), "%v", renewed.codes())
+	assert.True(t, renewed.says("lineage_newer", live+" was renewed on ", "but the certificate is not installed"), "%v", renewed.codes())
 
 	broken := filepath.Join(l.root, "overrides", "nginx", "broken.conf")
 	require.NoError(t, os.WriteFile(broken, []byte("no_such_setting;\n"), 0o644))
 	require.Equal(t, 4, l.hook(live).code)
 	doc := l.status(nil)
 	assert.Equal(t, []string{"warning deploy_pending"}, doc.codes(), "the old pair is served")
-	assert.True(t, doc.says("deploy_pending", "a deploy is unfinished since ", "the next attempt is due at ", "no_such_setting"))
+	assert.True(t, doc.says("deploy_pending", "a deploy has been unfinished since ", "next attempt at ", "no_such_setting"))
 	require.NoError(t, os.Remove(broken))
 	require.Equal(t, 0, l.sync("--now").code)
 	assert.Equal(t, "ok", l.status(nil).Status)
@@ -187,8 +187,8 @@ func TestStatusTellsOfAPendingDeploy(t *testing.T) {
 
 func TestStatusNamesLinksThatLeadNowhereAndATLSOffFront(t *testing.T) {
 	for code, c := range map[string]struct{ target, sentence string }{
-		"link_dangling": {"archive/cert7.pem", "cert.pem in CERTS leads to archive/cert7.pem, which does not exist"},
-		"link_outward":  {"/etc/letsencrypt/live/mail.example.com/fullchain.pem", "cert.pem in CERTS leads to /etc/letsencrypt/live/mail.example.com/fullchain.pem, which is outside of the directory and so nowhere in the container"},
+		"link_dangling": {"archive/cert7.pem", "cert.pem in CERTS points to archive/cert7.pem, which does not exist"},
+		"link_outward":  {"/etc/letsencrypt/live/mail.example.com/fullchain.pem", "cert.pem in CERTS points to /etc/letsencrypt/live/mail.example.com/fullchain.pem, which is outside the directory and does not exist in the container"},
 	} {
 		t.Run(code, func(t *testing.T) {
 			l, _, _, _ := deployed(t)
@@ -197,7 +197,7 @@ func TestStatusNamesLinksThatLeadNowhereAndATLSOffFront(t *testing.T) {
 			require.NoError(t, os.Symlink(c.target, cert))
 			doc := l.status(nil)
 			assert.Equal(t, "critical", doc.Status)
-			assert.True(t, doc.says(code, strings.ReplaceAll(c.sentence, "CERTS", l.certs()), "when the front starts again, TLS is off"), "%v", doc.codes())
+			assert.True(t, doc.says(code, strings.ReplaceAll(c.sentence, "CERTS", l.certs()), "when the front restarts, TLS will be off"), "%v", doc.codes())
 			require.Eventually(t, func() bool { // the front's watcher has noticed
 				return l.status(nil).says("front_tls_off", "TLS is off in "+l.front.Name+": 443 is closed and 25 offers no STARTTLS")
 			}, 20*time.Second, 200*time.Millisecond)
@@ -234,7 +234,7 @@ func TestStatusNamesDaemonsThatAreOutOfStep(t *testing.T) {
 	}
 	l.execOK("nginx", "-s", "reload")
 	require.Eventually(t, func() bool {
-		return l.status(nil).says("out_of_step", l.front.Name+" is out of step: nginx shows the installed certificate (25 and 443), dovecot shows an older one (465, 993, 995 and 4190)")
+		return l.status(nil).says("out_of_step", l.front.Name+" serves different certificates: nginx the installed one (25 and 443), dovecot an older one (465, 993, 995 and 4190)")
 	}, 20*time.Second, 200*time.Millisecond)
 }
 
@@ -243,7 +243,7 @@ func TestStatusInfersAKeyOfAnotherCertificateWithoutOpeningIt(t *testing.T) {
 	other := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
 	require.NoError(t, os.WriteFile(filepath.Join(l.certs(), "cert.pem"), other.Chain, 0o644)) // half of a copy
 	require.Eventually(t, func() bool {
-		return l.status(nil).says("pair_mismatch", "cert.pem and key.pem in "+l.certs()+" seem not to belong together: dovecot speaks no TLS on any port")
+		return l.status(nil).says("pair_mismatch", "cert.pem and key.pem in "+l.certs()+" do not appear to match: dovecot offers no TLS on any port")
 	}, 20*time.Second, 200*time.Millisecond)
 }
 
@@ -253,20 +253,20 @@ func TestStatusJudgesTheCertificatesThatAreServed(t *testing.T) {
 	alone := l.issue(mint.Leaf{Names: []string{"mail.example.com", "imap.example.com"}})
 	alone.Chain = alone.LeafPEM
 	both := []string{"mail.example.com", "imap.example.com"}
-	const place = "the installed certificate, which every port shows, "
+	const place = "the installed certificate, which every port serves, "
 	for _, c := range []struct {
 		pair           *mint.Pair
 		severity, code string
 		sentence       string
 		args           []string
 	}{
-		{alone, "critical", "chain_incomplete", place + `stands alone: its issuer "CN=mint intermediate" is not sent with it`, nil},
+		{alone, "critical", "chain_incomplete", place + `is sent without its issuer "CN=mint intermediate", so most mail clients and servers reject it`, nil},
 		{l.issue(mint.Leaf{Names: []string{"www.example.com"}}), "critical", "names_missing", place + "does not cover mail.example.com and imap.example.com (it covers www.example.com)", nil},
 		{l.issue(mint.Leaf{Names: both[:1]}), "warning", "names_missing", place + "does not cover imap.example.com (it covers mail.example.com)", nil},
 		{l.issue(mint.Leaf{Names: both, NotBefore: now.Add(-72 * 24 * time.Hour), NotAfter: now.Add(18*24*time.Hour + time.Hour)}), "warning", "cert_expiring", place + "expires in 18 days (20 % of its lifetime is left)", nil},
 		{l.issue(mint.Leaf{Names: both, NotBefore: now.Add(-85 * 24 * time.Hour), NotAfter: now.Add(5*24*time.Hour + time.Hour)}), "critical", "cert_expiring", place + "expires in 5 days (5 % of its lifetime is left)", nil},
 		{l.issue(mint.Leaf{Names: both, NotBefore: now.Add(-90 * 24 * time.Hour), NotAfter: now.Add(-time.Hour)}), "critical", "cert_expired", place + "expired on ", nil},
-		{l.issue(mint.Leaf{Names: both}), "critical", "chain_untrusted", place + `is trusted by nobody: its chain ends at "CN=mint root", which is no root of this system`, []string{"--roots", ""}},
+		{l.issue(mint.Leaf{Names: both}), "critical", "chain_untrusted", place + `is not trusted: its chain ends at "CN=mint root", which is not a root of this system`, []string{"--roots", ""}},
 		{l.issue(mint.Leaf{Names: both}), "warning", "cert_expiring", place + "expires in 89 days", []string{"--warn", "90d"}},
 	} {
 		l.writePlain(c.pair, "cert.pem", "key.pem")

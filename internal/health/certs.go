@@ -25,7 +25,7 @@ func (j *judgement) directory(f *Front) {
 		if errors.Is(d.Err, fs.ErrNotExist) {
 			remedy = "name the directory that the front mounts at /certs: --certs-dir DIR"
 		}
-		j.find(Unknown, CertsDirUnseen, remedy, "the certs directory cannot be looked at: %v", d.Err)
+		j.find(Unknown, CertsDirUnseen, remedy, "cannot look at the certs directory: %v", d.Err)
 		return
 	}
 	for _, file := range []File{d.Cert, d.Key} {
@@ -34,33 +34,33 @@ func (j *judgement) directory(f *Front) {
 	switch {
 	case d.Cert.Kind == Unreadable || d.ChainErr == nil:
 	case errors.Is(d.ChainErr, fs.ErrPermission):
-		j.find(Unknown, InstalledUnseen, "run mailu-hook as root", "the installed certificate cannot be read: %v", d.ChainErr)
+		j.find(Unknown, InstalledUnseen, "run mailu-hook as root", "cannot read the installed certificate: %v", d.ChainErr)
 	default:
-		j.find(Critical, CertDamaged, "install it anew: mailu-hook install --lineage DIR", "%s in %s holds no certificate: %v", d.Cert.Name, d.Path, d.ChainErr)
+		j.find(Critical, CertDamaged, "install one: mailu-hook install --lineage DIR", "%s in %s contains no certificate: %v", d.Cert.Name, d.Path, d.ChainErr)
 	}
 	if !d.Cert.Loads() || !d.Key.Loads() || d.Cert.Kind == Ours && d.Key.Kind == Ours {
 		return
 	}
 	if d.Used {
-		j.find(Warning, LinksReplaced, "mailu-hook sync --now puts the links back", "somebody replaced mailu-hook's links: %s and %s in %s may not belong together", d.Cert.Name, d.Key.Name, d.Path)
+		j.find(Warning, LinksReplaced, "mailu-hook sync --now restores the links", "mailu-hook's links were replaced: %s and %s in %s may not match", d.Cert.Name, d.Key.Name, d.Path)
 		return
 	}
-	j.find(Warning, NotAdopted, "mailu-hook install --lineage DIR, once", "what is in %s was not installed by mailu-hook, which never deployed here yet", d.Path)
+	j.find(Warning, NotAdopted, "run once: mailu-hook install --lineage DIR", "%s holds a certificate that mailu-hook did not install", d.Path)
 }
 
-// file judges one name. A front that already runs keeps what it has loaded; at
-// its next start, or when its watcher notices, it switches TLS off.
+// file judges one name. A running front keeps what it has loaded; when it
+// restarts, or its watcher notices, it turns TLS off.
 func (j *judgement) file(d *Directory, file File) {
-	const end = "when the front starts again, TLS is off"
+	const end = "when the front restarts, TLS will be off"
 	switch file.Kind {
 	case Missing:
 		j.find(Critical, FileMissing, "install a certificate: mailu-hook install --lineage DIR", "there is no %s in %s: %s", file.Name, d.Path, end)
 	case Dangling:
-		j.find(Critical, LinkDangling, "mailu-hook sync --now, or install --lineage DIR", "%s in %s leads to %s, which does not exist: %s", file.Name, d.Path, say.Plain(file.Target), end)
+		j.find(Critical, LinkDangling, "mailu-hook sync --now, or mailu-hook install --lineage DIR", "%s in %s points to %s, which does not exist: %s", file.Name, d.Path, say.Plain(file.Target), end)
 	case Outward:
-		j.find(Critical, LinkOutward, "mailu-hook install --lineage DIR puts copies in place of the link", "%s in %s leads to %s, which is outside of the directory and so nowhere in the container: %s", file.Name, d.Path, say.Plain(file.Target), end)
+		j.find(Critical, LinkOutward, "mailu-hook install --lineage DIR replaces the link with a copy", "%s in %s points to %s, which is outside the directory and does not exist in the container: %s", file.Name, d.Path, say.Plain(file.Target), end)
 	case Unreadable:
-		j.find(Unknown, InstalledUnseen, "run mailu-hook as root", "where %s in %s leads cannot be seen: %v", file.Name, d.Path, file.Err)
+		j.find(Unknown, InstalledUnseen, "run mailu-hook as root", "cannot see where %s in %s points: %v", file.Name, d.Path, file.Err)
 	}
 }
 
@@ -71,14 +71,14 @@ type sighting struct {
 	ports     []int
 }
 
-// where names the certificate in a sentence that goes on.
+// where is the subject of a sentence about the certificate.
 func (s sighting) where(f *Front) string {
-	ports := "every port shows"
+	ports := "every port serves"
 	switch {
 	case len(s.ports) == 1:
-		ports = portList(s.ports) + " shows"
+		ports = portList(s.ports) + " serves"
 	case len(s.ports) < len(f.Endpoints):
-		ports = portList(s.ports) + " show"
+		ports = portList(s.ports) + " serve"
 	}
 	switch {
 	case len(s.ports) == 0:
@@ -89,7 +89,7 @@ func (s sighting) where(f *Front) string {
 	return "the certificate that " + ports
 }
 
-// sightings groups what is installed and what the ports show by chain.
+// sightings groups what is installed and what the ports serve by chain.
 func (f *Front) sightings() []sighting {
 	var seen []sighting
 	at := func(chain []*x509.Certificate) *sighting {
@@ -111,38 +111,44 @@ func (f *Front) sightings() []sighting {
 	return seen
 }
 
-// certificates judges each chain that is installed or shown.
+// certificates judges each chain that is installed or served.
 func (j *judgement) certificates(f *Front) {
 	seen := f.sightings()
 	if len(seen) > 0 && len(f.Hostnames) == 0 {
-		j.find(Unknown, HostnamesUnknown, "name them: --hostname, or MAILU_HOOK_HOSTNAME in /etc/mailu-hook.conf", "no hostname of the mail server is known, so the names in its certificate cannot be checked")
+		j.find(Unknown, HostnamesUnknown, "name it: --hostname mail.example.com, or MAILU_HOOK_HOSTNAME=mail.example.com in /etc/mailu-hook.conf", "no hostname of the mail server is known, so the names in its certificate cannot be checked")
 	}
 	for _, s := range seen {
 		where := s.where(f)
-		j.validity(s.chain[0], where)
+		j.validity(s.chain[0], where, f.renewRemedy())
 		j.names(f, s.chain[0], where)
 		j.chain(s, where)
 	}
 }
 
-const renewRemedy = "certbot renew, and its log /var/log/letsencrypt/letsencrypt.log; then mailu-hook sync --now"
+// renewRemedy is how to get a new certificate from whoever got the last one.
+func (f *Front) renewRemedy() string {
+	if f.Planned != nil {
+		return "run: mailu-hook renew --now"
+	}
+	return "run certbot renew and see /var/log/letsencrypt/letsencrypt.log; then run: mailu-hook sync --now"
+}
 
-func (j *judgement) validity(leaf *x509.Certificate, where string) {
+func (j *judgement) validity(leaf *x509.Certificate, where, remedy string) {
 	left := leaf.NotAfter.Sub(j.look.At)
 	severity := OK
 	switch {
 	case left <= 0:
-		j.find(Critical, CertExpired, renewRemedy, "%s expired on %s", where, leaf.NotAfter.UTC().Format(time.DateTime))
+		j.find(Critical, CertExpired, remedy, "%s expired on %s", where, say.Time(leaf.NotAfter))
 	case leaf.NotBefore.After(j.look.At):
-		j.find(Critical, CertNotYetValid, "check the clock of this host (date -u)", "%s is valid only from %s on, which is yet to come: a clock is wrong", where, leaf.NotBefore.UTC().Format(time.DateTime))
+		j.find(Critical, CertNotYetValid, "check the clock of this host (date -u)", "%s is not valid before %s, which is in the future: a clock is wrong", where, say.Time(leaf.NotBefore))
 	case left < j.o.Crit.Of(leaf):
 		severity = Critical
 	case left < j.o.Warn.Of(leaf):
 		severity = Warning
 	}
 	if severity != OK {
-		j.find(severity, CertExpiring, renewRemedy, "%s expires in %s (%s of its lifetime is left), on %s",
-			where, Left(left), Percent(FractionLeft(leaf, j.look.At)), day(leaf.NotAfter))
+		j.find(severity, CertExpiring, remedy, "%s expires in %s (%s of its lifetime is left), on %s",
+			where, Left(left), Percent(FractionLeft(leaf, j.look.At)), say.Day(leaf.NotAfter))
 	}
 }
 
@@ -174,7 +180,7 @@ func (j *judgement) names(f *Front, leaf *x509.Certificate, where string) {
 	if missing[0] == f.Hostnames[0] {
 		severity = Critical
 	}
-	j.find(severity, NamesMissing, "issue one for all HOSTNAMES (certbot certonly --cert-name NAME -d …), or correct HOSTNAMES in mailu.env",
+	j.find(severity, NamesMissing, "get one for all HOSTNAMES (certbot certonly --cert-name NAME -d …), or correct HOSTNAMES in mailu.env",
 		"%s does not cover %s (it covers %s)", where, short(missing), short(leaf.DNSNames))
 }
 
@@ -192,25 +198,33 @@ func short(names []string) string {
 // chain judges whether clients can build a path from what is sent to a root.
 func (j *judgement) chain(s sighting, where string) {
 	complete, ends := Complete(s.chain)
-	const remedy = "install certbot's fullchain.pem, not its cert.pem: mailu-hook install --lineage DIR"
+	const remedy = "install certbot's fullchain.pem instead of its cert.pem: mailu-hook install --lineage DIR"
 	switch {
 	case j.look.Roots != nil && Trusted(s.chain, j.look.Roots, j.look.At):
 	case !complete && len(s.chain) == 1:
-		j.find(Critical, ChainIncomplete, remedy, "%s stands alone: its issuer %s is not sent with it, so that most mail clients and servers refuse it", where, ends)
+		j.find(Critical, ChainIncomplete, remedy, "%s is sent without its issuer %s, so most mail clients and servers reject it", where, ends)
 	case j.look.Roots != nil:
-		j.find(Critical, ChainUntrusted, "issue one from a public CA; a CA of your own is named with --roots FILE", "%s is trusted by nobody: its chain ends at %s, which is no root of this system", where, ends)
+		j.find(Critical, ChainUntrusted, "get one from a public CA; if the CA is your own, name its root: --roots FILE", "%s is not trusted: its chain ends at %s, which is not %s", where, ends, j.look.rootsName())
 	}
 }
 
-// Complete tells whether a chain ends in a root of its own, and names its end:
-// the last certificate's issuer.
+// Complete reports whether a chain ends in a self-issued certificate, and names
+// its end: the issuer of the last one.
 func Complete(chain []*x509.Certificate) (complete bool, end string) {
 	last := chain[len(chain)-1]
 	return pki.SelfIssued(last), say.Foreign(last.Issuer.String())
 }
 
-// Trusted tells whether what is sent leads to one of roots. Whether the leaf is
-// valid now is judged apart; for one that is not, the last moment counts.
+// rootsName names the roots in a sentence that denies one.
+func (l *Look) rootsName() string {
+	if l.RootsFile != "" {
+		return "in " + l.RootsFile
+	}
+	return "a root of this system"
+}
+
+// Trusted reports whether what is sent leads to one of roots. Whether the leaf is
+// valid now is judged separately: for one that is not, its last moment counts.
 func Trusted(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
 	leaf := chain[0]
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {

@@ -1,11 +1,10 @@
 // Package health judges whether a mail server's TLS is fine, until when, and
-// what is wrong with it if it is not. It is pure: facts go in, findings come
-// out, and it asks nobody. What could not be seen is a fact of its own, and
-// never makes for a good verdict.
+// what is wrong if it is not. It is pure: facts go in, findings come out. What
+// could not be seen is a fact too, and never leads to a good verdict.
 //
-// No fact is about the content of a private key: whoever looks need not, and
-// does not, open one. That key and leaf belong together is therefore inferred
-// from what the ports show, where a mismatch leaves unmistakable marks.
+// No fact comes from a private key, so that no key needs to be opened. Whether
+// key and leaf match is inferred from what the ports serve, where a mismatch
+// leaves unmistakable traces.
 package health
 
 import (
@@ -17,26 +16,27 @@ import (
 	"mailu-hook/internal/tlsa"
 )
 
-// Look is all that one look at a host saw.
+// Look is everything that one look at a host saw.
 type Look struct {
 	At      time.Time
 	Fronts  []Front
-	NoFront error // why Fronts holds what is remembered of a front instead of one that was found
-	// EngineDown: NoFront is that the engine could not be asked, not its answer.
+	NoFront error // why Fronts has a front as last seen instead of one that was found
+	// EngineDown means that the engine could not be asked, not that it knows no front.
 	EngineDown bool
 	Engine     Clock
 	Schedule   Schedule
 	Roots      *x509.CertPool // nil when they could not be loaded
+	RootsFile  string         // that Roots are from; "" for the system's
 	RootsErr   error
 }
 
-// Clock is the engine's time against this host's.
+// Clock compares the engine's time with this host's.
 type Clock struct {
 	Seen  bool
 	Ahead time.Duration // by which the engine's is ahead of ours
 }
 
-// Front is one front, as it was found or as it is remembered.
+// Front is one front, as it was found or as last seen.
 type Front struct {
 	mailu.Facts
 	State      string // Docker's: running, exited, …; "" when no container was found
@@ -50,14 +50,14 @@ type Front struct {
 	Memory     hook.State
 	MemoryErr  error
 	Lineages   []Lineage
-	DANE       []tlsa.Host // compared with what port 25 shows; nil when nobody looked
+	DANE       []tlsa.Host // compared with what port 25 serves; nil when nobody looked
 	Planned    *Renewal    // of a lineage that mailu-hook renews by itself; nil when it has none
 }
 
-// Runs tells whether a front has a process to ask.
+// Runs reports whether the container is running.
 func (f *Front) Runs() bool { return f.State == "running" }
 
-// ShownAt is the chain that a port shows, nil if it shows none.
+// ShownAt is the chain that a port serves, nil if there is none.
 func (f *Front) ShownAt(port int) []*x509.Certificate {
 	for _, e := range f.Endpoints {
 		if e.Number == port {
@@ -80,11 +80,11 @@ func (f *Front) Daemon(port int) string {
 type Directory struct {
 	Path  string
 	Err   error // why it cannot be looked at
-	Used  bool  // a deploy of ours was here
+	Used  bool  // mailu-hook has deployed here
 	Cert  File
 	Key   File
 	Chain []*x509.Certificate // in Cert, leaf first
-	// ChainErr is why Chain is nil though Cert leads to a file.
+	// ChainErr is why Chain is nil although Cert points to a file.
 	ChainErr error
 }
 
@@ -92,25 +92,25 @@ type Directory struct {
 type File struct {
 	Name   string
 	Kind   Kind
-	Target string // of a link, as it stands
-	Err    error  // of an Unreadable one
+	Target string // of a link, as written
+	Err    error  // why it is Unreadable
 }
 
-// Kind is what a name of the certs directory leads to.
+// Kind is what a name in the certs directory points to.
 type Kind string
 
 // The kinds of a name.
 const (
 	Ours       Kind = "ours"       // the link that a deploy makes, to a file
 	Plain      Kind = "plain"      // a file
-	Link       Kind = "link"       // somebody's link, to a file of the directory
-	Missing    Kind = "missing"    // nothing has that name
+	Link       Kind = "link"       // another link to a file in the directory
+	Missing    Kind = "missing"    // the name does not exist
 	Dangling   Kind = "dangling"   // a link to nothing
-	Outward    Kind = "outward"    // a link that leaves the directory, and so leads nowhere in the container
-	Unreadable Kind = "unreadable" // it cannot be told
+	Outward    Kind = "outward"    // a link that leaves the directory, so it is broken in the container
+	Unreadable Kind = "unreadable" // could not be determined
 )
 
-// Loads tells whether the front finds a file under that name.
+// Loads reports whether the front finds a file under that name.
 func (f File) Loads() bool { return f.Kind == Ours || f.Kind == Plain || f.Kind == Link }
 
 // Lineage is where renewed certificates come from.
@@ -119,19 +119,19 @@ type Lineage struct {
 	Chain []*x509.Certificate
 	Err   error
 	Gone  bool // Err is that it does not exist
-	// Last: the last deploy came from it.
+	// Last means that the last deploy came from it.
 	Last bool
-	// Certbot: it has a renewal configuration of certbot's beside it, and
-	// Hooked: that, or what goes for all lineages, calls mailu-hook.
+	// Certbot means that certbot has a renewal configuration for it, and Hooked
+	// that this, or a hook for all lineages, calls mailu-hook.
 	Certbot, Hooked bool
 }
 
-// Schedule is what this host's files tell about who runs certbot and sync.
+// Schedule is what runs certbot, sync and renew, according to this host's files.
 type Schedule struct {
 	Certbot Timer
 	Sync    Timer
 	Renew   Timer // mailu-hook renew
-	// CertbotFailed is the line of certbot's log that says so, of its last run.
+	// CertbotFailed is the line in certbot's log that says that its last run failed.
 	CertbotFailed string
 }
 
@@ -162,7 +162,7 @@ func (f *Front) Newest() *Lineage {
 	return newest
 }
 
-// Relation is how what a port shows compares with what is installed.
+// Relation is how what a port serves compares with what is installed.
 type Relation string
 
 // The relations.
@@ -171,7 +171,7 @@ const (
 	Older Relation = "older" // issued before what is installed, for the same main name
 	Other Relation = "other" // anything else
 	None  Relation = "none"  // it completed no handshake
-	// Uncompared: what is installed could not be seen.
+	// Uncompared means that what is installed could not be seen.
 	Uncompared Relation = "unknown"
 )
 

@@ -23,8 +23,8 @@ func (s Severity) String() string {
 	return [...]string{"ok", "warning", "critical", "unknown"}[s]
 }
 
-// rank orders severities: what could not be seen may be bad, so it is worse
-// than what was seen and is only a warning.
+// rank orders severities. What could not be seen may be bad, so it ranks above a
+// warning.
 func (s Severity) rank() int {
 	return [...]int{OK: 0, Warning: 1, Unknown: 2, Critical: 3}[s]
 }
@@ -106,14 +106,14 @@ const (
 	RenewFailing        Code = "renew_failing"
 	SyncTimerIdle       Code = "sync_timer_idle"
 
-	// LookFailed: there was no look, as the command line or the configuration
-	// is wrong. TextfileFailed: the metrics that others read are old ones.
-	// Nobody can ignore these two.
+	// LookFailed means that there was no look, because the command line or the
+	// configuration is wrong. TextfileFailed means that the metrics others read are
+	// old. These two cannot be ignored.
 	LookFailed     Code = "look_failed"
 	TextfileFailed Code = "textfile_failed"
 )
 
-// Codes are those that Judge gives.
+// Codes are those that Judge can return.
 var Codes = []Code{
 	EngineUnseen, FrontMissing, FrontStopped, FrontPaused, FrontRestarting, FrontTLSOff, FrontUnhealthy, NotMailu, TLSFlavor,
 	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
@@ -128,11 +128,11 @@ var Codes = []Code{
 // expired.
 type Options struct {
 	Warn, Crit Threshold
-	Ignore     []Code // findings that do not count, and are not told
+	Ignore     []Code // findings to leave out
 }
 
-// Judge says what is wrong with what was seen, the worst first; nil when all of
-// it was seen and is well.
+// Judge returns what is wrong with what was seen, the worst first; nil if
+// everything was seen and is fine.
 func Judge(l Look, o Options) []Finding {
 	j := &judgement{look: l, o: o}
 	j.host()
@@ -148,12 +148,13 @@ func Judge(l Look, o Options) []Finding {
 		j.memory(f)
 		j.lineages(f)
 	}
-	// Only now: what follows from an ignored finding is not to be found instead.
+	// Filter last, so that ignoring a finding does not bring up its consequences
+	// instead.
 	j.findings = slices.DeleteFunc(j.findings, func(f Finding) bool { return slices.Contains(o.Ignore, f.Code) })
 	return WorstFirst(j.findings)
 }
 
-// WorstFirst sorts findings, and leaves those as bad as each other in their order.
+// WorstFirst sorts findings by severity, keeping the order of equals.
 func WorstFirst(findings []Finding) []Finding {
 	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(b.Severity.rank(), a.Severity.rank()) })
 	return findings
@@ -185,7 +186,7 @@ func (j *judgement) find(s Severity, code Code, remedy, format string, args ...a
 	j.findings = append(j.findings, Finding{s, code, j.at, text, remedy})
 }
 
-// found tells whether a finding of that code was made about the front.
+// found reports whether a finding of that code was made about the front.
 func (j *judgement) found(code Code) bool {
 	return slices.ContainsFunc(j.findings, func(f Finding) bool { return f.Front == j.at && f.Code == code })
 }

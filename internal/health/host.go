@@ -1,6 +1,7 @@
 package health
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -10,25 +11,25 @@ import (
 )
 
 const (
-	clockSlack = time.Minute        // between two clocks that nobody keeps together
-	timerSlack = 3 * 24 * time.Hour // certbot's timer fires twice a day, that of sync four times an hour
+	clockSlack = time.Minute        // that two clocks may differ
+	timerSlack = 3 * 24 * time.Hour // that a timer may be late; see TestTimersFireWellWithinTheirSlack
 )
 
 // host judges what is not about one front.
 func (j *judgement) host() {
 	if j.look.RootsErr != nil {
-		j.find(Unknown, RootsUnseen, "install the package ca-certificates, or name the roots with --roots FILE",
-			"whether clients trust the chain cannot be told: %v", j.look.RootsErr)
+		j.find(Unknown, RootsUnseen, "install the package ca-certificates, or name the CA certificates: --roots FILE",
+			"cannot check whether clients trust the chain: %v", j.look.RootsErr)
 	}
 	if c := j.look.Engine; c.Seen && c.Ahead.Abs() > clockSlack {
 		j.find(Warning, ClockSkew, "set both clocks by NTP (timedatectl)",
-			"the clock of the Docker engine and the one of this host differ by %s", c.Ahead.Abs().Round(time.Second))
+			"the clocks of the Docker engine and of this host differ by %s", c.Ahead.Abs().Round(time.Second))
 	}
 	fronts := j.look.Fronts
 	if slices.ContainsFunc(fronts, func(f Front) bool { return f.Directory.Used }) {
 		j.timer(j.look.Schedule.Sync, SyncTimerMissing, SyncTimerIdle, "mailu-hook sync",
 			"systemctl enable --now mailu-hook-sync.timer, or cp examples/cron/mailu-hook /etc/cron.d/",
-			"a deploy that fails is never finished")
+			"a failed deploy would not be retried")
 	}
 	j.renewals()
 	certbots := slices.ContainsFunc(fronts, func(f Front) bool {
@@ -42,9 +43,9 @@ func (j *judgement) host() {
 func (j *judgement) timer(t Timer, missing, idle Code, what, remedy, consequence string) {
 	switch {
 	case t.By == "":
-		j.find(Warning, missing, remedy, "nothing on this host runs %s from time to time: %s", what, consequence)
+		j.find(Warning, missing, remedy, "no timer or cron job on this host runs %s, so %s", what, consequence)
 	case !t.Last.IsZero() && j.look.At.Sub(t.Last) > timerSlack:
-		j.find(Warning, idle, "systemctl status "+t.By+" tells why", "%s should run %s, and has not since %s", t.By, what, day(t.Last))
+		j.find(Warning, idle, "systemctl status "+t.By+" shows why", "%s should run %s, but has not since %s", t.By, what, say.Day(t.Last))
 	}
 }
 
@@ -58,9 +59,16 @@ func (j *judgement) renewals() {
 		"no certificate is renewed")
 	for _, f := range j.look.Fronts {
 		if p := f.Planned; p != nil && p.Failures > 0 {
-			j.find(Warning, RenewFailing, "mend it, and try at once: mailu-hook renew --now", "mailu-hook renew has failed %d times in a row: %s", p.Failures, p.Failure)
+			j.find(Warning, RenewFailing, "fix the cause, then run: mailu-hook renew --now", "%s: %s", failures(p.Failures), p.Failure)
 		}
 	}
+}
+
+func failures(n int) string {
+	if n == 1 {
+		return "the last run of mailu-hook renew failed"
+	}
+	return fmt.Sprintf("the last %d runs of mailu-hook renew failed", n)
 }
 
 func (j *judgement) certbot() {
@@ -68,17 +76,17 @@ func (j *judgement) certbot() {
 	j.timer(s.Certbot, CertbotTimerMissing, CertbotTimerIdle, "certbot renew",
 		"systemctl enable --now certbot.timer", "no certificate is renewed")
 	if s.CertbotFailed != "" {
-		j.find(Warning, CertbotFailing, "certbot renew tells why; the log is /var/log/letsencrypt/letsencrypt.log",
+		j.find(Warning, CertbotFailing, "run certbot renew to see why; its log is /var/log/letsencrypt/letsencrypt.log",
 			"certbot's last run failed: %s", say.Foreign(s.CertbotFailed))
 	}
-	if s.Sync.By != "" { // which finds a renewal by itself
+	if s.Sync.By != "" { // sync notices a renewal without the hook
 		return
 	}
 	for _, f := range j.look.Fronts {
 		for _, l := range f.Lineages {
 			if l.Certbot && l.Last && !l.Hooked {
 				j.find(Warning, CertbotHookMissing, "certbot renew --force-renewal --deploy-hook mailu-hook, once; or deploy-hook = mailu-hook in cli.ini",
-					"certbot is not told to call mailu-hook after it has renewed %s", l.Path)
+					"certbot does not call mailu-hook after renewing %s", l.Path)
 			}
 		}
 	}
@@ -95,9 +103,9 @@ func (j *judgement) container(f *Front) {
 			j.find(Critical, FrontMissing, say.HintOf(j.look.NoFront), "%v", j.look.NoFront)
 		}
 	case "paused":
-		j.find(Critical, FrontPaused, "docker unpause "+f.Container, "the front %s is paused: it answers nobody", f.Container)
+		j.find(Critical, FrontPaused, "docker unpause "+f.Container, "the front %s is paused and answers nobody", f.Container)
 	case "restarting":
-		j.find(Critical, FrontRestarting, "docker logs "+f.Container+" tells why", "the front %s is restarting over and over", f.Container)
+		j.find(Critical, FrontRestarting, "docker logs "+f.Container+" shows why", "the front %s keeps restarting", f.Container)
 	default:
 		j.find(Critical, FrontStopped, "docker start "+f.Container+", or docker compose up -d", "the front %s is not running (%s)", f.Container, f.State)
 	}
@@ -105,12 +113,12 @@ func (j *judgement) container(f *Front) {
 		j.unsuitable(f)
 	}
 	if f.Runs() && f.Health == "unhealthy" {
-		j.find(Warning, FrontUnhealthy, "docker inspect -f '{{json .State.Health}}' "+f.Container+" tells what its check says", "Docker holds the front %s to be unhealthy", f.Container)
+		j.find(Warning, FrontUnhealthy, "docker inspect -f '{{json .State.Health}}' "+f.Container+" shows what its health check says", "Docker reports the front %s as unhealthy", f.Container)
 	}
 }
 
-// unsuitable: no deploy reaches the front. That is as bad as what it serves,
-// unless that is nothing.
+// unsuitable judges a front that a deploy cannot serve. That is critical only if
+// the front serves no TLS at all; what it does serve is judged like any other.
 func (j *judgement) unsuitable(f *Front) {
 	remedy := say.HintOf(f.Unsuitable)
 	switch {
@@ -125,7 +133,7 @@ func (j *judgement) unsuitable(f *Front) {
 	}
 }
 
-// readsDirectory: what is in the certs directory is what the front serves.
+// readsDirectory reports whether the front serves what is in the certs directory.
 func (f *Front) readsDirectory() bool { return f.Unsuitable == nil }
 
 // inside judges the daemons and their pid files.
@@ -134,27 +142,27 @@ func (j *judgement) inside(f *Front) {
 		return
 	}
 	if f.Inside == nil {
-		j.find(Unknown, InsideUnseen, "run mailu-hook as root, on the host of the front", "what runs in %s cannot be seen: %v", f.Container, f.InsideErr)
+		j.find(Unknown, InsideUnseen, "run mailu-hook as root on the host of the front", "cannot see what runs in %s: %v", f.Container, f.InsideErr)
 		return
 	}
 	var lost []string
 	for _, d := range f.Inside.Daemons {
 		switch {
 		case !d.Runs && d.Name == "nginx":
-			j.find(Critical, NginxDown, "docker logs "+f.Container+" tells why; docker restart "+f.Container, "nginx does not run in %s", f.Container)
+			j.find(Critical, NginxDown, "docker logs "+f.Container+" shows why; then docker restart "+f.Container, "nginx does not run in %s", f.Container)
 		case !d.Runs && len(f.portsOf("dovecot")) > 0:
-			j.find(Critical, DovecotDown, "docker restart "+f.Container+" (first install a certificate, if there is none)",
-				"dovecot does not run in %s, so ports %s are closed: a front that starts without a usable certificate never starts it", f.Container, numbers(f.portsOf("dovecot")))
+			j.find(Critical, DovecotDown, "docker restart "+f.Container+" (if there is no certificate, install one first)",
+				"dovecot does not run in %s, so ports %s are closed: a front that starts without a usable certificate never starts dovecot", f.Container, numbers(f.portsOf("dovecot")))
 		case d.Pid == mailu.PidLost || d.Pid == mailu.PidWrong:
 			lost = append(lost, d.PidFile)
 		}
 	}
 	if lost != nil && !f.Inside.Configuring {
-		j.find(Warning, PidFileLost, "mailu-hook sync puts them back; docker restart "+f.Container+" does too",
-			"%s in %s: lost or wrong, so reloads by nginx -s and doveadm fail, and so does the health check (Mailu#4080)", list(lost), f.Container)
+		j.find(Warning, PidFileLost, "mailu-hook sync restores them; so does docker restart "+f.Container,
+			"pid files are missing or wrong in %s (%s), so nginx -s reload, doveadm reload and the health check fail (Mailu#4080)", f.Container, list(lost))
 	}
 	if f.Inside.WatcherStopped {
-		j.find(Warning, WatcherStopped, "unless a deploy is under way: mailu-hook sync sets it going; docker restart "+f.Container+" does too",
-			"the watcher of the certificate files in %s is stopped, as a deploy that was killed leaves it: files that somebody else changes are not loaded", f.Container)
+		j.find(Warning, WatcherStopped, "unless a deploy is running: mailu-hook sync resumes it; so does docker restart "+f.Container,
+			"the certificate watcher in %s is stopped, probably by a deploy that was killed: files changed by others are not loaded", f.Container)
 	}
 }

@@ -3,35 +3,34 @@ package health
 import (
 	"errors"
 	"io/fs"
-	"time"
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
-// memory judges what the last deploy left behind.
+// memory judges what the last deploy recorded.
 func (j *judgement) memory(f *Front) {
 	if !f.readsDirectory() || f.Directory.Err != nil {
 		return
 	}
 	if f.MemoryErr != nil {
 		if errors.Is(f.MemoryErr, fs.ErrPermission) {
-			j.find(Unknown, StateUnseen, "run mailu-hook as root", "whether a deploy is unfinished cannot be seen: %v", f.MemoryErr)
+			j.find(Unknown, StateUnseen, "run mailu-hook as root", "cannot see whether a deploy is unfinished: %v", f.MemoryErr)
 		} else {
-			j.find(Warning, StateDamaged, "mailu-hook sync --now writes it anew; --lineage DIR names what it forgot", "what earlier deploys remembered cannot be read: %v", f.MemoryErr)
+			j.find(Warning, StateDamaged, "mailu-hook sync --now rewrites it; --lineage DIR names a lineage that it has forgotten", "the state of earlier deploys cannot be read: %v", f.MemoryErr)
 		}
 		return
 	}
 	last, pending := f.Memory.Last, f.Memory.Pending
 	if last != nil && last.At.Sub(j.look.At) > clockSlack {
-		j.find(Warning, ClockSkew, "check the clock of this host (date -u)", "the last deploy was at %s, which is yet to come: the clock was set back", last.At.UTC().Format(time.DateTime))
+		j.find(Warning, ClockSkew, "check the clock of this host (date -u)", "the last deploy was at %s, which is in the future: the clock was set back", say.Time(last.At))
 	}
 	switch {
 	case last != nil && last.Outcome == hook.OutcomeRollbackFailed:
-		j.find(Critical, DeployFailed, "look at what it names, then mailu-hook sync --now", "the last deploy (%s) failed, and so did putting the old pair back: %s", last.At.UTC().Format(time.DateTime), say.Plain(last.Error))
+		j.find(Critical, DeployFailed, "fix what it names, then run: mailu-hook sync --now", "the last deploy (%s) failed, and so did its rollback: %s", say.Time(last.At), say.Plain(last.Error))
 	case pending != nil:
-		j.find(Warning, DeployPending, "mend the cause, then mailu-hook sync --now", "a deploy is unfinished since %s%s: %s", pending.Since.UTC().Format(time.DateTime), attempts(pending), say.Plain(pending.Reason))
+		j.find(Warning, DeployPending, "fix the cause, then run: mailu-hook sync --now", "a deploy has been unfinished since %s%s: %s", say.Time(pending.Since), attempts(pending), say.Plain(pending.Reason))
 	}
 }
 
@@ -39,7 +38,7 @@ func attempts(p *hook.Pending) string {
 	if p.Next.IsZero() {
 		return ""
 	}
-	return " (the next attempt is due at " + p.Next.UTC().Format(time.DateTime) + ")"
+	return " (next attempt at " + say.Time(p.Next) + ")"
 }
 
 // lineages judges where the next certificate will come from.
@@ -51,12 +50,12 @@ func (j *judgement) lineages(f *Front) {
 		switch {
 		case l.Err == nil:
 		case l.Gone && l.Last:
-			j.find(Warning, LineageGone, "certbot certificates lists what there is; install one: mailu-hook install --lineage DIR", "the lineage %s, where the installed certificate came from, does not exist any more: nothing renews it", l.Path)
+			j.find(Warning, LineageGone, "certbot certificates lists the lineages; install one: mailu-hook install --lineage DIR", "the lineage %s, which the installed certificate came from, no longer exists: nothing renews it", l.Path)
 		case l.Gone:
 		case errors.Is(l.Err, fs.ErrPermission):
-			j.find(Unknown, LineageUnseen, "run mailu-hook as root", "the lineage cannot be read: %v", l.Err)
+			j.find(Unknown, LineageUnseen, "run mailu-hook as root", "cannot read the lineage: %v", l.Err)
 		default:
-			j.find(Warning, LineageDamaged, "certbot renew --force-renewal --cert-name NAME makes a new one", "the lineage %s holds no certificate: %v", l.Path, l.Err)
+			j.find(Warning, LineageDamaged, "certbot renew --force-renewal --cert-name NAME creates a new one", "the lineage %s contains no certificate: %v", l.Path, l.Err)
 		}
 	}
 	newest, installed := f.Newest(), Leaf(f.Directory.Chain)
@@ -65,6 +64,6 @@ func (j *judgement) lineages(f *Front) {
 	}
 	leaf := newest.Chain[0]
 	if leaf.NotBefore.After(installed.NotBefore) && pki.Fingerprint(leaf) != f.Memory.RolledBackFrom && len(hook.Missing(leaf, f.main())) == 0 {
-		j.find(Warning, LineageNewer, "mailu-hook sync --now", "%s was renewed on %s, and the certificate is not installed", newest.Path, day(leaf.NotBefore))
+		j.find(Warning, LineageNewer, "mailu-hook sync --now", "%s was renewed on %s, but the certificate is not installed", newest.Path, say.Day(leaf.NotBefore))
 	}
 }

@@ -6,13 +6,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/say"
 )
 
-// ports judges what the ports show: whether they speak TLS, and whether that is
-// what is installed.
+// ports judges what the ports serve: whether they speak TLS, and whether that is
+// the installed certificate.
 func (j *judgement) ports(f *Front) {
 	if f.Endpoints == nil || f.Flavor == "notls" {
 		return
@@ -38,7 +38,7 @@ func (j *judgement) ports(f *Front) {
 	}
 }
 
-// tlsOff tells whether nginx has been configured without TLS: Mailu's config.py
+// tlsOff reports whether nginx has been configured without TLS: Mailu's config.py
 // does that when it finds a certificate file missing. Then 443 is closed, and 25
 // does without STARTTLS; dovecot may have what it loaded before.
 func (f *Front) tlsOff() bool {
@@ -65,22 +65,23 @@ func (j *judgement) tlsOff(f *Front) {
 		"TLS is off in %s: 443 is closed and 25 offers no STARTTLS, because a certificate file was missing when the front configured itself", f.name())
 }
 
-// noneAnswers tells a front whose ports are closed from one that is out of reach.
+// noneAnswers distinguishes a front whose ports are closed from one that cannot be
+// reached.
 func (j *judgement) noneAnswers(f *Front) {
 	closed := !slices.ContainsFunc(f.Endpoints, func(e mailu.Endpoint) bool { return !errors.Is(e.Err, mailu.ErrClosed) })
 	first := f.Endpoints[0]
 	switch {
 	case j.found(NginxDown):
 	case closed && f.Runs():
-		j.find(Critical, PortSilent, "docker logs "+f.Container+" tells why; a front that has just started needs some seconds", "no port of %s is open", f.name())
+		j.find(Critical, PortSilent, "docker logs "+f.Container+" shows why; a front that has just started needs a few seconds", "no port of %s is open", f.name())
 	default:
-		j.find(Unknown, PortsUnseen, "run mailu-hook where the ports can be reached; a firewall may be in the way",
-			"none of the ports of %s could be asked: %d (%s): %v", f.name(), first.Number, first.Protocol, first.Err)
+		j.find(Unknown, PortsUnseen, "run mailu-hook where the ports are reachable; a firewall may block them",
+			"no port of %s could be reached: %s: %v", f.name(), first.Port, first.Err)
 	}
 }
 
-// someSilent: dovecot, given a key of another certificate, drops TLS on all of
-// its ports at once and keeps them open, while nginx keeps its old
+// someSilent judges ports without TLS. A dovecot whose key does not match drops
+// TLS on all of its ports at once and keeps them open, while nginx keeps its old
 // configuration. Nothing else looks like that.
 func (j *judgement) someSilent(f *Front, silent, answering []mailu.Endpoint) {
 	if j.found(DovecotDown) {
@@ -96,8 +97,8 @@ func (j *judgement) someSilent(f *Front, silent, answering []mailu.Endpoint) {
 		return f.Daemon(e.Number) != "nginx" || f.Shows(e) == Same || f.Shows(e) == Uncompared
 	})
 	if dovecotOpen && nginxOld {
-		j.find(Critical, PairMismatch, "mailu-hook sync --now, or install --lineage DIR: it switches both files at once",
-			"%s and %s in %s seem not to belong together: dovecot speaks no TLS on any port, and nginx keeps an earlier certificate", f.CertName, f.KeyName, f.Directory.Path)
+		j.find(Critical, PairMismatch, "mailu-hook sync --now, or mailu-hook install --lineage DIR: both replace the two files at once",
+			"%s and %s in %s do not appear to match: dovecot offers no TLS on any port, and nginx still serves an earlier certificate", f.CertName, f.KeyName, f.Directory.Path)
 		return
 	}
 	first := silent[0]
@@ -105,26 +106,29 @@ func (j *judgement) someSilent(f *Front, silent, answering []mailu.Endpoint) {
 	for _, e := range silent {
 		ports = append(ports, e.Number)
 	}
-	j.find(Critical, PortSilent, "docker logs "+f.Container+" tells why; mailu-hook sync --now reloads the daemons",
-		"%s of %s: no TLS: %d (%s): %v", portList(ports), f.name(), first.Number, first.Protocol, first.Err)
+	which := fmt.Sprintf("%s of %s", first.Port, f.name())
+	if len(ports) > 1 {
+		which = fmt.Sprintf("%s of %s; %s", portList(ports), f.name(), first.Port)
+	}
+	j.find(Critical, PortSilent, "docker logs "+f.Container+" shows why; mailu-hook sync --now reloads the daemons", "no TLS on %s: %v", which, first.Err)
 }
 
-// compare holds the ports against one another and against what is installed.
+// compare compares the ports with one another and with what is installed.
 func (j *judgement) compare(f *Front, answering []mailu.Endpoint) {
 	stray := slices.ContainsFunc(answering, func(e mailu.Endpoint) bool { return f.Shows(e) != Same && f.Shows(e) != Uncompared })
 	first := answering[0]
 	if slices.ContainsFunc(answering, func(e mailu.Endpoint) bool { return e.Leaf != first.Leaf }) {
-		j.find(Warning, OutOfStep, "docker exec "+f.Container+" nginx -t, and doveconf -n, tell which configuration is broken; then mailu-hook sync --now",
-			"%s is out of step: %s", f.name(), f.groups(answering))
+		j.find(Warning, OutOfStep, fmt.Sprintf("find the broken configuration (docker exec %[1]s nginx -t; docker exec %[1]s doveconf -n), then run: mailu-hook sync --now", f.Container),
+			"%s serves different certificates: %s", f.name(), f.groups(answering))
 		return
 	}
 	if stray {
 		j.find(Warning, NotServed, "mailu-hook sync --now",
-			"%s shows the certificate issued on %s, not the installed one of %s", f.name(), day(first.Chain[0].NotBefore), day(f.Directory.Chain[0].NotBefore))
+			"%s serves the certificate issued on %s instead of the installed one, issued on %s", f.name(), say.Day(first.Chain[0].NotBefore), say.Day(f.Directory.Chain[0].NotBefore))
 	}
 }
 
-// groups describes which daemon shows what: "nginx shows 3076aa61, dovecot …".
+// groups describes which daemon serves what: "nginx 3076aa61 (25), dovecot …".
 func (f *Front) groups(answering []mailu.Endpoint) string {
 	type group struct {
 		leaf  string
@@ -141,11 +145,11 @@ func (f *Front) groups(answering []mailu.Endpoint) string {
 	}
 	var parts []string
 	for _, g := range groups {
-		what := map[Relation]string{Same: "the installed certificate", Older: "an older one"}[f.Shows(g.e)]
+		what := map[Relation]string{Same: "the installed one", Older: "an older one"}[f.Shows(g.e)]
 		if what == "" {
 			what = fmt.Sprintf("%.8s", g.leaf)
 		}
-		parts = append(parts, fmt.Sprintf("%s shows %s (%s)", f.Daemon(g.e.Number), what, numbers(g.ports)))
+		parts = append(parts, fmt.Sprintf("%s %s (%s)", f.Daemon(g.e.Number), what, numbers(g.ports)))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -190,5 +194,3 @@ func list(items []string) string {
 	}
 	return strings.Join(items, "")
 }
-
-func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

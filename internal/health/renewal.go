@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Renewal is when the next certificate is to be expected, and who gets it.
+// Renewal is when the next certificate is expected, and who gets it.
 type Renewal struct {
 	From    time.Time
 	By      string // who: certbot, or mailu-hook renew
@@ -16,9 +16,9 @@ type Renewal struct {
 	Failure  string // the last
 }
 
-// Renewal tells when the next certificate is to be expected, as far as that is
-// known: what is planned, or else what certbot will do with the newest lineage.
-// It is false for one that is not certbot's, or that nothing runs certbot for.
+// Renewal returns when the next certificate is expected, if that is known: what is
+// planned, or else what certbot will do with the newest lineage. It is false for
+// a lineage that is not certbot's, or if nothing runs certbot.
 func (f *Front) Renewal(s Schedule) (Renewal, bool) {
 	if f.Planned != nil {
 		return *f.Planned, true

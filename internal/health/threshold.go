@@ -12,15 +12,15 @@ import (
 )
 
 // Threshold is how little of a certificate's life may be left: a fraction of
-// its lifetime, or a time. Certificates live shorter and shorter (6 to 90 days,
-// as their CA likes), so that only a fraction fits them all.
+// its lifetime, or a time. Lifetimes differ by CA and keep shrinking (6 to 90
+// days), so only a fraction fits them all.
 type Threshold struct {
 	Fraction float64
 	Left     time.Duration // instead of Fraction, if not zero
 }
 
-// The defaults: certbot renews at a third of the lifetime, so that a quarter is
-// late and an eighth is alarming.
+// The defaults. certbot renews when a third of the lifetime is left, so a quarter
+// is late and an eighth is alarming.
 var (
 	DefaultWarn = Threshold{Fraction: 0.25}
 	DefaultCrit = Threshold{Fraction: 0.125}

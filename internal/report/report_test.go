@@ -74,21 +74,22 @@ func drawn(r *Report, width int, color bool) string {
 }
 
 func TestScreenOf80Columns(t *testing.T) {
-	assert.Equal(t, `CRITICAL  port 4190 of mailu-front-1: no TLS: 4190 (sieve): connection refused
-          at 192.168.203.4:4190, and a text that goes on and on and on
-          do: docker logs mailu-front-1 tells why; mailu-hook sync --now reloads
+	assert.Equal(t, `CRITICAL  no TLS on port 4190 (sieve) of mailu-front-1: connection refused at
+          192.168.203.4:4190, and a text that goes on and on and on
+          do: docker logs mailu-front-1 shows why; mailu-hook sync --now reloads
               the daemons
-WARNING   mailu-front-1 is out of step: nginx shows the installed certificate
-          (25 and 443), dovecot shows an older one (465, 993 and 995)
-          do: docker exec mailu-front-1 nginx -t, and doveconf -n, tell which
-              configuration is broken; then mailu-hook sync --now
-WARNING   the certificate that ports 465, 993 and 995 show expires in 20 days
+WARNING   mailu-front-1 serves different certificates: nginx the installed one
+          (25 and 443), dovecot an older one (465, 993 and 995)
+          do: find the broken configuration (docker exec mailu-front-1 nginx -t;
+              docker exec mailu-front-1 doveconf -n), then run: mailu-hook sync
+              --now
+WARNING   the certificate that ports 465, 993 and 995 serve expires in 20 days
           (22 % of its lifetime is left), on 2026-12-14
-          do: certbot renew, and its log /var/log/letsencrypt/letsencrypt.log;
-              then mailu-hook sync --now
-WARNING   a deploy is unfinished since 2026-11-24 05:30:00 (the next attempt is
-          due at 2026-11-24 07:30:00): dovecot objects
-          do: mend the cause, then mailu-hook sync --now
+          do: run certbot renew and see /var/log/letsencrypt/letsencrypt.log;
+              then run: mailu-hook sync --now
+WARNING   a deploy has been unfinished since 2026-11-24 05:30 UTC (next attempt
+          at 2026-11-24 07:30 UTC): dovecot objects
+          do: fix the cause, then run: mailu-hook sync --now
 
 mailu-front-1 (project mailu): running, healthy, pid files intact
 
@@ -158,7 +159,7 @@ func collectKeys(at string, value any, keys *[]string) {
 
 func TestPerfdataAndMetricsTellOfEachCertificate(t *testing.T) {
 	s := looked(t)
-	assert.Equal(t, "MAILU TLS CRITICAL - port 4190 of mailu-front-1: no TLS: 4190 (sieve): connection refused at 192.168.203.4:4190, and a text that goes on and on and on (and 3 more)"+
+	assert.Equal(t, "MAILU TLS CRITICAL - no TLS on port 4190 (sieve) of mailu-front-1: connection refused at 192.168.203.4:4190, and a text that goes on and on and on (and 3 more)"+
 		" | installed=7689600s;1944000:;972000:;;7776000 port_25=7689600s;1944000:;972000:;;7776000 port_443=7689600s;1944000:;972000:;;7776000"+
 		" port_465=1728000s;1944000:;972000:;;7776000 port_993=1728000s;1944000:;972000:;;7776000 port_995=1728000s;1944000:;972000:;;7776000\n", Nagios(s))
 	metrics := Prometheus(s)

@@ -72,9 +72,9 @@ func (c *canvas) say(severity health.Severity, text, remedy string) {
 	}
 }
 
-// wrap breaks text at blanks, and only there, as paths and commands are to be
-// copied, into lines of at most width, and of 20 at least. What comes from
-// elsewhere is made harmless on the way.
+// wrap breaks text into lines of at most width columns, but at least 20. It breaks
+// only at spaces, so that paths and commands can be copied. Text from outside the
+// program is made safe to show.
 func wrap(text string, width int) []string {
 	width = max(width, 20)
 	var lines []string
@@ -92,7 +92,7 @@ func wrap(text string, width int) []string {
 }
 
 func (r *Report) drawFront(c *canvas, f *health.Front) {
-	title := cmp.Or(f.Container, "the front, as it is remembered")
+	title := cmp.Or(f.Container, "the front, as last seen")
 	if f.Project != "" {
 		title += " (project " + f.Project + ")"
 	}
@@ -108,11 +108,11 @@ func (r *Report) drawFront(c *canvas, f *health.Front) {
 	}
 }
 
-// condition is how the container is, in one line.
+// condition is the state of the container in one line.
 func condition(f *health.Front) string {
 	switch {
 	case f.State == "" && f.Endpoints != nil:
-		return "not found; ports asked at " + strings.Join(f.Asked, " and ")
+		return "not found; ports probed at " + strings.Join(f.Asked, " and ")
 	case f.State == "":
 		return "not found"
 	}
@@ -136,7 +136,7 @@ func condition(f *health.Front) string {
 	return strings.Join(parts, ", ")
 }
 
-// details are the lines below the table: a word and what there is to say of it.
+// details are the lines below the table: a word and what belongs to it.
 func (r *Report) details(f *health.Front) (lines [][2]string) {
 	add := func(word, format string, args ...any) {
 		lines = append(lines, [2]string{word, fmt.Sprintf(format, args...)})
@@ -160,7 +160,7 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 		add("pending", "since %s%s", say.Time(p.Since), next)
 	}
 	if f.Memory.RolledBackFrom != "" {
-		add("held back", "%.8s, which a person rolled back from", f.Memory.RolledBackFrom)
+		add("held back", "%.8s, because it was rolled back by hand", f.Memory.RolledBackFrom)
 	}
 	if r, ok := f.Renewal(r.Schedule); ok {
 		add("next", "%s renews from %s on (%s)", r.By, say.Day(r.From), r.Timer)
@@ -173,15 +173,15 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 	return lines
 }
 
-// row is a line of the table: cells by column, or a note in place of those from
-// the fourth on.
+// row is a line of the table: cells by column, or a note instead of those from the
+// fourth on.
 type row struct {
 	cells [9]string
 	note  string
 }
 
-// columns are the heads of the table. Those with a rank go when the screen is
-// too narrow, the highest first.
+// columns are the heads of the table. On a narrow screen those with the highest
+// rank are dropped first; rank 0 always stays.
 var columns = [len(row{}.cells)]struct {
 	head string
 	rank int

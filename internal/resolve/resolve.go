@@ -1,15 +1,15 @@
-// Package resolve is a small stub resolver: it asks the system's name servers,
-// or one that it is told, and passes on whether the answer was validated.
+// Package resolve is a small stub resolver: it asks the system's name servers or
+// a given one, and passes on whether the answer was validated.
 //
-// It validates nothing itself. A resolver that does sets the AD bit in its
-// answer (RFC 4035, section 3.2.3; RFC 6840, section 5.8), which anybody between
-// it and here could set as well. So the bit is believed only from a loopback
-// address, or where the administrator vouches for the way: by --trust-ad, or by
-// "options trust-ad" in resolv.conf, as glibc has it.
+// It validates nothing itself. A validating resolver sets the AD bit in its
+// answer (RFC 4035, section 3.2.3; RFC 6840, section 5.8), but so could anybody on
+// the network between it and us. So the bit is trusted only from a loopback
+// address, or where the administrator vouches for that network: with --trust-ad,
+// or with "options trust-ad" in resolv.conf, as in glibc.
 //
-// That there is no such record is an answer. An error means that it could not be
-// found out: nobody answered in time, or the resolver failed, as it does for
-// records whose signatures are bogus.
+// "There is no such record" is an answer. An error means that there was none:
+// nobody replied in time, or the resolver failed, as it does for records with
+// bogus signatures.
 package resolve
 
 import (
@@ -21,7 +21,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -33,14 +32,14 @@ import (
 // goroutines.
 type Resolver struct {
 	servers []string // host:port, in the order in which they are asked
-	trustAD bool     // from whatever address
+	trustAD bool     // whatever the address
 }
 
 const (
 	resolvConf = "/etc/resolv.conf"
 	rounds     = 2               // of asking every server
-	patience   = 1 * time.Second // with one server
-	udpSize    = 1232            // bytes that pass without fragments (DNS flag day 2020)
+	patience   = 1 * time.Second // for one server
+	udpSize    = 1232            // bytes that are not fragmented (DNS flag day 2020)
 	maxAliases = 16
 )
 
@@ -97,37 +96,6 @@ func (r *Resolver) read(lines *bufio.Scanner) error {
 	return lines.Err()
 }
 
-// LookupHost returns the addresses of a host, none if it has none. An error
-// means that it could not be found out.
-func (r *Resolver) LookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
-	kinds := []uint16{dns.TypeA, dns.TypeAAAA}
-	answers, errs := make([]answer, len(kinds)), make([]error, len(kinds))
-	var asking sync.WaitGroup
-	for i, kind := range kinds {
-		asking.Go(func() { answers[i], errs[i] = r.ask(ctx, host, kind) })
-	}
-	asking.Wait()
-	var addrs []netip.Addr
-	for _, a := range answers {
-		for _, record := range a.records {
-			var ip net.IP
-			switch record := record.(type) {
-			case *dns.A:
-				ip = record.A
-			case *dns.AAAA:
-				ip = record.AAAA
-			}
-			if addr, ok := netip.AddrFromSlice(ip); ok {
-				addrs = append(addrs, addr.Unmap())
-			}
-		}
-	}
-	if len(addrs) > 0 {
-		return addrs, nil
-	}
-	return nil, errors.Join(errs...)
-}
-
 // answer is what the DNS says of the records of one type at a name.
 type answer struct {
 	name    string // that has them: the one asked for, or what its aliases (CNAME) lead to
@@ -136,8 +104,8 @@ type answer struct {
 	ttl     time.Duration // shortest of the records and the aliases
 }
 
-// ask asks each server in turn until one has an answer, be it that there is no
-// such record.
+// ask asks each server in turn until one has an answer; that there is no such
+// record is an answer.
 func (r *Resolver) ask(ctx context.Context, name string, kind uint16) (answer, error) {
 	question := new(dns.Msg)
 	question.SetQuestion(dns.Fqdn(name), kind)
@@ -159,7 +127,7 @@ func (r *Resolver) ask(ctx context.Context, name string, kind uint16) (answer, e
 			var refused *failure
 			silent = silent || !errors.As(err, &refused)
 		}
-		if !silent { // they would say so again
+		if !silent { // asking again would not change their minds
 			break
 		}
 	}
@@ -173,7 +141,7 @@ func wrap(name string, kind uint16, err error) error {
 	return fmt.Errorf("asking for %s of %s: %w", dns.TypeToString[kind], say.Plain(strings.TrimSuffix(name, ".")), err)
 }
 
-// failure is a server's answer that is none.
+// failure is a reply without a usable answer.
 type failure struct{ text string }
 
 func (f *failure) Error() string { return f.text }
@@ -206,7 +174,7 @@ func exchange(ctx context.Context, question *dns.Msg, server string) (*dns.Msg, 
 	return reply, nil
 }
 
-// reason is what a server says of its failure, if it does (RFC 8914).
+// reason is how a server explains its failure, if it does (RFC 8914).
 func reason(reply *dns.Msg) string {
 	opt := reply.IsEdns0()
 	if opt == nil {
@@ -251,7 +219,7 @@ func read(question, reply *dns.Msg) answer {
 	return a
 }
 
-// believes tells whether the AD bit of a server counts.
+// believes reports whether the AD bit of a server is trusted.
 func (r *Resolver) believes(server string) bool {
 	addr, err := netip.ParseAddrPort(server)
 	return r.trustAD || err == nil && addr.Addr().Unmap().IsLoopback()

@@ -17,19 +17,19 @@ type TLSA struct {
 	Base    string
 	Owner   string        // name of the records themselves, which may be an alias of Base's as well
 	Records []dane.Record // empty: there are none
-	Secure  bool          // validated, and by a resolver that is believed: only then do they count
-	TTL     time.Duration // for which a sender may go on using them
+	Secure  bool          // validated by a resolver that we trust: only then do they count
+	TTL     time.Duration // how long a sender may keep using them
 }
 
-// TLSA looks up the records that a sender would find that delivers to host. An
-// error means that it could not be found out; a sender would then wait and try
-// again (RFC 7672, section 2.1.1).
+// TLSA looks up the records that a sender delivering to host would find. An error
+// means that there was no answer; a sender would then defer the mail (RFC 7672,
+// section 2.1.1).
 //
-// The address is asked for at the same time, for two reasons. If host is an
-// alias and all of it is validated, a sender looks first at what it leads to,
+// The address is looked up at the same time, for two reasons. If host is an alias
+// and the whole chain of aliases is validated, a sender looks first at the target,
 // then at host (RFC 7671, section 7; RFC 7672, section 2.2.3). And if the address
-// is not validated, it looks for no TLSA records at all, unless host itself is
-// and only what its alias leads to is not (section 2.2.2).
+// is not validated, it does not look for TLSA records at all, unless host itself
+// is validated and only the target of its alias is not (section 2.2.2).
 func (r *Resolver) TLSA(ctx context.Context, host string) (TLSA, error) {
 	type found struct {
 		TLSA

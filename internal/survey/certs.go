@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	homeName   = ".mailu-hook" // what a deploy leaves in the certs directory (hook/store.go)
+	homeName   = ".mailu-hook" // that a deploy makes in the certs directory; see TestADeployIsRecognizedAsOurs
 	ours       = homeName + "/live/"
 	mountPoint = "/certs/" // where the front sees the directory
 	maxFile    = 1 << 20
@@ -59,10 +59,10 @@ func Directory(facts mailu.Facts) health.Directory {
 	return d
 }
 
-// lookAt tells what a name leads to, as the front would see it: an absolute link
-// into its /certs leads into the directory, and any other out of it. It follows
-// the links of the name itself; those of the directories on the way are
-// [os.Root]'s business, which lets none out either.
+// lookAt finds out what a name points to as the front sees it: an absolute link
+// into its /certs stays in the directory, any other leaves it. It follows the
+// links of the name itself; [os.Root] takes care of those in the directories on
+// the way, and does not let them leave either.
 func lookAt(root *os.Root, name, file string) health.File {
 	f := health.File{Name: name, Kind: health.Plain}
 	at := name
@@ -167,7 +167,7 @@ func lineages(named []string, memory hook.State) []health.Lineage {
 }
 
 // readChain reads the certificates of a regular file of sane size, and closes
-// it. Other blocks are passed over and not decoded further, be they a key.
+// it. It skips other blocks, including a key, without decoding them further.
 func readChain(f *os.File) ([]*x509.Certificate, error) {
 	defer f.Close()
 	info, err := f.Stat()

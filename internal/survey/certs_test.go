@@ -1,6 +1,7 @@
 package survey
 
 import (
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
@@ -118,4 +120,28 @@ func TestLineageIsReadWithoutItsKey(t *testing.T) {
 	assert.Equal(t, pair.SHA256(), pki.Fingerprint(l.Chain[0]))
 	require.NoError(t, os.RemoveAll(live))
 	assert.True(t, Lineage(live).Gone)
+}
+
+func TestADeployIsRecognizedAsOurs(t *testing.T) {
+	ca, err := mint.NewCA(mint.CAOptions{})
+	require.NoError(t, err)
+	pair, err := ca.Issue(mint.Leaf{})
+	require.NoError(t, err)
+	live, err := pair.WriteLineage(t.TempDir(), "mail", 1)
+	require.NoError(t, err)
+	bundle, err := hook.Read(t.Context(), hook.LineageSource(live))
+	require.NoError(t, err)
+	dir := t.TempDir()
+	assert.False(t, look(dir).Used)
+	store, err := hook.OpenStore(dir, "cert.pem", "key.pem")
+	require.NoError(t, err)
+	defer store.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Root)
+	_, err = hook.Deploy(t.Context(), bundle, store, nil, hook.Options{Rules: hook.Rules{Roots: roots, NoTest: true}})
+	require.NoError(t, err)
+	d := look(dir)
+	assert.True(t, d.Used)
+	assert.Equal(t, []health.Kind{health.Ours, health.Ours}, []health.Kind{d.Cert.Kind, d.Key.Kind})
+	assert.Equal(t, pair.SHA256(), pki.Fingerprint(d.Chain[0]))
 }

@@ -21,16 +21,17 @@ import (
 type Options struct {
 	Engine reload.Engine
 	Fronts reload.Selector
-	// Recall says what is known of a front that the engine does not tell of.
+	// Recall returns what is known of a front that the engine does not know.
 	Recall func() mailu.Facts
-	// Override puts what the administrator configured above what one front says of
-	// itself. It is not asked where there are several.
-	Override func(*mailu.Facts) error
-	Lineages []string          // to compare besides those that were deployed
-	StateDir string            // of renew
-	Resolver *resolve.Resolver // nil: the DNS is not asked
-	Roots    *x509.CertPool    // that the chains are checked against
-	RootsErr error             // why Roots is nil
+	// Override replaces what a front says of itself with what the administrator
+	// configured. It is not called if there are several fronts.
+	Override  func(*mailu.Facts) error
+	Lineages  []string          // to compare besides those that were deployed
+	StateDir  string            // of renew
+	Resolver  *resolve.Resolver // nil: the DNS is not asked
+	Roots     *x509.CertPool    // to check chains with
+	RootsFile string            // that Roots are from; "" for the system's
+	RootsErr  error             // why Roots is nil
 }
 
 // The engine's share of the time, so that enough is left for the ports.
@@ -42,7 +43,7 @@ const (
 // Look sees what there is to see until ctx ends. What cannot be seen is part of
 // the answer; the only error is one of Override, a mistake in the configuration.
 func Look(ctx context.Context, o Options) (health.Look, error) {
-	l := health.Look{Roots: o.Roots, RootsErr: o.RootsErr}
+	l := health.Look{Roots: o.Roots, RootsFile: o.RootsFile, RootsErr: o.RootsErr}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { l.Schedule = Host{}.Schedule() })
@@ -73,8 +74,8 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 	return l, nil
 }
 
-// fronts are those that the engine finds, or else one as it is remembered, and
-// the hosts where that one's ports are asked.
+// fronts are those that the engine finds, or else one as last seen, and the hosts
+// where that one's ports are probed.
 func (o Options) fronts(ctx context.Context, l *health.Look) (found []subject, asked []string) {
 	limit := engineLimit
 	if deadline, ok := ctx.Deadline(); ok {
@@ -160,7 +161,7 @@ func inside(ctx context.Context, from *reload.Front) (*mailu.Inside, error) {
 	return &in, nil
 }
 
-// memory reads what deploys remember. Opening a store opens no key.
+// memory reads what deploys recorded. Opening a store opens no key.
 func memory(facts mailu.Facts) (hook.State, error) {
 	store, err := hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
 	if err != nil {
@@ -193,8 +194,8 @@ func planned(f *health.Front, stateDir string) *health.Renewal {
 }
 
 // compareDANE compares the TLSA records of each front's hosts with the chain that
-// its port 25 shows. That comes last, because it needs the chain; a port that
-// shows none is a finding of its own.
+// its port 25 serves. It comes last, because it needs that chain. A port that
+// serves none is a finding of its own.
 func (o Options) compareDANE(ctx context.Context, fronts []health.Front) {
 	if o.Resolver == nil {
 		return

@@ -11,14 +11,14 @@ import (
 	"mailu-hook/internal/health"
 )
 
-// Host is the file system that is looked at; its zero value is this host's own.
+// Host is the file system to look at; the zero value is this host's own.
 type Host struct{ Root string }
 
 func (h Host) path(name string) string { return filepath.Join("/", h.Root, name) }
 
-// Schedule finds out who runs certbot and mailu-hook sync, from the files by
-// which that is arranged: no other program is asked, and none need be allowed
-// to. What cannot be read counts as not there.
+// Schedule finds out what runs certbot, mailu-hook sync and mailu-hook renew, from
+// unit files and crontabs: no other program is run. What cannot be read counts as
+// absent.
 func (h Host) Schedule() health.Schedule {
 	return health.Schedule{
 		Certbot:       h.timer([]string{"certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"}, "certbot", "renew"),
@@ -28,9 +28,9 @@ func (h Host) Schedule() health.Schedule {
 	}
 }
 
-// timer is the first of units that is enabled, else the first crontab that runs
-// program with word. Debian's own crontab for certbot leaves the work to systemd
-// where that runs, and says so by naming /run/systemd/system.
+// timer is the first of units that is enabled, or else the first crontab that runs
+// program with word. Debian's crontab for certbot does nothing where systemd runs,
+// which it tests for by /run/systemd/system.
 func (h Host) timer(units []string, program, word string) health.Timer {
 	_, err := os.Stat(h.path("/run/systemd/system"))
 	systemd := err == nil
@@ -74,8 +74,8 @@ func (h Host) crontabs() []string {
 	return files
 }
 
-// certbotFailure is the line of certbot's log that says that its last run failed
-// to renew; each run begins a log of its own.
+// certbotFailure is the line in certbot's log that says that its last run failed
+// to renew. Each run starts a new log.
 func (h Host) certbotFailure() string {
 	failure := ""
 	anyLine(h.path("/var/log/letsencrypt/letsencrypt.log"), func(line string) bool {
@@ -87,7 +87,7 @@ func (h Host) certbotFailure() string {
 	return failure
 }
 
-// Certbot completes a lineage by what certbot has noted about it: that it is
+// Certbot adds to a lineage what certbot has configured for it: whether it is
 // certbot's, and whether its renewal calls mailu-hook.
 func Certbot(l *health.Lineage) {
 	config := filepath.Dir(filepath.Dir(l.Path)) // of CONFIG/live/NAME
@@ -105,8 +105,8 @@ func Certbot(l *health.Lineage) {
 
 const maxLines = 1 << 16
 
-// anyLine tells whether a line of a text file is as wanted, without blanks
-// around it.
+// anyLine reports whether a line of a text file, without surrounding spaces, is as
+// wanted.
 func anyLine(file string, wanted func(line string) bool) bool {
 	info, err := os.Stat(file)
 	if err != nil || !info.Mode().IsRegular() {
