@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -63,6 +64,29 @@ type result interface {
 type text string
 
 func (t text) tell(string, error, report.Screen) string { return string(t) }
+
+const defaultConfig = "/etc/mailu-hook.conf"
+
+// outputOptions are those of every command that takes settings.
+type outputOptions struct {
+	formats             []string
+	format              string
+	logLevel, logFormat string
+	config              string
+}
+
+func (o *outputOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.format, "output", o.formats[0], "`FORMAT` of the result: "+oneOf(o.formats))
+	fs.StringVar(&o.logLevel, "log-level", "warn", "log to stderr from this `LEVEL` on: debug, info, warn or error")
+	fs.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
+	fs.StringVar(&o.config, "config", "", "`FILE` with settings (default: "+defaultConfig+", if it exists)")
+}
+
+// oneOf lists choices as a sentence does.
+func oneOf(choices []string) string {
+	last := len(choices) - 1
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
+}
 
 // flags are the flags of one command, in the groups that help shows.
 type flags struct {

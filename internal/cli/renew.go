@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -105,35 +104,6 @@ func (o *renewOptions) read(i *invocation) (r renewal.Options, err error) {
 	return r, err
 }
 
-// caOptions choose the CA and where its accounts are kept.
-type caOptions struct {
-	server, caFile, stateDir string
-	staging                  bool
-}
-
-func (o *caOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.server, "server", acme.LetsEncrypt, "`URL` of the CA's ACME directory")
-	fs.BoolVar(&o.staging, "staging", false, "use Let's Encrypt's staging server, whose certificates no client trusts")
-	fs.StringVar(&o.caFile, "ca-file", "", "`FILE` with CA certificates to trust when connecting to --server (for a private CA)")
-	fs.StringVar(&o.stateDir, "state-dir", acme.DefaultStateDir, "`DIR` for accounts, certificates and the renewal schedule")
-}
-
-// read is how to talk to the CA. A dry run uses Let's Encrypt's staging server.
-func (o *caOptions) read(i *invocation, dry bool) (acme.Options, error) {
-	c := acme.Options{UserAgent: "mailu-hook/" + version(), Directory: o.server, Log: i.log}
-	at, err := url.Parse(o.server)
-	switch {
-	case o.server == acme.LetsEncrypt && (o.staging || dry):
-		c.Directory = acme.LetsEncryptStaging
-	case o.staging:
-		return c, usageError("--staging is Let's Encrypt's: use either --staging or --server")
-	case err != nil || at.Scheme != "https" || at.Hostname() == "":
-		return c, usageError("--server: %s is not an https:// URL", say.Foreign(o.server))
-	}
-	c.Roots, err = readPool("ca-file", o.caFile)
-	return c, err
-}
-
 // challengeOptions say how the CA's challenges are answered.
 type challengeOptions struct {
 	method, webroot, listen, dnsProvider string
@@ -210,25 +180,4 @@ func (b *optionalBool) Set(text string) (err error) {
 	b.given = true
 	b.value, err = strconv.ParseBool(text)
 	return err
-}
-
-// renewalDoc is what JSON tells of a renewal, beside the deploy.
-type renewalDoc struct {
-	Names    []string  `json:"names"`
-	Server   string    `json:"server"`
-	Due      bool      `json:"due"`
-	Reason   string    `json:"reason"`
-	Issued   bool      `json:"issued"`
-	At       time.Time `json:"renew_at,omitzero"`
-	Start    time.Time `json:"suggested_start,omitzero"`
-	End      time.Time `json:"suggested_end,omitzero"`
-	Failures int       `json:"failures"`
-}
-
-func renewalDocOf(r renewal.Result) *renewalDoc {
-	doc := &renewalDoc{Names: r.Names, Server: r.Server, Due: r.Due.Now, Reason: r.Due.Reason, Issued: r.Issued, At: r.Due.At, Failures: r.Failures}
-	if r.Info != nil {
-		doc.Start, doc.End = r.Info.Start, r.Info.End
-	}
-	return doc
 }

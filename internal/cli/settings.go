@@ -14,35 +14,11 @@ import (
 	"mailu-hook/internal/mailu"
 )
 
-const (
-	defaultConfig = "/etc/mailu-hook.conf"
-	prefix        = "MAILU_HOOK_"
-)
+const prefix = "MAILU_HOOK_"
 
 // dockerVariables may stand in the configuration file too, because a hook that
 // certbot calls has no environment file of its own.
 var dockerVariables = []string{"DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"}
-
-// outputOptions are those of every command that takes settings.
-type outputOptions struct {
-	formats             []string
-	format              string
-	logLevel, logFormat string
-	config              string
-}
-
-func (o *outputOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.format, "output", o.formats[0], "`FORMAT` of the result: "+oneOf(o.formats))
-	fs.StringVar(&o.logLevel, "log-level", "warn", "log to stderr from this `LEVEL` on: debug, info, warn or error")
-	fs.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
-	fs.StringVar(&o.config, "config", "", "`FILE` with settings (default: "+defaultConfig+", if it exists)")
-}
-
-// oneOf lists choices as a sentence does.
-func oneOf(choices []string) string {
-	last := len(choices) - 1
-	return strings.Join(choices[:last], ", ") + " or " + choices[last]
-}
 
 // variable is the environment twin of a flag.
 func variable(flag string) string {

@@ -1,11 +1,6 @@
 package cli
 
-import (
-	"cmp"
-	"context"
-	"fmt"
-	"runtime/debug"
-)
+import "context"
 
 func versionCommand() command {
 	return command{
@@ -21,15 +16,4 @@ func (*versionOptions) add(*flags) {}
 
 func (*versionOptions) run(context.Context, *invocation) (result, error) {
 	return text("mailu-hook " + version() + "\n"), nil
-}
-
-// release is the version that the build set: a tag, or a revision of the source.
-var release string
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return cmp.Or(release, "unknown")
-	}
-	return fmt.Sprintf("%s (%s)", cmp.Or(release, info.Main.Version, "(devel)"), info.GoVersion)
 }

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// helpText explains one command in at most 80 columns.
+func helpText(cmd command, all []command) string {
+	var s strings.Builder
+	fs, _, _ := newFlags(cmd)
+	fmt.Fprintf(&s, "%s.\n\n%s", cmd.summary, usageText(cmd, all))
+	if cmd.about != "" {
+		fmt.Fprintf(&s, "\n%s\n", strings.TrimSpace(cmd.about))
+	}
+	for _, g := range fs.inGroups() {
+		title := "Flags"
+		if g.title != "" {
+			title = g.title + " flags"
+		}
+		fmt.Fprintf(&s, "\n%s:\n", title)
+		for _, f := range g.flags {
+			writeFlag(&s, f)
+		}
+	}
+	if cmd.formats != nil {
+		fmt.Fprintf(&s, `
+Each flag has a variable, for example %sCERTS_DIR for --certs-dir,
+in the environment or in %s. A flag takes precedence over the
+environment, that over the file, and that over what the front container says.
+DOCKER_HOST and the like work as for the docker command.
+
+Exit status:
+%s`, prefix, defaultConfig, cmp.Or(cmd.exits, exitHelp))
+	}
+	if cmd.examples != "" {
+		fmt.Fprintf(&s, "\nExamples:\n%s\n", strings.TrimRight(cmd.examples, "\n"))
+	}
+	return s.String()
+}
+
+const helpWidth = 80
+
+// writeFlag explains a flag below its name, so that long names cost no columns.
+func writeFlag(s *strings.Builder, f *pflag.Flag) {
+	argument, usage := pflag.UnquoteUsage(f)
+	switch {
+	case f.Value.Type() == "bool" && f.DefValue == "true":
+		argument, usage = "", usage+" (default true)"
+	case f.Value.Type() == "bool":
+		argument = ""
+	case f.DefValue != "" && f.DefValue != "[]":
+		usage += " (default " + f.DefValue + ")"
+	}
+	fmt.Fprintf(s, "  --%s\n", strings.TrimSpace(f.Name+" "+argument))
+	line := "       "
+	for _, word := range strings.Fields(usage) {
+		if len(line)+1+len(word) > helpWidth {
+			fmt.Fprintln(s, line)
+			line = "       "
+		}
+		line += " " + word
+	}
+	fmt.Fprintln(s, line)
+}
+
+// usageText shows how a command is called; for the bare program, also which
+// commands there are.
+func usageText(cmd command, all []command) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "Usage:\n  %s\n", usageLine(cmd))
+	if cmd.name != "" {
+		return s.String()
+	}
+	s.WriteString("  mailu-hook COMMAND [flags]\n\nCommands:\n")
+	for _, c := range all[1:] {
+		fmt.Fprintf(&s, "  %-11s %s\n", c.name, c.summary)
+	}
+	return s.String()
+}
+
+func usageLine(cmd command) string {
+	parts := []string{"mailu-hook"}
+	for _, part := range []string{cmd.name, cmd.args} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	if fs, _, _ := newFlags(cmd); fs.HasFlags() {
+		parts = append(parts, "[flags]")
+	}
+	return strings.Join(parts, " ")
+}
+
+func named(all []command, name string) (command, bool) {
+	n := slices.IndexFunc(all, func(c command) bool { return c.name == name && name != "" })
+	if n < 0 {
+		return command{}, false
+	}
+	return all[n], true
+}
+
+// didYouMean proposes the command that differs least, if only in a letter or
+// two.
+func didYouMean(word string, all []command) string {
+	best, least := "", 3
+	for _, cmd := range all {
+		if d := distance(word, cmd.name); cmd.name != "" && d < least {
+			best, least = cmd.name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// distance is the number of letters to insert, delete or replace to get from a
+// to b (Levenshtein), of words that are not absurdly long.
+func distance(a, b string) int {
+	const longest = 32
+	if len(a) > longest {
+		return longest
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
