@@ -103,7 +103,7 @@ func TestFullDiskLeavesTheOldPairAndSaysSo(t *testing.T) {
 			}
 			fill(t, dir)
 			err := deployWithout(t, dir, aged(t, time.Hour))
-			assertDiskError(t, err, syscall.ENOSPC, "make room")
+			assertDiskError(t, err, syscall.ENOSPC, "free some space")
 			assert.Equal(t, a.Fingerprint(), onDisk(t, dir))
 			left, err := filepath.Glob(filepath.Join(dir, homeName, "tmp-*"))
 			require.NoError(t, err)
@@ -131,7 +131,7 @@ func TestEveryWriteThatFailsLeavesTheOldPair(t *testing.T) {
 			assert.Greater(t, free, 6, "it failed on the way often enough")
 			return
 		}
-		assertDiskError(t, err, syscall.ENOSPC, "make room")
+		assertDiskError(t, err, syscall.ENOSPC, "free some space")
 		assert.Equal(t, a.Fingerprint(), onDisk(t, dir))
 	}
 	t.Error("20 files were not enough")
@@ -155,7 +155,7 @@ func TestASwitchThatTheDiskRefusesReportsTheOldGeneration(t *testing.T) {
 			fillInodes(t, dir) // a link takes one
 		}
 	}})
-	assertDiskError(t, err, syscall.ENOSPC, "make room")
+	assertDiskError(t, err, syscall.ENOSPC, "free some space")
 	assert.Equal(t, OutcomeFailed, r.Outcome)
 	assert.Equal(t, a.Fingerprint(), onDisk(t, dir))
 	assert.Equal(t, old.Generation, r.Generation, "the one that is live")
@@ -173,7 +173,7 @@ func TestARollbackThatTheDiskRefusesNeedsAPerson(t *testing.T) {
 	}
 	r, err := s.deploy(t, s.new)
 	require.ErrorIs(t, err, ErrRollbackFailed)
-	assertDiskError(t, err, syscall.ENOSPC, "make room")
+	assertDiskError(t, err, syscall.ENOSPC, "free some space")
 	assert.Equal(t, OutcomeRollbackFailed, r.Outcome)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir), "still a pair, and said to be the new one")
 	assert.Contains(t, string(r.Generation), s.new.Fingerprint()[:8])
@@ -181,7 +181,7 @@ func TestARollbackThatTheDiskRefusesNeedsAPerson(t *testing.T) {
 	assert.Contains(t, r.Warnings[0], "was not recorded")
 }
 
-func TestDirectoryThatMayNotBeWrittenIsExplained(t *testing.T) {
+func TestADirectoryThatIsNotWritableIsExplained(t *testing.T) {
 	dir, a, b := publicDir(t), aged(t, 2*time.Hour), aged(t, time.Hour)
 	writePair(t, dir, a)
 	require.NoError(t, os.Chmod(filepath.Join(dir, "key.pem"), 0o644)) // nobody can read it

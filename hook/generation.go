@@ -17,15 +17,14 @@ import (
 	"mailu-hook/internal/pki"
 )
 
-// Generation is one installed pair: a directory of its own under .mailu-hook
-// that is written once, renamed into place when it is complete, and never
-// changed.
+// Generation is one installed pair: a directory under .mailu-hook that is written
+// once, renamed into place when it is complete, and never changed.
 type Generation string
 
 var generationName = regexp.MustCompile(`^\d{8}T\d{6}Z-[0-9a-f]{8}$`)
 
-// Pair is what the front's two names lead to. Leaf is nil when no server could
-// use it: a half of a pair, a key of another certificate, damaged bytes.
+// Pair is what the front's two names lead to. Leaf is nil if no server could load
+// it: half of a pair, a key of another certificate, damaged bytes.
 type Pair struct {
 	Leaf *x509.Certificate
 
@@ -34,14 +33,14 @@ type Pair struct {
 	inHome    bool // both names are our links
 }
 
-// Holds tells whether the pair is the one that b would install.
+// Holds reports whether the pair is the one that b would install.
 func (p Pair) Holds(b *Bundle) bool {
 	return p.Leaf != nil && string(p.cert) == string(b.certPEM) && string(p.key) == string(b.keyPEM)
 }
 
 // Installed reads the pair that the front would read now. A name that leads
-// nowhere, or out of the certs directory as this host sees it, counts as absent.
-// The error is of the disk, not of the pair.
+// nowhere, or out of the certs directory as seen from this host, counts as absent.
+// An error is about the disk, not about the pair.
 func (s *Store) Installed() (Pair, error) {
 	cert, certErr := s.certs.Read(s.certName)
 	key, keyErr := s.certs.Read(s.keyName)
@@ -57,7 +56,7 @@ func (s *Store) Installed() (Pair, error) {
 	return p, nil
 }
 
-// leafOf is the leaf of a pair that a TLS server can load, else nil.
+// leafOf returns the leaf of a pair that a TLS server can load, and nil otherwise.
 func leafOf(cert, key []byte) *x509.Certificate {
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
@@ -66,8 +65,9 @@ func leafOf(cert, key []byte) *x509.Certificate {
 	return pair.Leaf
 }
 
-// absent tells whether a name that could not be read is one that a rename may
-// replace: there is nothing, or a link that leads nowhere in this directory.
+// absent reports whether a name that could not be read may be replaced by a
+// rename: there is nothing, or a link that does not lead anywhere in this
+// directory.
 func (s *Store) absent(name string, err error) bool {
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
@@ -83,7 +83,7 @@ func (s *Store) isLink(name, file string) bool {
 
 func linkTarget(file string) string { return path.Join(homeName, liveName, file) }
 
-// Live is the generation that is live, "" if none is.
+// Live returns the generation that is live, "" if there is none.
 func (s *Store) Live() Generation {
 	if s.home == nil {
 		return ""
@@ -95,9 +95,9 @@ func (s *Store) Live() Generation {
 	return Generation(target)
 }
 
-// Stage writes b as a new generation, durable and complete, that nothing leads
-// to yet. After a crash at any moment the next run finds either the whole
-// generation or something that it sweeps. The caller holds the lock.
+// Stage writes b as a new generation, complete and durable, that nothing leads to
+// yet. After a crash at any moment the next run finds either the whole generation
+// or leftovers that it removes. The caller holds the lock.
 func (s *Store) Stage(b *Bundle) (Generation, error) {
 	return s.stage(b.certPEM, b.keyPEM, b.Fingerprint())
 }
@@ -122,8 +122,8 @@ func (s *Store) stage(cert, key []byte, id string) (Generation, error) {
 
 const stamp = "20060102T150405Z"
 
-// freeName names a generation by the time and its leaf. Names sort by age, also
-// of those made in one second or before the clock was set back.
+// freeName names a generation after the time and its leaf. Names sort by age, even
+// if two are made in one second or the clock is set back.
 func (s *Store) freeName(id string) (Generation, error) {
 	gens, err := s.Generations()
 	if err != nil {
@@ -139,11 +139,11 @@ func (s *Store) freeName(id string) (Generation, error) {
 	return Generation(fmt.Sprintf("%s-%.8s", at.Format(stamp), id)), nil
 }
 
-// Adopt makes a generation of the pair that is installed, and each of the two
-// names a link to the same bytes, so that no step shows a mismatch. It returns
-// that generation, "" when there is nothing to go back to: no file, or a pair
-// that no server can load. Files that are not ours are kept as a generation
-// even then. The caller holds the lock.
+// Adopt copies the installed pair into a generation and makes each of the two
+// names a link to the same bytes, so that no step shows a mismatch. It returns that
+// generation, or "" if there is nothing to roll back to: no file, or a pair that no
+// server can load. Even then, files that are not ours are kept as a generation. The
+// caller holds the lock.
 func (s *Store) Adopt(p Pair) (Generation, error) {
 	if err := s.freeLive(); err != nil {
 		return "", err
@@ -168,8 +168,8 @@ func (s *Store) Adopt(p Pair) (Generation, error) {
 	return gen, s.Switch(gen)
 }
 
-// keep saves what is about to be replaced and is no pair: those files of it
-// that are not in a generation already.
+// keep saves files that are about to be replaced and are not a pair, as far as they
+// are not in a generation already.
 func (s *Store) keep(p Pair) (Generation, error) {
 	if s.isLink(s.certName, certFile) {
 		p.cert = nil
@@ -184,8 +184,8 @@ func (s *Store) keep(p Pair) (Generation, error) {
 	return s.stage(p.cert, p.key, hex.EncodeToString(sum[:]))
 }
 
-// Find returns the generation that holds exactly b, the live one first and then
-// the newest, "" if none does.
+// Find returns a generation that holds exactly b: the live one if it does, else the
+// newest, "" if none does.
 func (s *Store) Find(b *Bundle) (Generation, error) {
 	gens, err := s.Generations()
 	if err != nil {
@@ -203,8 +203,8 @@ func (s *Store) Find(b *Bundle) (Generation, error) {
 	return "", nil
 }
 
-// read reads the files of a generation, and none that a link leads to. Its error
-// names the generation, which is of no use without either file.
+// read reads the two files of a generation and refuses a link in its place. Its
+// error names the generation, because one file is of no use without the other.
 func (s *Store) read(gen Generation) (cert, key []byte, err error) {
 	dir, err := s.home.OpenDir(string(gen))
 	if err != nil {
@@ -232,9 +232,9 @@ func (s *Store) Generations() ([]Generation, error) {
 	return gens, err
 }
 
-// Prune removes all but the newest keep generations, and never one of spare or
-// the live one. A generation that is half removed by a crash is one that
-// nothing leads to. The caller holds the lock.
+// Prune removes all generations but the newest keep, those in spare and the live
+// one. If a crash leaves one half removed, nothing leads to it. The caller holds the
+// lock.
 func (s *Store) Prune(keep int, spare ...Generation) error {
 	gens, err := s.Generations()
 	if err != nil {

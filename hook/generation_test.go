@@ -84,7 +84,7 @@ func TestAdoptionKeepsTheBytesAsTheyWere(t *testing.T) {
 	assert.Equal(t, cert, data)
 }
 
-func TestSwitchIsOneStepForWhoFollowsTheLiveLink(t *testing.T) {
+func TestSwitchIsOneStepForReadersOfTheLiveLink(t *testing.T) {
 	dir, a, b := t.TempDir(), aged(t, 2*time.Hour), aged(t, time.Hour)
 	s := lockedStore(t, dir)
 	var gens [2]Generation
@@ -115,7 +115,7 @@ func TestSwitchIsOneStepForWhoFollowsTheLiveLink(t *testing.T) {
 	assert.Equal(t, b.Fingerprint(), onDisk(t, dir))
 }
 
-func TestAdoptKeepsWhatIsNoPairButNeverGoesBackToIt(t *testing.T) {
+func TestAdoptKeepsFilesThatAreNotAPairButNeverRollsBackToThem(t *testing.T) {
 	a, b := aged(t, 2*time.Hour), aged(t, time.Hour)
 	for name, c := range map[string]struct {
 		cert, key []byte // nil: absent

@@ -8,11 +8,11 @@ import (
 	"mailu-hook/internal/mailu"
 )
 
-// Missing returns those of names that the leaf does not cover, in their order.
-// A name is trimmed, lower-cased and put into its A-label form (RFC 5891)
-// before it is compared with the DNS names of the leaf; a wildcard stands for
-// exactly one whole leftmost label (RFC 9525, section 6.3). The common name
-// does not count (RFC 9525, section 2).
+// Missing returns those of names that the leaf does not cover, in the same order. A
+// name is trimmed, lower-cased and converted to its A-label form (RFC 5891) before
+// it is compared with the DNS names of the leaf; a wildcard matches exactly one
+// whole leftmost label (RFC 9525, section 6.3). The common name does not count (RFC
+// 9525, section 2).
 func Missing(leaf *x509.Certificate, names []string) []string {
 	var missing []string
 	for _, name := range names {

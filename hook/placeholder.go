@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	placeholderName = "mailu-hook placeholder" // the common name by which one is known
+	placeholderName = "mailu-hook placeholder" // the common name that marks one
 	placeholderLife = 7 * 24 * time.Hour
 )
 
-// Placeholder makes a self-signed bundle for names that lets a front without a
-// certificate bring TLS up, so that it can answer a challenge for a real one. No
-// client trusts it. It counts as older than every real certificate.
+// Placeholder makes a self-signed bundle for names with which a front that has no
+// certificate can start TLS, and so answer the challenge for a real one. No client
+// trusts it. It counts as older than every real certificate.
 func Placeholder(names []string) (*Bundle, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -52,7 +52,7 @@ func Placeholder(names []string) (*Bundle, error) {
 	return Parse(source.Files(placeholderName, placeholderName), pki.EncodeChain(leaf), keyPEM)
 }
 
-// IsPlaceholder tells whether a leaf is one that Placeholder made.
+// IsPlaceholder reports whether Placeholder made a leaf.
 func IsPlaceholder(leaf *x509.Certificate) bool {
 	return leaf.Subject.CommonName == placeholderName && pki.SelfIssued(leaf)
 }

@@ -53,7 +53,7 @@ func TestReadEndsWithItsContext(t *testing.T) {
 	assert.ErrorContains(t, err, src.Lineage)
 }
 
-func TestOnlyRegularFilesOfSaneSizeAreRead(t *testing.T) {
+func TestOnlyRegularFilesOfBoundedSizeAreRead(t *testing.T) {
 	pair := issue(t, mint.Leaf{})
 	for name, c := range map[string]struct {
 		make         func(t *testing.T, file string)

@@ -64,15 +64,15 @@ func TestTheFrontsOwnFileNamesAreUsed(t *testing.T) {
 	assert.NoFileExists(t, filepath.Join(dir, "cert.pem"))
 }
 
-func TestFileNamesThatAreNotOfTheDirectoryAreRefused(t *testing.T) {
+func TestFileNamesOutsideTheDirectoryAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ cert, key, hint string }{
-		"subdirectory":    {"tls/cert.pem", "key.pem", "plain names"},
-		"parent":          {"cert.pem", "../key.pem", "plain names"},
-		"absolute":        {"/certs/cert.pem", "key.pem", "plain names"},
-		"root":            {"/", "key.pem", "plain names"},
-		"empty":           {"", "key.pem", "plain names"},
-		"dot":             {".", "key.pem", "plain names"},
-		"our directory":   {homeName, "key.pem", "plain names"},
+		"subdirectory":    {"tls/cert.pem", "key.pem", "plain file names"},
+		"parent":          {"cert.pem", "../key.pem", "plain file names"},
+		"absolute":        {"/certs/cert.pem", "key.pem", "plain file names"},
+		"root":            {"/", "key.pem", "plain file names"},
+		"empty":           {"", "key.pem", "plain file names"},
+		"dot":             {".", "key.pem", "plain file names"},
+		"our directory":   {homeName, "key.pem", "plain file names"},
 		"same name twice": {"both.pem", "both.pem", "different names"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestFileNamesThatAreNotOfTheDirectoryAreRefused(t *testing.T) {
 	}
 }
 
-func TestCertsDirectoryThatIsMissingIsExplained(t *testing.T) {
+func TestAMissingCertsDirectoryIsExplained(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "absent")
 	_, err := OpenStore(dir, "cert.pem", "key.pem")
 	require.ErrorIs(t, err, fs.ErrNotExist)
@@ -150,7 +150,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	assert.Equal(t, before, snapshot(t, outside))
 }
 
-func TestAnErrorOfTheDiskNamesTheFile(t *testing.T) {
+func TestADiskErrorNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	install(t, dir, aged(t, time.Hour))
 	lock := filepath.Join(dir, homeName, "lock")

@@ -6,11 +6,11 @@ import (
 	"mailu-hook/internal/disk"
 )
 
-// Switch makes gen live: by the one rename(2) of the live link if the two names
-// are already ours, and then by one for each name that is not yet. A reader of
-// either name meets the old file or the new one at every moment; after a crash
-// the names lead to one of the two. When Switch returns nil the change is
-// durable. The caller holds the lock.
+// Switch makes gen live by one rename(2) of the live link, and then replaces each
+// of the two names that is not our link yet by one more rename. At any moment a
+// reader of either name finds the old file or the new one; after a crash each name
+// leads to one of the two. When Switch returns nil, the change is durable. The
+// caller holds the lock.
 func (s *Store) Switch(gen Generation) error {
 	if s.Live() != gen {
 		if err := s.home.Link(string(gen), liveName); err != nil {
@@ -23,9 +23,9 @@ func (s *Store) Switch(gen Generation) error {
 	return s.linkNames()
 }
 
-// freeLive makes way for the live link where a directory stands in its place,
-// as in a tree that was copied with its links followed (rsync -L, cp -rL). What
-// the two names lead to stays readable.
+// freeLive moves away a directory that is in place of the live link, as in a tree
+// that was copied with its symlinks followed (rsync -L, cp -rL). The two names stay
+// readable.
 func (s *Store) freeLive() error {
 	if info, err := s.home.Lstat(liveName); err != nil || !info.IsDir() {
 		return nil

@@ -1,17 +1,17 @@
-// Package disk changes directories whose content has to survive. A change is
-// there whole or not at all: for whoever reads meanwhile, after kill -9 at any
+// Package disk changes directories whose content must not be lost. Each change
+// happens completely or not at all: for concurrent readers, after kill -9 at any
 // instruction, and after a power loss.
 //
-// A file, a directory of files or a link gets its name by one rename(2), once
+// A file, a directory of files or a link gets its name by one rename(2), after
 // its content is complete and durable. Files are private from their first byte,
 // and what root creates belongs to the owner of the directory. All access goes
-// through [os.Root], so no link placed in the directory leads outside of it; in
-// the place of a directory or of the lock, a link is refused, even one that is
-// put there at the last moment. What a killed run leaves unfinished bears a name
-// of its own, and the next holder of the lock sweeps it.
+// through [os.Root], so no symlink placed in the directory leads out of it; a
+// symlink in place of a directory or the lock is refused, even if it is swapped
+// in at the last moment. Unfinished work of a killed run has a temporary name,
+// and the next holder of the lock removes it.
 //
-// Its limits: a change survives a power loss once Sync was called, or the method
-// says that it is durable; a disk that lies about fsync(2) voids that. Two
+// Limits: a change survives a power loss once Sync has been called, or if the
+// method says that it is durable; a disk that lies about fsync(2) voids that. Two
 // changes are two steps, and a crash or a reader can come between them. The lock
 // binds only those that take it.
 package disk
@@ -26,14 +26,14 @@ import (
 	"syscall"
 )
 
-const tmpPrefix = "tmp-" // unfinished business, swept by the next run
+const tmpPrefix = "tmp-" // unfinished work, removed by the next run
 
-// TempName is a new name of the kind that Sweep removes.
+// TempName returns a new name of the kind that Sweep removes.
 func TempName() string { return tmpPrefix + rand.Text()[:12] }
 
-// Dir is an open directory. The names that its methods take are those of its
-// own entries, where nothing else is said; their errors are of type [*Error].
-// Who changes anything holds the lock of the Dir, or of one above it.
+// Dir is an open directory. Its methods take names of its own entries unless
+// they say otherwise, and their errors are of type [*Error]. Anyone who changes
+// anything must hold the lock of the Dir or of one above it.
 type Dir struct {
 	root     *os.Root
 	base     string // path by which the topmost directory was opened
@@ -42,9 +42,9 @@ type Dir struct {
 	uid, gid int    // owner of the topmost
 }
 
-// Open opens the directory path, whose links are followed: they are the
-// administrator's. It writes nothing. What a missing directory means is the
-// caller's to say: the error is then that of [os.OpenRoot]. The caller closes
+// Open opens the directory path. Symlinks in the path are followed: they are the
+// administrator's. It writes nothing. If the directory is missing, the error is
+// that of [os.OpenRoot], and the caller knows what that means. The caller closes
 // the Dir.
 func Open(path string) (*Dir, error) {
 	root, err := os.OpenRoot(path)
@@ -62,11 +62,11 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
-// Close releases the directory. One that was opened in it stays open, but cannot
-// be locked any more. Closing twice is harmless.
+// Close releases the directory. Directories opened from it stay open, but can no
+// longer be locked. Closing twice is harmless.
 func (d *Dir) Close() { d.root.Close() }
 
-// Path is the path of the directory, beginning as it was given to Open.
+// Path is the path of the directory, starting with the one given to Open.
 func (d *Dir) Path() string {
 	if d.parent == nil {
 		return d.base
@@ -74,8 +74,8 @@ func (d *Dir) Path() string {
 	return path.Join(d.base, d.name)
 }
 
-// OpenDir opens the directory name and refuses a link, even one that is put in
-// its place at the last moment. The caller closes the Dir.
+// OpenDir opens the directory name and refuses a symlink, even if it is swapped in
+// at the last moment. The caller closes the Dir.
 func (d *Dir) OpenDir(name string) (*Dir, error) {
 	root, err := openRoot(d.root, name)
 	if err != nil {
@@ -90,7 +90,7 @@ func openRoot(parent *os.Root, name string) (*os.Root, error) {
 		return nil, err
 	}
 	if !want.IsDir() {
-		return nil, fmt.Errorf("%s is in the way: not a directory but %s", name, kind(want.Mode()))
+		return nil, fmt.Errorf("%s is in the way: expected a directory, found %s", name, kind(want.Mode()))
 	}
 	root, err := parent.OpenRoot(name)
 	if err != nil {
@@ -98,7 +98,7 @@ func openRoot(parent *os.Root, name string) (*os.Root, error) {
 	}
 	got, err := root.Stat(".")
 	if err == nil && !os.SameFile(want, got) {
-		err = fmt.Errorf("%s was exchanged while it was being opened", name)
+		err = fmt.Errorf("%s was replaced while it was being opened", name)
 	}
 	if err != nil {
 		root.Close()
@@ -107,8 +107,8 @@ func openRoot(parent *os.Root, name string) (*os.Root, error) {
 	return root, nil
 }
 
-// MakeDir makes sure that the directory name exists, durably, and opens it. A
-// new one has mode 0700. The caller closes the Dir.
+// MakeDir creates the directory name if it is missing, durably and with mode 0700,
+// and opens it. The caller closes the Dir.
 func (d *Dir) MakeDir(name string) (*Dir, error) {
 	if err := d.Mkdir(name); err != nil {
 		return nil, err
@@ -124,9 +124,9 @@ func (d *Dir) MakeDir(name string) (*Dir, error) {
 	return made, nil
 }
 
-// Mkdir makes the directory name with mode 0700 if nothing has that name. It is
-// all of MakeDir that may be done without the lock, for a directory that holds
-// the lock itself: Lock does the rest.
+// Mkdir creates the directory name with mode 0700 if nothing has that name. Unlike
+// MakeDir it may be called without the lock, for a directory that holds the lock
+// itself: Lock does the rest.
 func (d *Dir) Mkdir(name string) error {
 	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return d.Wrap(name, err)
@@ -134,7 +134,7 @@ func (d *Dir) Mkdir(name string) error {
 	return nil
 }
 
-// settle completes what Mkdir, now or in a run that was killed, has begun.
+// settle completes what Mkdir began, in this run or in one that was killed.
 func (d *Dir) settle() error {
 	if err := d.own("."); err != nil {
 		return err
@@ -142,8 +142,8 @@ func (d *Dir) settle() error {
 	return d.parent.Sync()
 }
 
-// own gives a directory or link to the owner of the topmost directory. Only
-// root can, and only root needs to.
+// own makes the owner of the topmost directory the owner of a directory or link.
+// Only root can, and only root needs to.
 func (d *Dir) own(name string) error {
 	if !d.foreign() {
 		return nil

@@ -85,7 +85,7 @@ func TestOpenFollowsTheAdministratorsLinksAndWritesNothing(t *testing.T) {
 	d.Close() // harmless
 }
 
-func TestADirectoryThatIsMissingIsTheCallersToExplain(t *testing.T) {
+func TestAMissingDirectoryIsForTheCallerToExplain(t *testing.T) {
 	_, err := Open(filepath.Join(t.TempDir(), "absent"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	assert.Empty(t, say.HintOf(err))
@@ -109,9 +109,9 @@ func TestOnlyADirectoryIsOpenedAsOne(t *testing.T) {
 			makeDir(t, d, "beside")
 			require.NoError(t, c.put(filepath.Join(d.Path(), "dir"), outside))
 			_, err := d.OpenDir("dir")
-			assertError(t, err, d, "dir", "dir is in the way: not a directory but "+c.fact)
+			assertError(t, err, d, "dir", "dir is in the way: expected a directory, found "+c.fact)
 			_, err = d.MakeDir("dir")
-			assertError(t, err, d, "dir", "dir is in the way: not a directory but "+c.fact)
+			assertError(t, err, d, "dir", "dir is in the way: expected a directory, found "+c.fact)
 		})
 	}
 	d := open(t, t.TempDir())
@@ -120,7 +120,7 @@ func TestOnlyADirectoryIsOpenedAsOne(t *testing.T) {
 	assertError(t, err, d, "missing", "no such file")
 }
 
-func TestALinkThatIsExchangedForTheDirectoryIsNotFollowed(t *testing.T) {
+func TestALinkSwappedInForADirectoryIsNotFollowed(t *testing.T) {
 	d := open(t, t.TempDir())
 	require.NoError(t, d.CreateDir("good"))
 	require.NoError(t, d.CreateDir("evil", File{"mark", nil, 0o600}))
@@ -194,8 +194,8 @@ func TestWhatRootCreatesBelongsToTheOwnerOfTheDirectory(t *testing.T) {
 
 func TestErrorsHintAtTheRemedy(t *testing.T) {
 	for cause, hint := range map[error]string{
-		syscall.ENOSPC: "make room",
-		syscall.EDQUOT: "make room",
+		syscall.ENOSPC: "free some space",
+		syscall.EDQUOT: "free some space",
 		syscall.EROFS:  "read-only",
 		syscall.EACCES: "as root",
 		syscall.EPERM:  "as root",
@@ -208,7 +208,7 @@ func TestErrorsHintAtTheRemedy(t *testing.T) {
 	}
 }
 
-func TestAnErrorIsNamedOnce(t *testing.T) {
+func TestAnErrorNamesThePathOnce(t *testing.T) {
 	d := open(t, t.TempDir())
 	sub := makeDir(t, d, "sub")
 	require.NoError(t, sub.Wrap("state.json", nil))

@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// Error is a failure to read or write a directory. What is there is as it was
-// before the step that failed.
+// Error is a failure to read or write a directory. Its content is as it was before
+// the step that failed.
 type Error struct {
-	Dir, Name string // the path given to Open, and what is concerned below it
+	Dir, Name string // the path given to Open, and the entry below it
 	Err       error
 }
 
@@ -26,21 +26,22 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint is the remedy for the commonest causes.
+// Hint is the remedy for the most common causes.
 func (e *Error) Hint() string {
 	switch {
 	case errors.Is(e.Err, syscall.ENOSPC), errors.Is(e.Err, syscall.EDQUOT):
-		return "the file system is full: make room; a deploy needs about 64 KiB"
+		return "the file system is full: free some space; a deploy needs about 64 KiB"
 	case errors.Is(e.Err, syscall.EROFS):
-		return "the file system is mounted read-only: mount it read-write, and look at dmesg for why"
+		return "the file system is mounted read-only: check dmesg for the reason and remount it read-write"
 	case errors.Is(e.Err, fs.ErrPermission):
 		return "run mailu-hook as root, or as the owner of " + e.Dir
 	}
-	return "look at " + path.Join(e.Dir, e.Name) + " (and at dmesg, if the disk is failing)"
+	return "check " + path.Join(e.Dir, e.Name) + " (and dmesg, in case the disk is failing)"
 }
 
-// Wrap makes err, such as one about the content of the file name, an [*Error]
-// of this directory. One that is an [*Error] already stays as it is, as does nil.
+// Wrap makes err, for example one about the content of the file name, an [*Error]
+// of this directory. It returns an err that is an [*Error] already, or nil, as it
+// is.
 func (d *Dir) Wrap(name string, err error) error {
 	var known *Error
 	if err == nil || errors.As(err, &known) {

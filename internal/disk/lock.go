@@ -14,7 +14,7 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// ErrLocked means that another run held the lock for as long as ctx lasted.
+// ErrLocked means that another run held the lock until ctx ended.
 var ErrLocked = errors.New("another run holds the lock")
 
 const (
@@ -22,13 +22,12 @@ const (
 	lockPoll = 50 * time.Millisecond
 )
 
-// Lock makes this process the only one that changes the directory, and waits
-// for that as long as ctx lasts; then the error is an [ErrLocked] that names the
-// holder. It takes over from a predecessor that was killed: what that one
-// created or linked may belong to the wrong user and be lost with the power, and
-// what it left unfinished is in the way. The kernel releases the lock when the
-// process ends, however it ends. After success the caller unlocks; after failure
-// what is there is as it was.
+// Lock makes this process the only one that changes the directory. It waits until
+// ctx ends; the error is then an [ErrLocked] that names the holder. It also cleans
+// up after a run that was killed, whose last entries may still have the wrong
+// owner or not be durable, and whose unfinished work is in the way. The kernel
+// releases the lock when the process ends, however it ends. After success the
+// caller unlocks; after failure nothing has changed.
 func (d *Dir) Lock(ctx context.Context) (unlock func(), err error) {
 	f, err := d.openLock()
 	if err != nil {
@@ -45,11 +44,11 @@ func (d *Dir) Lock(ctx context.Context) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// openLock opens the lock file, and refuses anything that is put in its place:
-// os.Root follows links that stay inside, O_NOFOLLOW or not.
+// openLock opens the lock file and refuses anything else in its place: os.Root
+// follows symlinks that stay inside, with or without O_NOFOLLOW.
 func (d *Dir) openLock() (*os.File, error) {
 	if info, err := d.root.Lstat(lockName); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is in the way: not a regular file but %s", kind(info.Mode()))
+		return nil, fmt.Errorf("it is in the way: expected a regular file, found %s", kind(info.Mode()))
 	}
 	f, err := d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
@@ -59,7 +58,7 @@ func (d *Dir) openLock() (*os.File, error) {
 	if err == nil {
 		var named os.FileInfo
 		if named, err = d.root.Lstat(lockName); err == nil && !os.SameFile(opened, named) {
-			err = errors.New("it was exchanged while it was being opened")
+			err = errors.New("it was replaced while it was being opened")
 		}
 	}
 	if err != nil {
@@ -81,13 +80,14 @@ func (d *Dir) flock(ctx context.Context, f *os.File) error {
 		select {
 		case <-ctx.Done():
 			return say.Hint(fmt.Errorf("%w of %s (%s)", ErrLocked, d.base, holder(f)),
-				"wait for it to end, or look at it: ps -fp PID; nothing was changed by this run")
+				"wait for it to end, or look at it with ps -fp PID; this run changed nothing")
 		case <-time.After(lockPoll):
 		}
 	}
 }
 
-// claim notes who holds the lock, for whoever waits, and takes over.
+// claim records who holds the lock, for those who wait, and cleans up after the
+// last holder.
 func (d *Dir) claim(f *os.File) error {
 	err := f.Truncate(0)
 	if err == nil {

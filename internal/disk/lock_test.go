@@ -73,7 +73,7 @@ func TestLockIsReleasedWhenItsHolderIsKilled(t *testing.T) {
 	assert.Equal(t, strconv.Itoa(os.Getpid())+"\n", string(data))
 }
 
-func TestWaitingEndsWhenTheLockIsGivenBack(t *testing.T) {
+func TestWaitingEndsWhenTheLockIsReleased(t *testing.T) {
 	dir := t.TempDir()
 	unlock := lock(t, open(t, dir))
 	second, got := open(t, dir), make(chan error, 1)
@@ -93,7 +93,7 @@ func TestWaitingEndsWhenTheLockIsGivenBack(t *testing.T) {
 	require.NoError(t, <-got)
 }
 
-func TestAHolderThatHasNotSignedIsNotNamed(t *testing.T) {
+func TestAHolderWithoutARecordedPidIsNotNamed(t *testing.T) {
 	d := open(t, t.TempDir())
 	lock(t, d)
 	writeFile(t, filepath.Join(d.Path(), "lock"), "\x1b[31mjunk")
@@ -104,14 +104,14 @@ func TestAHolderThatHasNotSignedIsNotNamed(t *testing.T) {
 	assert.ErrorContains(t, err, "(pid unknown)")
 }
 
-func TestALockThatIsNoFileIsRefused(t *testing.T) {
+func TestALockThatIsNotARegularFileIsRefused(t *testing.T) {
 	for way, c := range inTheWay {
 		t.Run(way, func(t *testing.T) {
 			d, outside := open(t, t.TempDir()), t.TempDir()
 			require.NoError(t, d.Create("beside", []byte("precious"), 0o600))
 			require.NoError(t, c.put(filepath.Join(d.Path(), "lock"), outside))
 			_, err := d.Lock(t.Context())
-			assertError(t, err, d, "lock", "it is in the way: not a regular file but "+c.fact)
+			assertError(t, err, d, "lock", "it is in the way: expected a regular file, found "+c.fact)
 			data, err := d.Read("beside")
 			require.NoError(t, err)
 			assert.Equal(t, "precious", string(data))

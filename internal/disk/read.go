@@ -9,13 +9,13 @@ import (
 	"syscall"
 )
 
-// MaxFile is the most that is read of a file, in bytes; a chain of 100 SANs and
-// five certificates takes 20 KiB.
+// MaxFile is the size limit of a file to read, in bytes; a chain of five
+// certificates with 100 SANs takes 20 KiB.
 const MaxFile = 1 << 20
 
-// Read reads the regular file name, which links inside the directory may lead
-// to, of at most MaxFile bytes. What is not regular is not opened, as opening
-// can have effects of its own (a tape, a fifo's writer).
+// Read reads the regular file name, of at most MaxFile bytes. Symlinks that stay
+// inside the directory are followed. Anything that is not a regular file is not
+// opened, because opening can have side effects (a tape, the writer of a fifo).
 func (d *Dir) Read(name string) ([]byte, error) {
 	data, err := d.read(name)
 	return data, d.Wrap(name, err)
@@ -27,7 +27,7 @@ func (d *Dir) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
+		return nil, fmt.Errorf("expected a regular file, found %s", kind(info.Mode()))
 	}
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -38,8 +38,8 @@ func (d *Dir) read(name string) ([]byte, error) {
 }
 
 // ReadFile reads a regular file of at most MaxFile bytes anywhere. It opens the
-// path once, without blocking on a fifo, and judges what it opened. Its errors
-// are those of package os.
+// path once, without blocking on a fifo, and checks what it opened. Its errors are
+// those of package os.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -55,7 +55,7 @@ func readRegular(f *os.File) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file but %s", kind(info.Mode()))
+		return nil, fmt.Errorf("expected a regular file, found %s", kind(info.Mode()))
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err == nil && len(data) > MaxFile {
@@ -80,13 +80,13 @@ func kind(mode fs.FileMode) string {
 	return "a special file"
 }
 
-// Readlink returns what the link name leads to.
+// Readlink returns the target of the symlink name.
 func (d *Dir) Readlink(name string) (string, error) {
 	target, err := d.root.Readlink(name)
 	return target, d.Wrap(name, err)
 }
 
-// Lstat describes what has that name, and does not follow a link.
+// Lstat describes the entry name and does not follow a symlink.
 func (d *Dir) Lstat(name string) (fs.FileInfo, error) {
 	info, err := d.root.Lstat(name)
 	return info, d.Wrap(name, err)

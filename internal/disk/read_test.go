@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOnlyRegularFilesOfSaneSizeAreRead(t *testing.T) {
+func TestOnlyRegularFilesOfBoundedSizeAreRead(t *testing.T) {
 	for what, c := range map[string]struct {
 		put  func(name string) error
 		fact string
 	}{
 		"missing":    {func(string) error { return nil }, "no such file"},
-		"directory":  {func(name string) error { return os.Mkdir(name, 0o700) }, "not a regular file but a directory"},
-		"fifo":       {func(name string) error { return syscall.Mkfifo(name, 0o600) }, "not a regular file but a fifo"},
+		"directory":  {func(name string) error { return os.Mkdir(name, 0o700) }, "expected a regular file, found a directory"},
+		"fifo":       {func(name string) error { return syscall.Mkfifo(name, 0o600) }, "expected a regular file, found a fifo"},
 		"link loop":  {func(name string) error { return os.Symlink("name", name) }, "symbolic links"},
 		"over 1 MiB": {func(name string) error { return os.WriteFile(name, make([]byte, MaxFile+1), 0o600) }, "larger than 1048576 bytes"},
 	} {
@@ -44,7 +44,7 @@ func TestAFileOfExactlyOneMiBIsRead(t *testing.T) {
 	assert.Len(t, data, MaxFile)
 }
 
-func TestAFileIsReadByLinksThatStayInside(t *testing.T) {
+func TestLinksThatStayInsideAreFollowed(t *testing.T) {
 	d, outside := open(t, t.TempDir()), t.TempDir()
 	writeFile(t, filepath.Join(outside, "secret"), "theirs")
 	require.NoError(t, d.CreateDir("archive", File{"cert1.pem", []byte("chain"), 0o600}))

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Create makes the file name, which must not exist (fs.ErrExist). Its content is
-// durable, its name once Sync was called. After failure there is no such file.
+// Create creates the file name, which must not exist (fs.ErrExist). Its content is
+// durable, its name once Sync has been called. After failure there is no such file.
 func (d *Dir) Create(name string, data []byte, mode fs.FileMode) error {
 	if _, err := d.root.Lstat(name); err == nil {
 		return d.Wrap(name, fs.ErrExist)
@@ -22,7 +22,7 @@ func (d *Dir) Create(name string, data []byte, mode fs.FileMode) error {
 	return d.put(name, data, mode)
 }
 
-// Replace makes data the content of the file name, new or not, durably.
+// Replace creates or replaces the file name with data, durably.
 func (d *Dir) Replace(name string, data []byte, mode fs.FileMode) error {
 	if err := d.put(name, data, mode); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (d *Dir) put(name string, data []byte, mode fs.FileMode) error {
 		err = d.Wrap(name, d.root.Rename(tmp, name))
 	}
 	if err != nil {
-		_ = d.root.Remove(tmp) // if that fails too, the next run sweeps it
+		_ = d.root.Remove(tmp) // if that fails too, the next run removes it
 	}
 	return err
 }
@@ -72,9 +72,9 @@ type File struct {
 	Mode fs.FileMode
 }
 
-// CreateDir makes the directory name, which must not exist, mode 0700, with
-// these files in it, durably. After failure, or a crash, there is either the
-// whole of it or nothing.
+// CreateDir creates the directory name, which must not exist, with mode 0700 and
+// these files in it, durably. After a failure or a crash it is there with all its
+// files or not at all.
 func (d *Dir) CreateDir(name string, files ...File) error {
 	tmp := TempName()
 	err := d.fill(tmp, files)
@@ -82,7 +82,7 @@ func (d *Dir) CreateDir(name string, files ...File) error {
 		err = d.Wrap(".", d.root.Rename(tmp, name))
 	}
 	if err != nil {
-		_ = d.root.RemoveAll(tmp) // if that fails too, the next run sweeps it
+		_ = d.root.RemoveAll(tmp) // if that fails too, the next run removes it
 		return err
 	}
 	return d.Sync()
@@ -103,15 +103,15 @@ func (d *Dir) fill(tmp string, files []File) error {
 	return d.sync(tmp)
 }
 
-// Link makes name a link to target, by one rename: whoever reads name meets
-// what was there before or the link, never nothing. It is durable once Sync was
+// Link makes name a symlink to target by one rename: a reader of name finds what
+// was there before or the link, never nothing. It is durable once Sync has been
 // called.
 func (d *Dir) Link(target, name string) error {
 	return d.LinkVia(TempName(), target, name)
 }
 
-// LinkVia is Link with tmp as the path of the temporary link, for a directory
-// of other people's files, where no litter may be left: tmp is in one below.
+// LinkVia is Link with tmp as the path of the temporary link, for a directory with
+// other people's files in which nothing may be left behind: tmp lies in one below.
 func (d *Dir) LinkVia(tmp, target, name string) error {
 	if err := d.root.Symlink(target, tmp); err != nil {
 		return d.Wrap(name, err)
@@ -121,16 +121,16 @@ func (d *Dir) LinkVia(tmp, target, name string) error {
 		err = d.root.Rename(tmp, name)
 	}
 	if err != nil {
-		_ = d.root.Remove(tmp) // if that fails too, the next run sweeps it
+		_ = d.root.Remove(tmp) // if that fails too, the next run removes it
 		return d.Wrap(name, err)
 	}
 	return nil
 }
 
-// Displace moves the directory name to the name to, which must be free, and
-// leaves a link to it in its place, durably. What is read by way of name stays
-// readable, because a link that leads to its own name and the directory change
-// places in one step.
+// Displace renames the directory name to to, which must be free, and leaves a
+// symlink to it in its place, durably. Paths through name never stop working,
+// because a link that points at its own name and the directory swap places in one
+// step.
 func (d *Dir) Displace(name, to string) error {
 	if err := d.root.Symlink(to, to); err != nil {
 		return d.Wrap(".", err)
@@ -143,25 +143,25 @@ func (d *Dir) Displace(name, to string) error {
 	fd := int(f.Fd())
 	if err := unix.Renameat2(fd, name, fd, to, unix.RENAME_EXCHANGE); err != nil {
 		_ = d.root.Remove(to)
-		return d.Wrap(name, fmt.Errorf("it is a directory where a link belongs, and cannot be exchanged: %w", err))
+		return d.Wrap(name, fmt.Errorf("it is a directory where a link belongs, and cannot be moved away: %w", err))
 	}
 	return d.Wrap(".", f.Sync())
 }
 
-// Rename gives what has the name from the name to, in the place of what had it.
-// It is durable once Sync was called.
+// Rename renames from to to and replaces what is there. It is durable once Sync has
+// been called.
 func (d *Dir) Rename(from, to string) error {
 	return d.Wrap(from, d.root.Rename(from, to))
 }
 
-// Remove removes a file, a link or an empty directory. It is durable once Sync
-// was called.
+// Remove removes a file, a symlink or an empty directory. It is durable once Sync
+// has been called.
 func (d *Dir) Remove(name string) error {
 	return d.Wrap(name, d.root.Remove(name))
 }
 
-// RemoveAll removes name, which must exist, with all that is below it. Nobody
-// meets a half of it under that name. It is durable once Sync was called.
+// RemoveAll removes name, which must exist, and everything below it. No reader
+// finds it half removed under that name. It is durable once Sync has been called.
 func (d *Dir) RemoveAll(name string) error {
 	tmp := TempName()
 	if err := d.Rename(name, tmp); err != nil {
@@ -170,8 +170,8 @@ func (d *Dir) RemoveAll(name string) error {
 	return d.Wrap(tmp, d.root.RemoveAll(tmp))
 }
 
-// Sweep removes what a killed run left unfinished in the directory. Lock does so
-// in its own.
+// Sweep removes the unfinished work of killed runs from the directory. Lock does
+// this for its own directory.
 func (d *Dir) Sweep() error {
 	names, err := d.Names()
 	if err != nil {
@@ -187,7 +187,7 @@ func (d *Dir) Sweep() error {
 	return nil
 }
 
-// Sync makes the entries of the directory survive a power loss.
+// Sync makes the entries of the directory durable.
 func (d *Dir) Sync() error { return d.sync(".") }
 
 func (d *Dir) sync(name string) error {

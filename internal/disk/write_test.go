@@ -40,7 +40,7 @@ func TestFilesHaveTheirContentAndMode(t *testing.T) {
 	}
 }
 
-func TestCreateSparesWhatExists(t *testing.T) {
+func TestCreateDoesNotReplaceWhatExists(t *testing.T) {
 	d := open(t, t.TempDir())
 	require.NoError(t, d.Create("file", []byte("first"), 0o600))
 	require.NoError(t, d.Link("nowhere", "link"))
@@ -55,7 +55,7 @@ func TestCreateSparesWhatExists(t *testing.T) {
 	assert.Equal(t, []string{"file", "link"}, names(t, d))
 }
 
-func TestAReaderMeetsTheOldContentOrTheNew(t *testing.T) {
+func TestAReaderFindsTheOldContentOrTheNew(t *testing.T) {
 	d, size := open(t, t.TempDir()), 1<<16
 	content := func(n int) []byte { return []byte(strings.Repeat(fmt.Sprint(n%10), size)) }
 	require.NoError(t, d.Replace("file", content(0), 0o600))
@@ -107,7 +107,7 @@ func TestADirectoryIsDisplacedByALinkToIt(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, info.IsDir())
 	assert.ErrorIs(t, d.Displace("live", "moved"), fs.ErrExist, "it is not free")
-	assertError(t, d.Displace("missing", "free"), d, "missing", "cannot be exchanged: no such file")
+	assertError(t, d.Displace("missing", "free"), d, "missing", "cannot be moved away: no such file")
 	assert.Equal(t, []string{"live", "moved"}, names(t, d))
 }
 

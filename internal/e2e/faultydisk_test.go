@@ -111,7 +111,7 @@ func TestDiskThatRunsFullAtAnyStepKeepsTheOldPair(t *testing.T) {
 					}
 					if code == 1 {
 						assert.Contains(t, out, "no space left on device", what)
-						assert.Contains(t, out, "hint: the file system is full: make room", what)
+						assert.Contains(t, out, "hint: the file system is full: free some space", what)
 					}
 					codes[kind] = append(codes[kind], code)
 					empty()

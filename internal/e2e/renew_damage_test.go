@@ -162,7 +162,7 @@ func TestFullStateDirectoryCostsAtMostOneOrderAndNoCertificate(t *testing.T) {
 			}
 			full++
 			assert.Contains(t, []int{1, 6}, r.code)
-			s.failed(r, r.code, "no space left on device", "make room")
+			s.failed(r, r.code, "no space left on device", "free some space")
 			s.live()
 		}
 		orders, accounts := s.relay.Created("newOrder"), s.relay.Created("newAccount")

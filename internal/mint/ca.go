@@ -1,9 +1,9 @@
-// Package mint makes certificates for tests: a throw-away CA, and leaves that
-// are right by default and wrong in exactly the way a test asks for.
+// Package mint makes certificates for tests: a throw-away CA, and leaves that are
+// valid by default and wrong in exactly the way a test asks for.
 //
-// Everything is made at run time, so that nothing checked in can expire. RSA
-// keys are slow to find: each size is made once in a process and shared by all
-// who ask for it. Nothing here is fit for anything but tests.
+// Everything is made at run time, so nothing that is checked in can expire. RSA keys
+// are slow to generate: each size is generated once per process and shared. None of
+// this is fit for use outside tests.
 package mint
 
 import (
@@ -16,23 +16,23 @@ import (
 	"time"
 )
 
-// day is a unit for validities; nothing here cares about leap seconds.
+// day is a unit of validity; leap seconds do not matter here.
 const day = 24 * time.Hour
 
 // CAOptions describe a CA. The zero value is a P-256 root with one P-256
-// intermediate that signs the leaves, as public CAs have it.
+// intermediate that signs the leaves, as with public CAs.
 type CAOptions struct {
 	Name string // in the subjects; default "mint"
 	Key  Key    // of root and intermediate; default P256
 
 	// NoIntermediate makes the root sign the leaves itself.
 	NoIntermediate bool
-	// NotBefore and NotAfter bound the root and the intermediate; default
-	// from a day ago to ten years from now.
+	// NotBefore and NotAfter are the validity of root and intermediate; by
+	// default from a day ago to ten years from now.
 	NotBefore, NotAfter time.Time
 }
 
-// CA is a root, perhaps an intermediate, and the key that signs leaves.
+// CA is a root, an intermediate unless there is none, and the key that signs leaves.
 // Its methods may be called from several goroutines.
 type CA struct {
 	Root    *x509.Certificate
@@ -93,7 +93,7 @@ func (o CAOptions) template(role string) *x509.Certificate {
 	}
 }
 
-// certify signs template; a nil parent means that it signs itself.
+// certify signs template; a nil parent makes it self-signed.
 func certify(template, parent *x509.Certificate, key, signer crypto.Signer) (*x509.Certificate, error) {
 	if parent == nil {
 		parent = template
@@ -105,7 +105,7 @@ func certify(template, parent *x509.Certificate, key, signer crypto.Signer) (*x5
 	return x509.ParseCertificate(der)
 }
 
-// serial returns 64 random bits with the top one clear and the next one set:
+// serial returns 64 random bits with the top bit clear and the next one set:
 // positive, never zero, always eight bytes.
 func serial() *big.Int {
 	var b [8]byte

@@ -9,14 +9,15 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"sync"
 )
 
-// Key names a kind of private key. The zero value stands for P256.
+// Key is a kind of private key. The zero value means P256.
 type Key string
 
-// The kinds of keys. RSA1024 and P224 are there to be refused.
+// The kinds of keys. RSA1024 and P224 exist to be refused.
 const (
 	RSA1024 Key = "rsa1024"
 	RSA2048 Key = "rsa2048"
@@ -60,7 +61,7 @@ func (k Key) generate() (crypto.Signer, error) {
 	} else if k == Ed25519 {
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	} else {
-		err = fmt.Errorf("no such kind of key")
+		err = errors.New("unknown kind of key")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making a key %q: %w", string(k), err)
@@ -68,8 +69,8 @@ func (k Key) generate() (crypto.Signer, error) {
 	return key, nil
 }
 
-// keyPEM returns the forms of a private key: PKCS#8, SEC1 (EC keys only) and
-// PKCS#1 (RSA keys only).
+// keyPEM encodes a private key as PKCS#8, SEC1 (EC keys only) and PKCS#1 (RSA keys
+// only).
 func keyPEM(key crypto.Signer) (pkcs8, sec1, pkcs1 []byte, err error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// DefaultName is the host name of a leaf that asks for none.
+// DefaultName is the host name of a leaf without names.
 const DefaultName = "mail.example.com"
 
 // Leaf says what to issue. The zero value is a P-256 server certificate for
-// DefaultName that began an hour ago and lasts 90 days.
+// DefaultName, valid since an hour ago and for 90 days.
 type Leaf struct {
 	Names []string // DNS names; default DefaultName, unless IPs are given
 	IPs   []net.IP
@@ -24,23 +24,23 @@ type Leaf struct {
 	// Signer is used instead of a new key, for pairs that share one.
 	Signer crypto.Signer
 
-	// NotBefore defaults to an hour ago, or to 90 days before a NotAfter
+	// NotBefore defaults to an hour ago, or to 90 days before NotAfter if
 	// that is in the past. NotAfter defaults to 90 days after NotBefore.
 	NotBefore, NotAfter time.Time
 
 	IsCA bool
 	// ExtKeyUsage defaults to serverAuth; empty but not nil means none.
 	ExtKeyUsage []x509.ExtKeyUsage
-	// SigAlg must fit the issuer's key; the default does. Beyond what
-	// crypto/x509 signs with, x509.MD5WithRSA works here.
+	// SigAlg must fit the issuer's key; the default does. Unlike in
+	// crypto/x509, x509.MD5WithRSA works too.
 	SigAlg x509.SignatureAlgorithm
-	// Edit changes the template last of all, for what has no field here.
+	// Edit changes the template last, for everything without a field here.
 	Edit func(*x509.Certificate)
 }
 
-// Pair is a certificate with its key and its chain, in the forms that files
-// hold. Chain is certbot's fullchain.pem, LeafPEM its cert.pem, IssuerPEM its
-// chain.pem; KeyPEM is PKCS#8 as its privkey.pem is now.
+// Pair is a certificate with its key and its chain, as they are kept in files.
+// Chain is certbot's fullchain.pem, LeafPEM its cert.pem, IssuerPEM its chain.pem;
+// KeyPEM is PKCS#8, as in current versions of its privkey.pem.
 type Pair struct {
 	Cert *x509.Certificate
 	Key  crypto.Signer
@@ -50,8 +50,8 @@ type Pair struct {
 	KeyPEM, KeySEC1PEM, KeyPKCS1PEM []byte // SEC1: EC only; PKCS#1: RSA only; else nil
 }
 
-// SHA256 returns the hex digest of the leaf, lower case: the name by which
-// the tests, the prober and mailu-hook's JSON know a certificate.
+// SHA256 returns the lower-case hex digest of the leaf, which identifies a
+// certificate in the tests, the probe and mailu-hook's JSON.
 func (p *Pair) SHA256() string {
 	sum := sha256.Sum256(p.Cert.Raw)
 	return hex.EncodeToString(sum[:])
@@ -115,7 +115,7 @@ func (l Leaf) template() *x509.Certificate {
 		ExtKeyUsage:           l.ExtKeyUsage,
 		SignatureAlgorithm:    l.SigAlg,
 	}
-	if len(l.Names) > 0 && len(l.Names[0]) <= 64 { // the bound of X.520 on a common name
+	if len(l.Names) > 0 && len(l.Names[0]) <= 64 { // the limit of X.520 for a common name
 		t.Subject = pkix.Name{CommonName: l.Names[0]}
 	}
 	if l.IsCA {

@@ -6,11 +6,10 @@ import (
 	"path/filepath"
 )
 
-// WriteLineage stores the pair as certbot does, as version n of the lineage
-// name below the configuration directory dir, and returns the lineage's
-// absolute live directory. Files of archive/NAME are real, those of live/NAME
-// relative links to them, switched one at a time by unlink and symlink; keys
-// are 0600.
+// WriteLineage stores the pair as certbot does, as version n of the lineage name
+// below the configuration directory dir, and returns the absolute path of its live
+// directory. The files are in archive/NAME, and live/NAME has relative symlinks to
+// them, which are replaced one at a time by unlink and symlink; keys are 0600.
 func (p *Pair) WriteLineage(dir, name string, n int) (live string, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {

@@ -50,7 +50,7 @@ func TestZeroLeafIsAValidServerCertificate(t *testing.T) {
 	}
 }
 
-func TestEachKindOfKeyLoadsInEachOfItsForms(t *testing.T) {
+func TestEveryKindOfKeyLoadsInEveryFormat(t *testing.T) {
 	ca := newCA(t, CAOptions{})
 	for _, kind := range []Key{RSA1024, RSA2048, RSA3072, RSA4096, P224, P256, P384, P521, Ed25519} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -119,12 +119,12 @@ func TestSelfSignedIsItsOwnRoot(t *testing.T) {
 
 func TestUnknownKindOfKeyIsAnError(t *testing.T) {
 	_, err := NewCA(CAOptions{Key: "dsa"})
-	assert.EqualError(t, err, `making a key "dsa": no such kind of key`)
+	assert.EqualError(t, err, `making a key "dsa": unknown kind of key`)
 }
 
 // OpenSSL is the library of nginx and dovecot: what it calls a valid MD5
 // signature is one, whatever crypto/x509 thinks of it.
-func TestMD5SignatureIsOneToOpenSSL(t *testing.T) {
+func TestOpenSSLAcceptsTheMD5SignatureAsValid(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		if os.Getenv("MAILU_HOOK_E2E") == "require" {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"fmt"
 )
 
-// signCertificate is x509.CreateCertificate, and MD5.
+// signCertificate is x509.CreateCertificate with MD5 added.
 func signCertificate(template, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) ([]byte, error) {
 	if template.SignatureAlgorithm != x509.MD5WithRSA {
 		return x509.CreateCertificate(rand.Reader, template, parent, pub, signer)
@@ -26,14 +26,14 @@ func signCertificate(template, parent *x509.Certificate, pub crypto.PublicKey, s
 	return resignMD5(der, signer)
 }
 
-// The object identifiers of RFC 8017 appendix A.2.4, encoded. They differ in
-// the last byte only, so that one can take the other's place in a DER file.
+// Encoded object identifiers of RFC 8017, appendix A.2.4. They differ in the last
+// byte only, so one can replace the other in DER.
 var (
 	oidSHA256WithRSA = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b}
 	oidMD5WithRSA    = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x04}
 )
 
-// resignMD5 replaces the SHA-256 signature of a certificate by one with MD5,
+// resignMD5 replaces the SHA-256 signature of a certificate with an MD5 signature,
 // which crypto/x509 refuses to make.
 func resignMD5(der []byte, signer crypto.Signer) ([]byte, error) {
 	var cert struct {

@@ -40,7 +40,7 @@ func Directory(facts mailu.Facts) health.Directory {
 	d := health.Directory{Path: facts.CertsDir}
 	for _, name := range []string{facts.CertName, facts.KeyName} {
 		if !mailu.PlainName(name) {
-			d.Err = fmt.Errorf("the front reads %s, which is not a file of %s itself", say.Foreign(name), d.Path)
+			d.Err = fmt.Errorf("the front reads %s, which is not a file directly in %s", say.Foreign(name), d.Path)
 			return d
 		}
 	}
