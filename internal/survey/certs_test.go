@@ -107,7 +107,7 @@ func TestFifoInPlaceOfTheCertificateDoesNotHoldUpALook(t *testing.T) {
 
 func TestDirectoryThatCannotBeLookedAtIsAnErrorOfItsOwn(t *testing.T) {
 	assert.Error(t, look(filepath.Join(t.TempDir(), "none")).Err)
-	assert.ErrorContains(t, Directory(mailu.Facts{CertsDir: t.TempDir(), CertName: "sub/cert.pem", KeyName: "key.pem"}).Err, "not a file of")
+	assert.ErrorContains(t, Directory(mailu.Facts{CertsDir: t.TempDir(), CertName: "sub/cert.pem", KeyName: "key.pem"}).Err, "not a file directly in")
 }
 
 func TestLineageIsReadWithoutItsKey(t *testing.T) {
