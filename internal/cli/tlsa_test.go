@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,4 +143,53 @@ func TestTheRecordOfTheNextKeyIsPrintedAndLookedFor(t *testing.T) {
 
 	require.NoError(t, zone.Replace(t.Context(), "_25._tcp.mail 1 IN TLSA "+dane.OfLeaf(w.pair.Cert).String(), "_25._tcp.mail 1 IN TLSA "+record))
 	require.Eventually(t, func() bool { return strings.Contains(w.run(args...).stdout, "; mail.example.com: published ("+record) }, 10*time.Second, 100*time.Millisecond)
+}
+
+func TestTheADFlagOfAResolverElsewhereCountsOnlyWhenTrusted(t *testing.T) {
+	w := newWorld(t)
+	w.resolves("_25._tcp.mail 1 IN TLSA " + dane.OfLeaf(w.pair.Cert).String())
+	elsewhere := relay(t, w.env["MAILU_HOOK_RESOLVER"])
+	args := []string{"tlsa", "--cert", filepath.Join(w.lineage, "fullchain.pem"), "--hostname", "mail.example.com", "--resolver", elsewhere}
+	assert.Contains(t, w.run(args...).stdout, "; mail.example.com: insecure (")
+	assert.Contains(t, w.run(append(args, "--trust-ad")...).stdout, "; mail.example.com: match (")
+	w.env["MAILU_HOOK_TRUST_AD"] = "true"
+	assert.Contains(t, w.run(args...).stdout, "; mail.example.com: match (")
+}
+
+// relay passes on what is asked at an address of this host that is not loopback,
+// and returns that address.
+func relay(t *testing.T, resolver string) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	require.NoError(t, err)
+	i := slices.IndexFunc(addrs, func(a net.Addr) bool {
+		network, ok := a.(*net.IPNet)
+		return ok && network.IP.To4() != nil && network.IP.IsGlobalUnicast()
+	})
+	require.GreaterOrEqual(t, i, 0, "needs an address besides loopback, such as Docker's bridge")
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(addrs[i].(*net.IPNet).IP.String(), "0"))
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		for buffer := make([]byte, 4096); ; {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			question := slices.Clone(buffer[:n])
+			go func() {
+				upstream, err := net.Dial("udp", resolver)
+				if err != nil {
+					return
+				}
+				defer upstream.Close()
+				_, _ = upstream.Write(question)
+				answer := make([]byte, 4096)
+				if n, err := upstream.Read(answer); err == nil {
+					_, _ = conn.WriteTo(answer[:n], from)
+				}
+			}()
+		}
+	}()
+	return conn.LocalAddr().String()
 }

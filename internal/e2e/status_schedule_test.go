@@ -45,7 +45,7 @@ func TestStatusReadsWhatCertbotAndCronNoteOfRenewals(t *testing.T) {
 	doc := l.statusOn(cron, log)
 	assert.ElementsMatch(t, []string{"warning sync_timer_missing", "warning certbot_timer_missing", "warning certbot_hook_missing"}, doc.codes())
 	assert.True(t, doc.says("certbot_timer_missing", "no timer or cron job on this host runs certbot renew, so no certificate is renewed"))
-	assert.True(t, doc.says("certbot_hook_missing", "certbot is not told to call mailu-hook after it has renewed "+live))
+	assert.True(t, doc.says("certbot_hook_missing", "certbot does not call mailu-hook after renewing "+live))
 
 	certbot.Env = l.env
 	_, _, err = certbot.Renew(t.Context(), binary) // certbot notes its hook
@@ -97,7 +97,7 @@ func TestStatusComparesItsClockWithTheEngines(t *testing.T) {
 	})
 	doc := l.status(nil)
 	assert.Equal(t, []string{"warning clock_skew"}, doc.codes())
-	assert.True(t, doc.says("clock_skew", "the clock of the Docker engine and the one of this host differ by 1h0m0s"))
+	assert.True(t, doc.says("clock_skew", "the clocks of the Docker engine and of this host differ by 1h0m0s"))
 }
 
 func TestStatusEndsInTimeWhateverTheEngineDoes(t *testing.T) {
