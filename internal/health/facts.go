@@ -131,8 +131,9 @@ type Schedule struct {
 	Certbot Timer
 	Sync    Timer
 	Renew   Timer // mailu-hook renew
-	// CertbotFailed is the line in certbot's log that says that its last run failed.
-	CertbotFailed string
+	// CertbotFailed is why the last attempt to renew a lineage failed, by the
+	// lineage's name. Lineages that were renewed or not due are not in it.
+	CertbotFailed map[string]string
 }
 
 // Timer is a periodic run of something.

@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -75,21 +76,36 @@ func (j *judgement) certbot() {
 	s := j.look.Schedule
 	j.timer(s.Certbot, CertbotTimerMissing, CertbotTimerIdle, "certbot renew",
 		"systemctl enable --now certbot.timer", "no certificate is renewed")
-	if s.CertbotFailed != "" {
-		j.find(Warning, CertbotFailing, "run certbot renew to see why; its log is /var/log/letsencrypt/letsencrypt.log",
-			"certbot's last run failed: %s", say.Foreign(s.CertbotFailed))
+	for _, l := range j.deployed() {
+		if reason := s.CertbotFailed[filepath.Base(l.Path)]; reason != "" {
+			j.find(Warning, CertbotFailing, "run certbot renew; its log is /var/log/letsencrypt/letsencrypt.log",
+				"certbot could not renew %s: %s", l.Path, say.Foreign(reason))
+		}
+		if l.Hooked {
+			continue
+		}
+		consequence := "so renewals are not installed"
+		if s.Sync.By != "" {
+			consequence = "so a renewal is installed only by the next mailu-hook sync"
+		}
+		hooks := filepath.Join(filepath.Dir(filepath.Dir(l.Path)), "renewal-hooks", "deploy")
+		j.find(Warning, CertbotHookMissing, `ln -s "$(command -v mailu-hook)" `+hooks+"/",
+			"certbot does not call mailu-hook after renewing %s, %s", l.Path, consequence)
 	}
-	if s.Sync.By != "" { // sync notices a renewal without the hook
-		return
-	}
+}
+
+// deployed are certbot's lineages that the fronts' certificates come from, each
+// once.
+func (j *judgement) deployed() []Lineage {
+	var all []Lineage
 	for _, f := range j.look.Fronts {
 		for _, l := range f.Lineages {
-			if l.Certbot && l.Last && !l.Hooked {
-				j.find(Warning, CertbotHookMissing, "certbot renew --force-renewal --deploy-hook mailu-hook, once; or deploy-hook = mailu-hook in cli.ini",
-					"certbot does not call mailu-hook after renewing %s", l.Path)
+			if l.Certbot && l.Last && !slices.ContainsFunc(all, func(o Lineage) bool { return o.Path == l.Path }) {
+				all = append(all, l)
 			}
 		}
 	}
+	return all
 }
 
 // container judges the container as the engine describes it.

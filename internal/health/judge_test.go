@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"testing"
 	"time"
 
@@ -111,7 +112,11 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		CertbotTimerMissing: {func(s *scene) { s.Schedule.Certbot = Timer{} },
 			Warning, "no timer or cron job on this host runs certbot renew, so no certificate is renewed"},
 		CertbotTimerIdle: {func(s *scene) { s.Schedule.Certbot.Last = s.now.Add(-4 * day24) }, Warning, "certbot.timer should run certbot renew, but has not since "},
-		CertbotFailing:   {func(s *scene) { s.Schedule.CertbotFailed = "1 renew failure(s)" }, Warning, `certbot's last run failed: "1 renew failure(s)"`},
+		CertbotFailing: {func(s *scene) {
+			s.Schedule.CertbotFailed = map[string]string{"mail": "timeout during connect", "www": "another site's"}
+		}, Warning, `certbot could not renew /live/mail: "timeout during connect"`},
+		CertbotHookMissing: {func(s *scene) { s.f.Lineages[0].Hooked = false }, Warning,
+			"certbot does not call mailu-hook after renewing /live/mail, so a renewal is installed only by the next mailu-hook sync"},
 		SyncTimerMissing: {func(s *scene) { s.Schedule.Sync = Timer{} }, Warning, "no timer or cron job on this host runs mailu-hook sync, so a failed deploy would not be retried"},
 		SyncTimerIdle:    {func(s *scene) { s.Schedule.Sync.Last = s.now.Add(-4 * day24) }, Warning, "mailu-hook-sync.timer should run mailu-hook sync, but has not since "},
 		RenewTimerMissing: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew = Timer{} }, Warning,
@@ -255,12 +260,15 @@ func TestMailu20MissesNoDovecot(t *testing.T) {
 	assert.Empty(t, Judge(s.Look, thresholds))
 }
 
-func TestHookIsMissedOnlyWhereNoTimerDoesItsWork(t *testing.T) {
+func TestWithoutAHookAndATimerNothingInstallsARenewal(t *testing.T) {
 	s := newScene(t)
-	s.f.Lineages[0].Hooked = false
-	assert.Empty(t, Judge(s.Look, thresholds))
+	s.f.Lineages[0].Path, s.f.Lineages[0].Hooked = "/etc/letsencrypt/live/mail", false
 	s.Schedule.Sync = Timer{}
-	assert.ElementsMatch(t, []Code{SyncTimerMissing, CertbotHookMissing}, codesOf(Judge(s.Look, thresholds)))
+	findings := Judge(s.Look, thresholds)
+	require.ElementsMatch(t, []Code{SyncTimerMissing, CertbotHookMissing}, codesOf(findings))
+	hook := findings[slices.Index(codesOf(findings), CertbotHookMissing)]
+	assert.Contains(t, hook.Text, "so renewals are not installed")
+	assert.Equal(t, `ln -s "$(command -v mailu-hook)" /etc/letsencrypt/renewal-hooks/deploy/`, hook.Remedy)
 }
 
 func TestPidFilesAreNotMissedWhileTheFrontWritesItsConfiguration(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,7 +25,7 @@ func (h Host) Schedule() health.Schedule {
 		Certbot:       h.timer([]string{"certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"}, "certbot", "renew"),
 		Sync:          h.timer([]string{"mailu-hook-sync.timer"}, "mailu-hook", "sync"),
 		Renew:         h.timer([]string{"mailu-hook-renew.timer"}, "mailu-hook renew", ""),
-		CertbotFailed: h.certbotFailure(),
+		CertbotFailed: h.certbotFailures(),
 	}
 }
 
@@ -74,17 +75,28 @@ func (h Host) crontabs() []string {
 	return files
 }
 
-// certbotFailure is the line in certbot's log that says that its last run failed
-// to renew. Each run starts a new log.
-func (h Host) certbotFailure() string {
-	failure := ""
+// What certbot logs: a lineage that renew looks at, one that it saves, one that it
+// could not renew (since 1.0, and before).
+var (
+	certbotLooks = regexp.MustCompile(`(?:Processing|Writing new config) \S*/renewal/(\S+)\.conf`)
+	certbotFails = regexp.MustCompile(`Failed to renew certificate (\S+) with error: (.*)|Attempting to renew cert \((\S+)\) from \S+ produced an unexpected error: (.*)`)
+)
+
+// certbotFailures reads from certbot's log which lineages could not be renewed
+// when certbot last looked at them, and why. With max-log-backups = 0, as Debian
+// has it, the log holds many runs.
+func (h Host) certbotFailures() map[string]string {
+	failures := map[string]string{}
 	anyLine(h.path("/var/log/letsencrypt/letsencrypt.log"), func(line string) bool {
-		if strings.Contains(line, "renew failure(s)") {
-			failure = line
+		if looks := certbotLooks.FindStringSubmatch(line); looks != nil {
+			delete(failures, looks[1])
+		}
+		if fails := certbotFails.FindStringSubmatch(line); fails != nil {
+			failures[fails[1]+fails[3]] = fails[2] + fails[4]
 		}
 		return false
 	})
-	return failure
+	return failures
 }
 
 // Certbot adds to a lineage what certbot has configured for it: whether it is

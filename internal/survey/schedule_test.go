@@ -3,6 +3,7 @@ package survey
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,12 +76,43 @@ func TestTimerThatFiredIsKnownByItsStamp(t *testing.T) {
 	assert.Equal(t, at, h.Schedule().Certbot.Last)
 }
 
-func TestFailureOfCertbotIsReadFromItsLog(t *testing.T) {
-	log := "2026-11-24 03:12:01,123:DEBUG:certbot._internal.main:certbot version: 2.1.0\n"
-	h := hostWith(t, map[string]string{"/var/log/letsencrypt/letsencrypt.log": log})
-	assert.Empty(t, h.Schedule().CertbotFailed)
-	h = hostWith(t, map[string]string{"/var/log/letsencrypt/letsencrypt.log": log + "2026-11-24 03:12:09,123:ERROR:certbot._internal.log:1 renew failure(s), 0 parse failure(s)\n"})
-	assert.Contains(t, h.Schedule().CertbotFailed, "1 renew failure(s), 0 parse failure(s)")
+// What certbot 2.1 logs of renew, less what does not matter here.
+const (
+	certbotRun     = "2026-11-24 03:12:01,123:DEBUG:certbot._internal.main:certbot version: 2.1.0\n"
+	certbotNotDue  = "2026-11-24 03:12:02,123:DEBUG:certbot._internal.display.obj:Notifying user: Processing /etc/letsencrypt/renewal/NAME.conf\n"
+	certbotFailure = certbotNotDue + "2026-11-24 03:12:09,123:ERROR:certbot._internal.renewal:Failed to renew certificate NAME with error: timeout during connect\n"
+	certbotEnd     = "2026-11-24 03:12:09,123:ERROR:certbot._internal.log:1 renew failure(s), 0 parse failure(s)\n"
+	certbotSaved   = "2026-11-24 03:12:09,123:DEBUG:certbot._internal.storage:Writing new config /etc/letsencrypt/renewal/NAME.conf.new.\n"
+	certbotOld     = "2026-11-24 03:12:09,123:WARNING:certbot.renewal:Attempting to renew cert (NAME) from /etc/letsencrypt/renewal/NAME.conf produced an unexpected error: timeout during connect. Skipping.\n"
+)
+
+func TestTheLastLookOfCertbotDecidesWhetherALineageFails(t *testing.T) {
+	mail := func(lines ...string) string {
+		return strings.ReplaceAll(strings.Join(lines, ""), "NAME", "mail.example.com")
+	}
+	www := func(lines ...string) string {
+		return strings.ReplaceAll(strings.Join(lines, ""), "NAME", "www.example.com")
+	}
+	fails := map[string]string{"mail.example.com": "timeout during connect"}
+	for name, c := range map[string]struct {
+		log  string
+		want map[string]string
+	}{
+		"no log":                          {"", map[string]string{}},
+		"not due":                         {mail(certbotRun, certbotNotDue), map[string]string{}},
+		"a failure":                       {mail(certbotRun, certbotFailure, certbotEnd), fails},
+		"a failure of an old certbot":     {mail(certbotRun, certbotOld), map[string]string{"mail.example.com": "timeout during connect. Skipping."}},
+		"and then a run without one":      {mail(certbotRun, certbotFailure, certbotEnd, certbotRun, certbotNotDue), map[string]string{}},
+		"and then one that is not renew":  {mail(certbotRun, certbotFailure, certbotEnd, certbotRun), fails},
+		"and then one issued by hand":     {mail(certbotRun, certbotFailure, certbotEnd, certbotRun, certbotSaved), map[string]string{}},
+		"a failure after a run that went": {mail(certbotRun, certbotNotDue, certbotRun, certbotFailure), fails},
+		"one of two sites":                {mail(certbotRun, certbotFailure) + www(certbotNotDue) + certbotEnd, fails},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := hostWith(t, map[string]string{"/var/log/letsencrypt/letsencrypt.log": c.log})
+			assert.Equal(t, c.want, h.Schedule().CertbotFailed)
+		})
+	}
 }
 
 func TestLineageIsCertbotsWhenItHasARenewalConfiguration(t *testing.T) {
