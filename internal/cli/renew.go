@@ -111,7 +111,7 @@ type challengeOptions struct {
 }
 
 func (o *challengeOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.method, "challenge", "", "challenge `TYPE`: front, webroot, standalone, tls-alpn or dns (default: front, if one runs)")
+	fs.StringVar(&o.method, "challenge", "", "challenge `TYPE`: "+oneOf(renewal.Methods())+" (default: front, if one runs)")
 	fs.StringVar(&o.webroot, "webroot", "", "`DIR` that another web server serves on port 80 of the names")
 	fs.StringVar(&o.listen, "listen", "", "`ADDR` for standalone and tls-alpn (default: :80 and :443)")
 	fs.StringVar(&o.dnsProvider, "dns-provider", "", "DNS provider `NAME` for dns: "+strings.Join(acme.DNSProviders(), ", "))

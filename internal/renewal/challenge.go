@@ -41,49 +41,102 @@ func (c Challenge) Resolved() Challenge {
 	return c
 }
 
+// challenges are the ways to answer a CA, the default first. To add one, write
+// its acme.Solver and name it here.
+var challenges = []struct {
+	method acme.Method
+	check  func(Challenge) error // that its options make sense; nil: they always do
+	solver func(*run, context.Context) (s acme.Solver, done func(), err error)
+}{
+	{acme.Front, nil, (*run).frontSolver},
+	{acme.Webroot, checkWebroot, (*run).webrootSolver},
+	{acme.Standalone, nil, (*run).standaloneSolver},
+	{acme.TLSALPN, nil, (*run).alpnSolver},
+	{acme.DNS, checkDNS, (*run).dnsSolver},
+}
+
+// Methods are the words that choose a challenge.
+func Methods() []string {
+	var names []string
+	for _, c := range challenges {
+		names = append(names, string(c.method))
+	}
+	return names
+}
+
+// helpHint leads to the text that explains the challenges.
+const helpHint = "mailu-hook help renew explains the challenge types"
+
 // check refuses what cannot work.
 func (c Challenge) check() error {
-	const hint = "mailu-hook help renew explains the challenge types"
-	switch c.Method {
-	case acme.Webroot:
-		if info, err := os.Stat(c.Webroot); err != nil || !info.IsDir() {
-			return usageError(hint, "--challenge webroot needs --webroot DIR, the directory that the web server serves; %s is not a directory", say.Foreign(c.Webroot))
+	for _, known := range challenges {
+		switch {
+		case known.method != c.Method:
+		case known.check == nil:
+			return nil
+		default:
+			return known.check(c)
 		}
-	case acme.DNS:
-		if !slices.Contains(acme.DNSProviders(), c.DNSProvider) {
-			return usageError(hint, "--challenge dns needs --dns-provider NAME, one of %s; not %s", strings.Join(acme.DNSProviders(), ", "), say.Foreign(c.DNSProvider))
-		}
-	case acme.Front, acme.Standalone, acme.TLSALPN:
-	default:
-		return usageError(hint, "--challenge: %s is not one of front, webroot, standalone, tls-alpn, dns", say.Foreign(string(c.Method)))
+	}
+	return usageError(helpHint, "--challenge: %s is not one of %s", say.Foreign(string(c.Method)), strings.Join(Methods(), ", "))
+}
+
+func checkWebroot(c Challenge) error {
+	if info, err := os.Stat(c.Webroot); err != nil || !info.IsDir() {
+		return usageError(helpHint, "--challenge webroot needs --webroot DIR, the directory that the web server serves; %s is not a directory", say.Foreign(c.Webroot))
 	}
 	return nil
 }
 
-// solver prepares to answer challenges. done ends that.
+func checkDNS(c Challenge) error {
+	if !slices.Contains(acme.DNSProviders(), c.DNSProvider) {
+		return usageError(helpHint, "--challenge dns needs --dns-provider NAME, one of %s; not %s", strings.Join(acme.DNSProviders(), ", "), say.Foreign(c.DNSProvider))
+	}
+	return nil
+}
+
+// solver prepares to answer challenges of a method that was checked. done ends
+// that.
 func (r *run) solver(ctx context.Context) (s acme.Solver, done func(), err error) {
-	c := r.o.Challenge
-	resolver := acme.Resolver(c.Resolver)
-	switch c.Method {
-	case acme.Front:
-		return r.frontSolver(ctx)
-	case acme.Webroot:
-		root, err := webroot.Open(c.Webroot)
-		if err != nil {
-			return nil, nil, usageError("name the directory that the web server serves: --webroot DIR", "%v", err)
+	for _, c := range challenges {
+		if c.method == r.o.Challenge.Method {
+			return c.solver(r, ctx)
 		}
-		return acme.HTTP(root, resolver, c.NoSelfCheck), root.Close, nil
-	case acme.Standalone:
-		server := acme.NewServer(cmp.Or(c.Listen, ":80"))
-		return acme.HTTP(server, resolver, c.NoSelfCheck), server.Close, nil
-	case acme.TLSALPN:
-		server := acme.NewServer(cmp.Or(c.Listen, ":443"))
-		return acme.ALPN(server, resolver, c.NoSelfCheck), server.Close, nil
 	}
-	if s, err = acme.DNSProvider(c.DNSProvider, c.Resolver, c.Variables, c.NoSelfCheck); err != nil {
-		err = usageError(say.HintOf(err), "%v", err)
+	return nil, nil, r.o.Challenge.check()
+}
+
+// http makes a Solver for http-01 of a place where the CA looks for the answers.
+func (r *run) http(tokens acme.Tokens) acme.Solver {
+	return acme.HTTP(tokens, acme.Resolver(r.o.Challenge.Resolver), r.o.Challenge.NoSelfCheck)
+}
+
+func (r *run) webrootSolver(context.Context) (acme.Solver, func(), error) {
+	root, err := webroot.Open(r.o.Challenge.Webroot)
+	if err != nil {
+		return nil, nil, usageError("name the directory that the web server serves: --webroot DIR", "%v", err)
 	}
-	return s, func() {}, err
+	return r.http(root), root.Close, nil
+}
+
+func (r *run) standaloneSolver(context.Context) (acme.Solver, func(), error) {
+	server := acme.NewServer(cmp.Or(r.o.Challenge.Listen, ":80"))
+	return r.http(server), server.Close, nil
+}
+
+func (r *run) alpnSolver(context.Context) (acme.Solver, func(), error) {
+	c := r.o.Challenge
+	server := acme.NewServer(cmp.Or(c.Listen, ":443"))
+	return acme.ALPN(server, acme.Resolver(c.Resolver), c.NoSelfCheck), server.Close, nil
+}
+
+func (r *run) dnsSolver(context.Context) (acme.Solver, func(), error) {
+	c := r.o.Challenge
+	s, err := acme.DNSProvider(c.DNSProvider, c.Resolver, c.Variables, c.NoSelfCheck)
+	if err != nil {
+		return nil, nil, usageError(say.HintOf(err), "%v", err)
+	}
+	return s, func() {}, nil
 }
 
 // closeLimit is for taking the override out of the front, also when the time is
@@ -110,7 +163,7 @@ func (r *run) frontSolver(ctx context.Context) (acme.Solver, func(), error) {
 			r.note("%v", err)
 		}
 	}
-	return acme.HTTP(challenges, acme.Resolver(r.o.Challenge.Resolver), r.o.Challenge.NoSelfCheck), done, nil
+	return r.http(challenges), done, nil
 }
 
 func (r *run) noFront() error {
