@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-acme/lego/v4/acme/api"
@@ -16,8 +17,7 @@ import (
 )
 
 // Client talks to one CA during one run. Its methods must not be called
-// concurrently, and a process uses one Client at a time, because lego has one
-// global logger.
+// concurrently.
 type Client struct {
 	ctx     context.Context // of the run; lego's calls take none
 	o       Options
@@ -37,7 +37,7 @@ func NewClient(ctx context.Context, state *State, o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	legolog.Logger = logger{o.Log}
+	logTo(o.Log)
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
 	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, agent: o.UserAgent, base: base, pause: firstPause, after: map[string]time.Time{}}}
@@ -87,10 +87,22 @@ func (c *Client) progress(format string, args ...any) {
 	}
 }
 
-// logger receives lego's log. The parts of lego used here never call Fatal.
-type logger struct{ to *slog.Logger }
+// logTo sends lego's log, of which there is one a process, to the log of the latest
+// Client.
+func logTo(log *slog.Logger) {
+	latestLog.Store(log)
+	installLog()
+}
 
-func (l logger) line(text string) { l.to.Debug("lego", "text", text) }
+var (
+	latestLog  atomic.Pointer[slog.Logger]
+	installLog = sync.OnceFunc(func() { legolog.Logger = logger{} })
+)
+
+// logger receives lego's log. The parts of lego used here never call Fatal.
+type logger struct{}
+
+func (logger) line(text string) { latestLog.Load().Debug("lego", "text", text) }
 
 func (l logger) Fatal(args ...any)                 { l.line(fmt.Sprint(args...)) }
 func (l logger) Fatalln(args ...any)               { l.line(fmt.Sprint(args...)) }

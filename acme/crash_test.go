@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,10 +24,17 @@ import (
 
 const crashRole = "ACME_TEST_OBTAINS"
 
+// memory is where the tests keep their files, because fsync takes no time there.
+// That files are durable is for the tests of package disk and of power loss.
+const memory = "/dev/shm"
+
 // TestMain is also the process that the tests of crashes kill: it obtains one
 // certificate, as a run of the program does.
 func TestMain(m *testing.M) {
 	if os.Getenv(crashRole) == "" {
+		if info, err := os.Stat(memory); err == nil && info.IsDir() {
+			os.Setenv("TMPDIR", memory)
+		}
 		os.Exit(m.Run())
 	}
 	runtime.LockOSThread() // strace counts the calls of each thread for itself
@@ -114,7 +122,8 @@ func (a *authority) afterwards(dir string, at string) {
 }
 
 func TestKillNineAtAnyRequestCostsNoSecondCertificate(t *testing.T) {
-	for n, ended := 1, false; !ended; n++ {
+	t.Parallel()
+	killedAtEach(t, func(t *testing.T, n int) (ended bool) {
 		for _, carriedOut := range []bool{false, true} {
 			a, dir := newAuthority(t), t.TempDir()
 			cmd := a.helper(dir)
@@ -140,7 +149,29 @@ func TestKillNineAtAnyRequestCostsNoSecondCertificate(t *testing.T) {
 			a.mu.Unlock()
 			a.afterwards(dir, at)
 		}
+		return ended
+	})
+}
+
+// killedAtEach has kill end a run at its first, second, third step and so on until
+// one run ends by itself. Four run at a time.
+func killedAtEach(t *testing.T, kill func(t *testing.T, n int) (ended bool)) (steps int) {
+	t.Helper()
+	for ended := false; !ended; steps += 4 {
+		var last atomic.Bool
+		t.Run(fmt.Sprintf("from step %d", steps+1), func(t *testing.T) {
+			for n := steps + 1; n <= steps+4; n++ {
+				t.Run(fmt.Sprint(n), func(t *testing.T) {
+					t.Parallel()
+					if kill(t, n) {
+						last.Store(true)
+					}
+				})
+			}
+		})
+		ended = last.Load() || t.Failed()
 	}
+	return steps
 }
 
 // discard is an answer that nobody gets.
@@ -153,21 +184,20 @@ func (d discard) WriteHeader(int)             {}
 // Each call that changes the state directory or makes a change durable is one at
 // which the run is killed.
 func TestKillNineAtAnyChangeOfTheStateCostsNoSecondCertificate(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("needs strace")
 	}
 	const changes = "renameat,renameat2,unlinkat,symlinkat,mkdirat,fsync"
-	for n, ended := 1, false; !ended; n++ {
+	steps := killedAtEach(t, func(t *testing.T, n int) (ended bool) {
 		a, dir := newAuthority(t), t.TempDir()
 		out, err := a.helper(dir, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+changes,
 			"-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", changes, n)).CombinedOutput()
-		ended = err == nil
 		if err != nil && !strings.Contains(err.Error(), "killed") {
 			require.Fail(t, "the helper was not killed", "%v: %s", err, out)
 		}
 		a.afterwards(dir, fmt.Sprint("change ", n))
-		if ended {
-			assert.Greater(t, n, 20, "kills, each at another change")
-		}
-	}
+		return err == nil
+	})
+	assert.Greater(t, steps, 20, "kills, each at another change")
 }

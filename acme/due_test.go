@@ -25,6 +25,7 @@ func lineageOf(t *testing.T, from time.Time, lifetime time.Duration) (*Lineage, 
 var began = at("2026-09-01T00:00:00Z")
 
 func TestWithoutAdviceRenewalIsDueWithAThirdOfTheLifetimeLeft(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		lifetime, age time.Duration
 		due           bool
@@ -43,6 +44,7 @@ func TestWithoutAdviceRenewalIsDueWithAThirdOfTheLifetimeLeft(t *testing.T) {
 		"from the future":    {90 * day, -5 * day, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l, want := lineageOf(t, began, c.lifetime)
 			due := l.Due(want, began.Add(c.age), false)
 			assert.Equal(t, c.due, due.Now, due.Reason)
@@ -56,6 +58,7 @@ func TestWithoutAdviceRenewalIsDueWithAThirdOfTheLifetimeLeft(t *testing.T) {
 }
 
 func TestAChangedRequestIsDueAtOnce(t *testing.T) {
+	t.Parallel()
 	for want, change := range map[string]func(*Lineage, *Request){
 		"no certificate yet":                      func(l *Lineage, _ *Request) { l.Leaf = nil },
 		"another CA":                              func(_ *Lineage, r *Request) { r.Directory = LetsEncryptStaging },
@@ -75,6 +78,7 @@ func TestAChangedRequestIsDueAtOnce(t *testing.T) {
 }
 
 func TestTheCAsAdviceTakesPrecedenceOverTheLifetime(t *testing.T) {
+	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Start: began.Add(5 * day), End: began.Add(7 * day), Draw: began.Add(6 * day)}
 	dueFrom(t, l, want, began.Add(6*day-12*time.Hour), "a run half a day later may be the next")
@@ -102,6 +106,7 @@ func dueFrom(t *testing.T, l *Lineage, want Request, from time.Time, because str
 }
 
 func TestReturningToThePreviousRequestWaits(t *testing.T) {
+	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	now := l.Issued.Add(time.Hour)
 	other := want
@@ -119,6 +124,7 @@ func TestReturningToThePreviousRequestWaits(t *testing.T) {
 }
 
 func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		lifetime, since, interval time.Duration
 		advice, force, insist     bool
@@ -137,6 +143,7 @@ func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
 		"issued by a clock a bit ahead": {lifetime: 90 * day, since: -time.Hour, interval: DefaultInterval},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l, want := lineageOf(t, began, c.lifetime)
 			now := began.Add(c.lifetime * 9 / 10)
 			l.Issued = now.Add(-c.since)
@@ -157,6 +164,7 @@ func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
 }
 
 func TestTheTextOfARequestCannotForceARenewal(t *testing.T) {
+	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	l.Profile = "--force"
 	now := began.Add(2 * time.Hour)
@@ -165,6 +173,7 @@ func TestTheTextOfARequestCannotForceARenewal(t *testing.T) {
 }
 
 func TestEachFailureDoublesTheBackOff(t *testing.T) {
+	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	now := began.Add(80 * day)
 	for n, wait := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour} {
@@ -189,6 +198,7 @@ func TestEachFailureDoublesTheBackOff(t *testing.T) {
 }
 
 func TestTheCAsLimitIsKeptEvenWithNow(t *testing.T) {
+	t.Parallel()
 	now := began.Add(80 * day)
 	for name, c := range map[string]struct{ said, kept time.Time }{
 		"an hour":  {now.Add(time.Hour), now.Add(time.Hour)},
@@ -208,6 +218,7 @@ func TestTheCAsLimitIsKeptEvenWithNow(t *testing.T) {
 }
 
 func TestAClockThatWasOnceWrongBlocksNothing(t *testing.T) {
+	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	wrong, now := at("2035-01-01T00:00:00Z"), began.Add(80*day)
 	l.fail(&Problem{Type: "rateLimited", Until: wrong.Add(time.Hour)}, wrong)
@@ -219,6 +230,7 @@ func TestAClockThatWasOnceWrongBlocksNothing(t *testing.T) {
 }
 
 func TestImplausibleWindowsAreIgnored(t *testing.T) {
+	t.Parallel()
 	l, _ := lineageOf(t, began, 90*day)
 	window := func(from, to time.Duration) lego.Window {
 		return lego.Window{Start: began.Add(from), End: began.Add(to)}
@@ -255,12 +267,14 @@ func TestImplausibleWindowsAreIgnored(t *testing.T) {
 }
 
 func TestTheIntervalBetweenRequestsForRenewalInformationIsBounded(t *testing.T) {
+	t.Parallel()
 	for said, want := range map[time.Duration]time.Duration{0: 6 * time.Hour, time.Second: time.Minute, time.Hour: time.Hour, day: day, 1000 * day: day} {
 		assert.Equal(t, want, clamp(said))
 	}
 }
 
 func TestDurationsAreReadable(t *testing.T) {
+	t.Parallel()
 	for d, want := range map[time.Duration]string{90 * day: "90 days", 36 * time.Hour: "36 hours", 90 * time.Minute: "1h30m0s", -time.Second: "-1s"} {
 		assert.Equal(t, want, short(d))
 	}

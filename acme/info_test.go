@@ -27,6 +27,7 @@ func windowOf(from, to time.Time) string {
 }
 
 func TestRenewalInformationIsFetchedWhenItIsTime(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	dir, l, c := renewed(t, a)
 	now := time.Now().Truncate(time.Second).UTC()
@@ -58,6 +59,7 @@ func TestRenewalInformationIsFetchedWhenItIsTime(t *testing.T) {
 }
 
 func TestEveryRequestHasAUserAgent(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	a.meddle = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 		assert.Contains(t, r.UserAgent(), "test", "%s %s", r.Method, r.URL.Path)
@@ -69,6 +71,7 @@ func TestEveryRequestHasAUserAgent(t *testing.T) {
 }
 
 func TestAFaultyResponseDoesNotChangeTheRenewalInformation(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, []byte) bool{
 		"404 in JSON": on("/info", 404, "malformed", "no such certificate"),
 		"404 in HTML": page("/info", 404),
@@ -81,6 +84,7 @@ func TestAFaultyResponseDoesNotChangeTheRenewalInformation(t *testing.T) {
 		"reset":       hangUp("/info"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a := newAuthority(t)
 			_, l, c := renewed(t, a)
 			now := time.Now()
@@ -114,6 +118,7 @@ func raw(path, body string) func(http.ResponseWriter, *http.Request, []byte) boo
 }
 
 func TestACAWithoutRenewalInformationIsNoError(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	_, l, c := renewed(t, a)
 	a.meddle = raw("/dir", fmt.Sprintf(`{"newNonce":"%s/nonce","newAccount":"%s/account","newOrder":"%s/order"}`, a.server.URL, a.server.URL, a.server.URL))
@@ -125,6 +130,7 @@ func TestACAWithoutRenewalInformationIsNoError(t *testing.T) {
 }
 
 func TestACAIsNotAskedAboutACertificateOfAnother(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	_, l, c := renewed(t, a)
 	asked := len(a.asked)

@@ -41,6 +41,7 @@ func get(t *testing.T, url string) (int, string) {
 }
 
 func TestTheServerServesOnlyTheResponses(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	require.NoError(t, s.Present(t.Context(), "one", "one.thumb"))
 	require.NoError(t, s.Present(t.Context(), "two", "two.thumb"))
@@ -65,6 +66,7 @@ func TestTheServerServesOnlyTheResponses(t *testing.T) {
 }
 
 func TestAPortInUseIsNamedWithAHint(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
@@ -79,12 +81,14 @@ func TestAPortInUseIsNamedWithAHint(t *testing.T) {
 var identifierExtension = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 
 func TestTLSALPNServesTheCertificateOfRFC8737(t *testing.T) {
+	t.Parallel()
 	for identifier, asked := range map[string]string{
 		"mail.example.com":   "mail.example.com",
 		"192.0.2.1":          "1.2.0.192.in-addr.arpa",
 		"2001:db8::567:89ab": "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", // the example of RFC 3596
 	} {
 		t.Run(identifier, func(t *testing.T) {
+			t.Parallel()
 			s := newServer(t)
 			solver := ALPN(s, nil, true)
 			a := answerTo{name: identifier, token: "token", keyAuth: "token.thumb"}
@@ -128,6 +132,7 @@ func TestTLSALPNServesTheCertificateOfRFC8737(t *testing.T) {
 }
 
 func TestSilentConnectionsDoNotBlockTheServer(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	solver := ALPN(s, nil, true)
 	require.NoError(t, solver.present(t.Context(), answerTo{name: "mail.example.com", keyAuth: "x"}))

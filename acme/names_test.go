@@ -17,6 +17,7 @@ import (
 )
 
 func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("a", 63)
 	for name, c := range map[string]struct {
 		names   []string
@@ -58,6 +59,7 @@ func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 		"that registry's suffix alone": {names: []string{"github.io"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			err := CheckNames(c.names, c.method, c.profile, c.private)
 			if c.want == "" {
 				require.NoError(t, err)
@@ -71,6 +73,7 @@ func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 }
 
 func TestNamesAreMadeCanonical(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ given, want []string }{
 		"case, blanks, the root's dot": {[]string{" Mail.Example.COM. "}, []string{"mail.example.com"}},
 		"umlauts":                      {[]string{"MÄIL.example.com"}, []string{"xn--mil-qla.example.com"}},
@@ -85,6 +88,7 @@ func TestNamesAreMadeCanonical(t *testing.T) {
 }
 
 func TestTheOrderOfNamesDoesNotMatter(t *testing.T) {
+	t.Parallel()
 	r := Request{Names: []string{"a", "b"}}
 	assert.True(t, r.sameNames([]string{"b", "a"}))
 	assert.False(t, r.sameNames([]string{"a"}))
@@ -93,6 +97,7 @@ func TestTheOrderOfNamesDoesNotMatter(t *testing.T) {
 }
 
 func TestACSRHoldsExactlyTheNames(t *testing.T) {
+	t.Parallel()
 	for _, kind := range KeyTypes {
 		key, err := newKey(kind)
 		require.NoError(t, err)
@@ -114,6 +119,7 @@ func TestACSRHoldsExactlyTheNames(t *testing.T) {
 }
 
 func TestKeysSurviveARoundTrip(t *testing.T) {
+	t.Parallel()
 	for _, kind := range KeyTypes {
 		key, err := newKey(kind)
 		require.NoError(t, err)
@@ -135,6 +141,7 @@ func TestKeysSurviveARoundTrip(t *testing.T) {
 }
 
 func TestADamagedKeyIsRefusedWithoutQuotingIt(t *testing.T) {
+	t.Parallel()
 	pair := issue(t, mint.Leaf{})
 	block, _ := pem.Decode(pair.KeyPEM)
 	for name, data := range map[string][]byte{

@@ -279,7 +279,7 @@ func (c *Client) chains(url string, alternates bool) ([][]*x509.Certificate, err
 type pace struct{ last time.Duration }
 
 const (
-	firstAsk   = 250 * time.Millisecond
+	firstAsk   = 10 * time.Millisecond // some CAs are done by then
 	longestAsk = 5 * time.Second
 )
 

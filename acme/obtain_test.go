@@ -17,8 +17,10 @@ import (
 )
 
 func TestAnObtainedCertificateIsLiveWithItsKey(t *testing.T) {
+	t.Parallel()
 	for _, kind := range KeyTypes {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			want := a.request()
 			want.Names = append(want.Names, "smtp.example.com")
@@ -49,6 +51,7 @@ func (a *authority) leftovers(dir string) (n int) {
 }
 
 func TestSecretsArePrivateUnderAnyUmask(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), filepath.Join(t.TempDir(), "new")
 	_, err := a.obtain(dir, a.request())
 	require.NoError(t, err)
@@ -67,6 +70,7 @@ func TestSecretsArePrivateUnderAnyUmask(t *testing.T) {
 }
 
 func TestARenewalNamesItsPredecessorAndKeepsTheKeyIfAsked(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	want := a.request()
 	_, err := a.obtain(dir, want)
@@ -88,8 +92,10 @@ func TestARenewalNamesItsPredecessorAndKeepsTheKeyIfAsked(t *testing.T) {
 }
 
 func TestACAThatRefusesToReplaceIsAskedAgainWithoutReplacing(t *testing.T) {
+	t.Parallel()
 	for kind, status := range map[string]int{"malformed": 400, "unauthorized": 403, "alreadyReplaced": 409, "rateLimited": 429} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			_, err := a.obtain(dir, a.request())
 			require.NoError(t, err)
@@ -112,6 +118,7 @@ func TestACAThatRefusesToReplaceIsAskedAgainWithoutReplacing(t *testing.T) {
 }
 
 func TestNamesThatFailValidationAreDroppedOnlyIfAllowed(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		subset bool
 		fails  string
@@ -122,6 +129,7 @@ func TestNamesThatFailValidationAreDroppedOnlyIfAllowed(t *testing.T) {
 		"the main one":   {true, "mail", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
 				if strings.HasPrefix(r.URL.Path, "/challenge/") && strings.Contains(r.URL.Path, c.fails) {
@@ -155,6 +163,7 @@ func TestNamesThatFailValidationAreDroppedOnlyIfAllowed(t *testing.T) {
 }
 
 func TestNoNameIsDroppedWhenTheCAIsInTrouble(t *testing.T) {
+	t.Parallel()
 	for name, reason := range map[string]error{
 		"rate limit":  &Problem{Type: "rateLimited", Status: 429},
 		"server":      &Problem{Type: "serverInternal", Status: 500},
@@ -172,6 +181,7 @@ func TestNoNameIsDroppedWhenTheCAIsInTrouble(t *testing.T) {
 
 // An order that the CA may have carried out is not given up for a passing fault.
 func TestAnUnfinishedOrderIsResumedUnlessTheCASaysItIsGone(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		meddle func(http.ResponseWriter, *http.Request, []byte) bool
 		finals int // in the end
@@ -186,6 +196,7 @@ func TestAnUnfinishedOrderIsResumedUnlessTheCASaysItIsGone(t *testing.T) {
 		"half a reply": {hangUp("/order/0"), 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			a.meddle = hangUp("/cert/")
 			_, err := a.obtain(dir, a.request())
@@ -232,6 +243,7 @@ func hangUp(path string) func(http.ResponseWriter, *http.Request, []byte) bool {
 }
 
 func TestAnOrderForAnotherRequestIsNotResumed(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*Request){
 		"names":   func(r *Request) { r.Names = append(r.Names, "new.example.com") },
 		"key":     func(r *Request) { r.Key = EC384 },
@@ -251,6 +263,7 @@ func TestAnOrderForAnotherRequestIsNotResumed(t *testing.T) {
 }
 
 func TestADamagedUnfinishedOrderIsIgnored(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(dir string) error{
 		"no key":       func(dir string) error { return os.Remove(filepath.Join(dir, keyFile)) },
 		"empty key":    func(dir string) error { return os.WriteFile(filepath.Join(dir, keyFile), nil, 0o600) },
@@ -267,6 +280,7 @@ func TestADamagedUnfinishedOrderIsIgnored(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			a.meddle = on("/cert/", 404, "malformed", "gone")
 			_, err := a.obtain(dir, a.request())
@@ -293,6 +307,7 @@ func replaceIn(file, old, changed string) func(dir string) error {
 // A run that is killed between making its certificate live and forgetting the
 // order leaves an order that some CAs know for ever.
 func TestAFinishedOrderIsNotResumedByARenewal(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	renewal := filepath.Join(dir, "renewal/mail.example.com")
 	a.meddle = on("/cert/", 404, "malformed", "gone")
@@ -317,10 +332,12 @@ func TestAFinishedOrderIsNotResumedByARenewal(t *testing.T) {
 }
 
 func TestALostFinalizeResponseCostsNoSecondCertificate(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, []byte) bool{
 		"connection lost": hangUp("/finalize"), "server error": on("/finalize", 500, "serverInternal", "x"), "page": page("/finalize", 504),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			first := true
 			a.meddle = func(w http.ResponseWriter, r *http.Request, payload []byte) bool {
@@ -340,6 +357,7 @@ func TestALostFinalizeResponseCostsNoSecondCertificate(t *testing.T) {
 }
 
 func TestAWrongCertificateIsRefusedAndItsOrderRemoved(t *testing.T) {
+	t.Parallel()
 	other := issue(t, mint.Leaf{Names: []string{"mail.example.com"}})
 	for name, c := range map[string]struct {
 		chain []byte
@@ -351,6 +369,7 @@ func TestAWrongCertificateIsRefusedAndItsOrderRemoved(t *testing.T) {
 		"broken":      {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "parsing certificate 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			a.issued = func([]byte) []byte { return c.chain }
 			l, err := a.obtain(dir, a.request())
@@ -362,6 +381,7 @@ func TestAWrongCertificateIsRefusedAndItsOrderRemoved(t *testing.T) {
 		})
 	}
 	t.Run("a name too few", func(t *testing.T) {
+		t.Parallel()
 		a, dir := newAuthority(t), t.TempDir()
 		want := a.request()
 		want.Names = append(want.Names, "smtp.example.com")
@@ -382,6 +402,7 @@ func TestAWrongCertificateIsRefusedAndItsOrderRemoved(t *testing.T) {
 }
 
 func TestATokenIsNeverAPath(t *testing.T) {
+	t.Parallel()
 	for _, token := range []string{"", "../../../etc/passwd", "a/b", "a\x00b", strings.Repeat("a", 300), "a.b", "ä", "a\n"} {
 		a, dir := newAuthority(t), t.TempDir()
 		a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
@@ -402,6 +423,7 @@ func TestATokenIsNeverAPath(t *testing.T) {
 }
 
 func TestACAThatSendsNonsenseEndsInAnErrorWithAHint(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		path string
 		body string
@@ -423,6 +445,7 @@ func TestACAThatSendsNonsenseEndsInAnErrorWithAHint(t *testing.T) {
 		"a huge answer":               {"/order", `{"status":"` + strings.Repeat("A", maxBody) + `"}`, 201},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
 				if !strings.HasPrefix(r.URL.Path, c.path) || c.path == "/order" && r.URL.Path != c.path {
@@ -443,6 +466,7 @@ func TestACAThatSendsNonsenseEndsInAnErrorWithAHint(t *testing.T) {
 }
 
 func TestADryRunKeepsOnlyTheAccount(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	c, state := a.client(dir)
 	c.o.DryRun = true
@@ -461,6 +485,7 @@ func TestADryRunKeepsOnlyTheAccount(t *testing.T) {
 }
 
 func TestAKeyThatTheCARefusesIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	a.meddle = on("/finalize", 400, "badCSR", "a weak key")
 	_, err := a.obtain(dir, a.request())
@@ -470,6 +495,7 @@ func TestAKeyThatTheCARefusesIsNotTriedAgain(t *testing.T) {
 }
 
 func TestFailuresThatNeverReachedTheCACauseNoBackOff(t *testing.T) {
+	t.Parallel()
 	refused := &Problem{Type: "connection"}
 	for name, c := range map[string]struct {
 		err  error
@@ -489,6 +515,7 @@ func TestFailuresThatNeverReachedTheCACauseNoBackOff(t *testing.T) {
 }
 
 func TestTheLongestLimitOfAllNamesCounts(t *testing.T) {
+	t.Parallel()
 	soon, late := at("2026-11-24T08:00:00Z"), at("2026-11-24T20:00:00Z")
 	err := unproved{"a": &Problem{Type: "dns"}, "b": &Problem{Type: "rateLimited", Until: soon}, "c": &Problem{Type: "rateLimited", Until: late}, "d": os.ErrNotExist}
 	assert.Equal(t, late, limit(err))
@@ -497,6 +524,7 @@ func TestTheLongestLimitOfAllNamesCounts(t *testing.T) {
 }
 
 func TestTheErrorForManyFailedNamesIsShort(t *testing.T) {
+	t.Parallel()
 	err := unproved{}
 	for _, name := range strings.Split("abcdefghij", "") {
 		err[name] = &Problem{Type: "connection", Identifier: name, Detail: strings.Repeat("x", 1000)}
@@ -506,6 +534,7 @@ func TestTheErrorForManyFailedNamesIsShort(t *testing.T) {
 }
 
 func TestAlternateChainsThatCannotBeDownloadedAreLeftOut(t *testing.T) {
+	t.Parallel()
 	want := func(a *authority, preferred string) Request {
 		r := a.request()
 		r.PreferredChain = preferred
@@ -513,6 +542,7 @@ func TestAlternateChainsThatCannotBeDownloadedAreLeftOut(t *testing.T) {
 	}
 	for name, at := range map[string]string{"missing": "/cert/7/no", "empty": "/nonce"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a := newAuthority(t)
 			a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
 				if r.URL.Path == "/cert/0" {

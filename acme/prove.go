@@ -203,10 +203,11 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 	if c.ctx.Err() != nil {
 		return c.cause()
 	}
-	_, told := c.core.Challenges.New(ch.URL)
+	now, told := c.core.Challenges.New(ch.URL)
+	done := now.Status == lego.StatusValid || now.Status == lego.StatusInvalid
 	until := c.http.until(ch.URL) // an earlier Retry-After of the authorization was not about this validation
-	for wait := (pace{}); ; {
-		if told == nil { // otherwise the CA may have received the request whose response was lost
+	for wait := (pace{}); ; done = false {
+		if told == nil && !done { // otherwise the CA may have received the request whose response was lost
 			if err := wait.next(c.ctx, until); err != nil {
 				return fmt.Errorf("%s: waiting for the CA to validate: %w", name, err)
 			}

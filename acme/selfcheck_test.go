@@ -50,6 +50,7 @@ func look(t *testing.T, ip string) error {
 }
 
 func TestTheSelfCheckSeesWhatTheCAWillSee(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		handle http.HandlerFunc
 		want   string // in the error, "" for none
@@ -94,6 +95,7 @@ func answering(text string) http.HandlerFunc {
 }
 
 func TestTheSelfCheckFollowsTheFrontsRedirectToAnyCertificate(t *testing.T) {
+	t.Parallel()
 	ip := host(t)
 	a := newAuthority(t) // has a certificate that nobody trusts
 	a.meddle = raw(challengePath+"token", "token.thumb")
@@ -104,6 +106,7 @@ func TestTheSelfCheckFollowsTheFrontsRedirectToAnyCertificate(t *testing.T) {
 }
 
 func TestTheSelfCheckWaitsForAFrontThatIsLoading(t *testing.T) {
+	t.Parallel()
 	ip := host(t)
 	var asked atomic.Int32
 	serveAt(t, ip+":80", func(w http.ResponseWriter, r *http.Request) {
@@ -117,6 +120,7 @@ func TestTheSelfCheckWaitsForAFrontThatIsLoading(t *testing.T) {
 }
 
 func TestASelfCheckThatIsCutShortReportsWhatItSawBefore(t *testing.T) {
+	t.Parallel()
 	ip := host(t)
 	var asked atomic.Int32
 	serveAt(t, ip+":80", func(w http.ResponseWriter, r *http.Request) {
@@ -129,18 +133,21 @@ func TestASelfCheckThatIsCutShortReportsWhatItSawBefore(t *testing.T) {
 }
 
 func TestAnUnreachableHostIsReported(t *testing.T) {
+	t.Parallel()
 	err := look(t, host(t))
 	require.ErrorContains(t, err, "refused")
 	assert.Contains(t, say.HintOf(err), "of every address of the name")
 }
 
 func TestASkippedSelfCheckConnectsToNothing(t *testing.T) {
+	t.Parallel()
 	a := answerTo{name: "mail.invalid", token: "token"}
 	require.NoError(t, newView(nil, true).seesHTTP(t.Context(), a))
 	require.NoError(t, ALPN(newServer(t), nil, true).check(t.Context(), a))
 }
 
 func TestANameThatDoesNotExistIsNotLookedUpAgain(t *testing.T) {
+	t.Parallel()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
@@ -179,8 +186,10 @@ func questionEnd(message []byte) int {
 }
 
 func TestTheTLSALPNSelfCheckRecognizesOurCertificate(t *testing.T) {
+	t.Parallel()
 	for _, whose := range []string{"ours", "another's", "nobody's"} {
 		t.Run(whose, func(t *testing.T) {
+			t.Parallel()
 			ip := host(t)
 			ours := NewServer(ip + ":443")
 			a := answerTo{name: ip, token: "token", keyAuth: "token.thumb"}
@@ -208,6 +217,7 @@ func TestTheTLSALPNSelfCheckRecognizesOurCertificate(t *testing.T) {
 }
 
 func TestAResolverIsAskedAtItsPort(t *testing.T) {
+	t.Parallel()
 	assert.Same(t, net.DefaultResolver, Resolver(""))
 	for _, given := range []string{"127.0.0.1", "[::1]", "::1", "127.0.0.1:5353"} {
 		assert.True(t, Resolver(given).PreferGo, given)

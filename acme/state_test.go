@@ -77,6 +77,7 @@ func TestTheStateDirectoryIsPrivateUnderAnyUmask(t *testing.T) {
 }
 
 func TestAStateDirectoryThatCannotBeCreatedIsNamedWithAHint(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for _, path := range []string{file, filepath.Join(file, "below")} {
@@ -87,6 +88,7 @@ func TestAStateDirectoryThatCannotBeCreatedIsNamedWithAHint(t *testing.T) {
 }
 
 func TestTheNewestGenerationsAreKeptAndAlwaysTheLiveOne(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := &Lineage{Name: "mail.example.com", state: openState(t, dir)}
 	archive := filepath.Join(dir, "archive", l.Name)
@@ -108,6 +110,7 @@ func TestTheNewestGenerationsAreKeptAndAlwaysTheLiveOne(t *testing.T) {
 }
 
 func TestTheGenerationOfAKilledRunIsReused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := &Lineage{Name: "mail.example.com", state: openState(t, dir)}
 	pair := install(t, l)
@@ -125,6 +128,7 @@ func TestTheGenerationOfAKilledRunIsReused(t *testing.T) {
 }
 
 func TestLinksOutOfTheStateDirectoryAreNotFollowed(t *testing.T) {
+	t.Parallel()
 	for name, target := range map[string]string{
 		"an absolute path":   "/etc",
 		"up":                 "../../../../../../etc",
@@ -134,6 +138,7 @@ func TestLinksOutOfTheStateDirectoryAreNotFollowed(t *testing.T) {
 		"another host's":     "../archive/other.example.com/20200101T000000Z-a",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			s := openState(t, dir)
 			install(t, &Lineage{Name: "other.example.com", state: s})
@@ -151,6 +156,7 @@ func TestLinksOutOfTheStateDirectoryAreNotFollowed(t *testing.T) {
 	}
 	for _, name := range []string{"live", "archive", "renewal", "accounts"} {
 		t.Run(name+" is a link", func(t *testing.T) {
+			t.Parallel()
 			a, dir, outside := newAuthority(t), t.TempDir(), t.TempDir()
 			require.NoError(t, os.Symlink(outside, filepath.Join(dir, name)))
 			c, state := a.client(dir)
@@ -167,6 +173,7 @@ func TestLinksOutOfTheStateDirectoryAreNotFollowed(t *testing.T) {
 }
 
 func TestDamagedFilesAreNamedWithAHint(t *testing.T) {
+	t.Parallel()
 	for file, content := range map[string]string{
 		"renewal/mail.example.com/state.json": "{",
 		"live/mail.example.com/cert.pem":      "no certificate",
@@ -174,6 +181,7 @@ func TestDamagedFilesAreNamedWithAHint(t *testing.T) {
 		"ACCOUNT/key.pem":                     "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n",
 	} {
 		t.Run(file, func(t *testing.T) {
+			t.Parallel()
 			a, dir := newAuthority(t), t.TempDir()
 			_, err := a.obtain(dir, a.request())
 			require.NoError(t, err)
@@ -192,6 +200,7 @@ func TestDamagedFilesAreNamedWithAHint(t *testing.T) {
 }
 
 func TestTheLockSweepsTemporaryFilesAndSparesHosts(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	want := a.request()
 	want.Names = []string{"tmp-1.example.com"} // a host may bear such a name
@@ -215,6 +224,7 @@ func TestTheLockSweepsTemporaryFilesAndSparesHosts(t *testing.T) {
 }
 
 func TestOneRunAtATime(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	unlock, err := openState(t, dir).Lock(t.Context())
 	require.NoError(t, err)
@@ -227,6 +237,7 @@ func TestOneRunAtATime(t *testing.T) {
 }
 
 func TestTheDirectoryOfAnAccountHasARecognizableName(t *testing.T) {
+	t.Parallel()
 	for url, want := range map[string]string{
 		LetsEncrypt:                     "acme-v02.api.letsencrypt.org_directory",
 		"https://ca.example:14000/dir/": "ca.example_14000_dir",
@@ -253,6 +264,7 @@ func accountFiles(t *testing.T, a *authority, dir string) (account Account, key 
 }
 
 func TestAnAccountWhoseCreationGotNoResponseIsFoundByItsKey(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	a.meddle = func(w http.ResponseWriter, r *http.Request, payload []byte) bool {
 		if r.URL.Path == "/account" {
@@ -276,6 +288,7 @@ func TestAnAccountWhoseCreationGotNoResponseIsFoundByItsKey(t *testing.T) {
 }
 
 func TestOnlyTheUserAgreesToTheTerms(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	dir := t.TempDir()
 	c, state := a.client(dir)
@@ -298,6 +311,7 @@ func TestOnlyTheUserAgreesToTheTerms(t *testing.T) {
 }
 
 func TestAnExternalAccountIsCheckedBeforeTheCAIsAsked(t *testing.T) {
+	t.Parallel()
 	for _, hmac := range []string{"", "not base64url!", "a/b+c=", "c2hvcnQ", "-----BEGIN X-----"} {
 		a := newAuthority(t)
 		c, _ := a.client(t.TempDir())
@@ -329,6 +343,7 @@ func TestAnExternalAccountIsCheckedBeforeTheCAIsAsked(t *testing.T) {
 }
 
 func TestAnAccountIsShownAndDeactivated(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	c, _ := a.client(dir)
 	_, err := c.Account()
@@ -360,6 +375,7 @@ func TestAnAccountIsShownAndDeactivated(t *testing.T) {
 }
 
 func TestANewEmailAddressIsSentToTheCAOnce(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	_, err := a.obtain(dir, a.request())
 	require.NoError(t, err)
@@ -376,6 +392,7 @@ func TestANewEmailAddressIsSentToTheCAOnce(t *testing.T) {
 }
 
 func TestAnAccountThatTheCALostIsCreatedAgainWithTheSameKey(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	_, err := a.obtain(dir, a.request())
 	require.NoError(t, err)

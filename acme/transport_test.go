@@ -40,6 +40,7 @@ func post(t *testing.T, tr http.RoundTripper, url, body string) (int, string, er
 }
 
 func TestATemporaryFaultIsRetriedWithTheSameBody(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(w http.ResponseWriter){
 		"500": func(w http.ResponseWriter) { w.WriteHeader(500) }, "502": func(w http.ResponseWriter) { w.WriteHeader(502) },
 		"503": func(w http.ResponseWriter) { w.WriteHeader(503) }, "504": func(w http.ResponseWriter) { w.WriteHeader(504) },
@@ -50,6 +51,7 @@ func TestATemporaryFaultIsRetriedWithTheSameBody(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server, tr, asked := serve(t, func(n int32, w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				assert.Equal(t, "the body", string(body))
@@ -69,6 +71,7 @@ func TestATemporaryFaultIsRetriedWithTheSameBody(t *testing.T) {
 }
 
 func TestAPersistentFaultEndsInAnError(t *testing.T) {
+	t.Parallel()
 	server, tr, asked := serve(t, func(_ int32, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "0")
 		w.WriteHeader(503)
@@ -80,6 +83,7 @@ func TestAPersistentFaultEndsInAnError(t *testing.T) {
 }
 
 func TestPermanentFaultsAreNotRetried(t *testing.T) {
+	t.Parallel()
 	const limited = `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow down"}`
 	for name, c := range map[string]struct {
 		status int
@@ -88,6 +92,7 @@ func TestPermanentFaultsAreNotRetried(t *testing.T) {
 		"503 rateLimited": {503, limited}, "503 for an hour": {503, "{}"}, "429": {429, limited}, "400": {400, `{"type":"x"}`}, "404": {404, "{}"}, "200": {200, "<html>"}, "501": {501, "{}"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server, tr, asked := serve(t, func(_ int32, w http.ResponseWriter, _ *http.Request) {
 				if strings.HasSuffix(name, "for an hour") {
 					w.Header().Set("Retry-After", "3600")
@@ -103,6 +108,7 @@ func TestPermanentFaultsAreNotRetried(t *testing.T) {
 		})
 	}
 	t.Run("a certificate that is not trusted", func(t *testing.T) {
+		t.Parallel()
 		server, tr, asked := serve(t, func(int32, http.ResponseWriter, *http.Request) {})
 		dials := &counting{base: http.DefaultTransport.(*http.Transport).Clone()}
 		tr.base = dials
@@ -112,6 +118,7 @@ func TestPermanentFaultsAreNotRetried(t *testing.T) {
 		assert.EqualValues(t, 1, dials.n.Load())
 	})
 	t.Run("a name that does not exist", func(t *testing.T) {
+		t.Parallel()
 		missing := &net.DNSError{Err: "no such host", Name: "ca.invalid", IsNotFound: true}
 		assert.False(t, passing(nil, fmt.Errorf("dialing: %w", missing)))
 		assert.True(t, passing(nil, &net.DNSError{Err: "server misbehaving", Name: "ca.invalid", IsTemporary: true}))
@@ -129,6 +136,7 @@ func (c *counting) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func TestTheSizeOfAResponseIsLimited(t *testing.T) {
+	t.Parallel()
 	for size, fits := range map[int]bool{maxBody: true, maxBody + 1: false} {
 		server, tr, _ := serve(t, func(_ int32, w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(make([]byte, size))
@@ -144,6 +152,7 @@ func TestTheSizeOfAResponseIsLimited(t *testing.T) {
 }
 
 func TestTheEndOfTheRunEndsARequestAtOnce(t *testing.T) {
+	t.Parallel()
 	for name, handle := range map[string]func(ctx context.Context, w http.ResponseWriter){
 		"while it is silent": func(ctx context.Context, _ http.ResponseWriter) { <-ctx.Done() },
 		"before another try": func(_ context.Context, w http.ResponseWriter) { w.WriteHeader(503) },
@@ -155,6 +164,7 @@ func TestTheEndOfTheRunEndsARequestAtOnce(t *testing.T) {
 		"while it is waiting": func(_ context.Context, w http.ResponseWriter) { w.Header().Set("Retry-After", "9"); w.WriteHeader(503) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			server, tr, _ := serve(t, func(_ int32, w http.ResponseWriter, r *http.Request) {
 				time.AfterFunc(50*time.Millisecond, func() { cancel(errors.New("enough")) })
@@ -174,6 +184,7 @@ func TestTheEndOfTheRunEndsARequestAtOnce(t *testing.T) {
 }
 
 func TestRetryAfterIsReadInSecondsAndAsADate(t *testing.T) {
+	t.Parallel()
 	now := at("2026-11-24T07:00:00Z")
 	for value, want := range map[string]time.Duration{
 		"": 0, "0": 0, "120": 2 * time.Minute, "86400": day, "-5": 0, "1.5": 0, "soon": 0, "1e9": 0,
@@ -193,6 +204,7 @@ func TestRetryAfterIsReadInSecondsAndAsADate(t *testing.T) {
 }
 
 func TestTheLastRetryAfterOfEachURLIsRecorded(t *testing.T) {
+	t.Parallel()
 	server, tr, _ := serve(t, func(n int32, w http.ResponseWriter, _ *http.Request) {
 		if n == 1 {
 			w.Header().Set("Retry-After", "60")
@@ -208,6 +220,7 @@ func TestTheLastRetryAfterOfEachURLIsRecorded(t *testing.T) {
 }
 
 func TestProblemsAreShownWithTypeDetailAndName(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		status        int
 		body          string
@@ -227,6 +240,7 @@ func TestProblemsAreShownWithTypeDetailAndName(t *testing.T) {
 		"a page with a limit":        {429, "<html>slow</html>", "3600", "the server answered 429", "no proxy", true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a := newAuthority(t)
 			a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
 				if r.URL.Path != "/order" {
