@@ -63,6 +63,8 @@ type lab struct {
 	root  string // mailu directory
 	front *rig.Front
 	env   []string // of every run of the binary
+
+	renewals int // of the lineage: see renews
 }
 
 // newLab prepares a lab without a front.
@@ -111,6 +113,17 @@ func startServing(t *testing.T, o rig.FrontOptions) (*lab, *mint.Pair) {
 	l.start(o)
 	l.waitServing()
 	return l, old
+}
+
+// sub runs a subtest on the same lab. What it starts ends with the subtest.
+func (l *lab) sub(name string, test func(t *testing.T)) (ok bool) {
+	l.t.Helper()
+	outer := l.t
+	defer func() { l.t = outer }()
+	return outer.Run(name, func(t *testing.T) {
+		l.t = t
+		test(t)
+	})
 }
 
 func (l *lab) waitServing() {
@@ -213,11 +226,16 @@ func (l *lab) hook(live string) result {
 // serves asks every TLS port, by openssl, and wants the pair's leaf on each.
 func (l *lab) serves(p *mint.Pair, ports ...int) {
 	l.t.Helper()
+	l.showsEverywhere(p.SHA256(), ports...)
+}
+
+func (l *lab) showsEverywhere(sha256 string, ports ...int) {
+	l.t.Helper()
 	served, err := l.front.Served(l.t.Context(), ports...)
 	require.NoError(l.t, err)
 	require.NotEmpty(l.t, served)
 	for port, leaf := range served {
-		assert.Equal(l.t, p.SHA256(), leaf, "port %d", port)
+		assert.Equal(l.t, sha256, leaf, "port %d", port)
 	}
 }
 

@@ -26,6 +26,7 @@ func example(t *testing.T, name string) string {
 }
 
 func TestSystemdUnitsAreValidAndAsHardenedAsTheReadmeSays(t *testing.T) {
+	t.Parallel()
 	rig.Need(t, "systemd-analyze")
 	for _, name := range []string{"sync", "renew"} {
 		t.Run(name, func(t *testing.T) {
@@ -70,6 +71,7 @@ func TestSyncNeedsNoPrivilegeThatTheUnitTakesAway(t *testing.T) {
 }
 
 func TestConfigurationExampleHasOnlySettingsThatExist(t *testing.T) {
+	t.Parallel()
 	config := regexp.MustCompile(`(?m)^#([A-Z_]+=)`).ReplaceAllString(example(t, "examples/mailu-hook.conf"), "$1")
 	require.Contains(t, config, "\nMAILU_HOOK_HOSTNAME=")
 	file := filepath.Join(t.TempDir(), "mailu-hook.conf")

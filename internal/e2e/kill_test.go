@@ -203,6 +203,7 @@ func (k killPoint) fault() fault {
 
 // The short version kills an adoption and renewals, the long one every scenario.
 func TestAfterAKillOneSyncBringsEveryPortToTheNewLeaf(t *testing.T) {
+	t.Parallel()
 	switched := killPoint{name: "after the switch", call: "renameat", path: "live", nth: 1, after: true}
 	inRenewal := []killPoint{
 		{name: "at the first change", nth: 1},

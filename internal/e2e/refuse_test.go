@@ -125,16 +125,17 @@ func TestRejectedBundlesChangeNothing(t *testing.T) {
 }
 
 func TestRefusedCertificateIsRolledBack(t *testing.T) {
+	l, old := startServing(t, rig.FrontOptions{})
 	for name, override := range map[string]string{
 		"nginx":   "broken.conf",
 		"dovecot": "dovecot/proxy.conf",
 	} {
-		t.Run(name, func(t *testing.T) {
-			l, old := startServing(t, rig.FrontOptions{})
+		l.sub(name, func(t *testing.T) {
 			file := filepath.Join(l.root, "overrides", "nginx", override)
 			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 			require.NoError(t, os.WriteFile(file, []byte("no_such_setting = yes;\n"), 0o644))
-			live := l.lineage(l.issue(mint.Leaf{}), "mail.example.com")
+			renewed := l.renews()
+			live := filepath.Join(l.root, "letsencrypt", "live", "mail.example.com")
 			r := l.hook(live)
 			assert.Equal(t, 4, r.code)
 			assert.Equal(t, "rolled_back", r.doc.Outcome)
@@ -148,7 +149,9 @@ func TestRefusedCertificateIsRolledBack(t *testing.T) {
 
 			require.NoError(t, os.Remove(file))
 			require.Equal(t, 0, l.hook(live).code)
+			l.serves(renewed)
 			l.healthyAndReloadable()
+			old = renewed
 		})
 	}
 }

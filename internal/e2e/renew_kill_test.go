@@ -75,6 +75,7 @@ func (r struck) killed() bool {
 // first. At no request does the kill cost a certificate or an account. The short
 // version kills a renewal only when the CA has answered.
 func TestAfterAKillAtAnyRequestTheNextRunSucceedsWithoutASecondCertificate(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"first", "renewal"} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpoiled(t, rig.CAOptions{})
@@ -172,6 +173,7 @@ func (s *spoiled) from(name string) (begin func(), args []string) {
 // The short version kills before each rename and removal, the long one before and
 // after each change of the state.
 func TestAfterAKillAtAnyChangeOfTheStateNothingIsLost(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"first", "renewal"} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpoiled(t, rig.CAOptions{})

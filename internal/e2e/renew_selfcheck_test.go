@@ -23,6 +23,7 @@ func serveHTTP(t *testing.T, ip string, handler http.HandlerFunc) {
 }
 
 func TestFailedSelfCheckSparesTheCAAndCausesNoBackOff(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		mislead    func(i *issuer, ip string)
 		error, why string
@@ -76,6 +77,7 @@ func TestNameThatDoesNotExistIsFoundBeforeTheCAIsAsked(t *testing.T) {
 }
 
 func TestWithoutASelfCheckTheCAsVerdictIsShown(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		mislead           func(i *issuer, ip string)
 		kind, detail, why string

@@ -139,6 +139,7 @@ func TestDryRunOnAnEmptyFrontSaysWhyItCannot(t *testing.T) {
 }
 
 func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
+	i := newStandalone(t, rig.CAOptions{}, mailName)
 	for name, tc := range map[string]struct {
 		args      []string
 		why, hint string
@@ -149,8 +150,7 @@ func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 		"address":              {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only with a profile", "--profile shortlived"},
 		"public suffix":        {[]string{"--hostname", "co.uk", "--ca-file", ""}, "a public suffix", "HOSTNAMES in mailu.env"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			i := newStandalone(t, rig.CAOptions{}, mailName)
+		i.sub(name, func(t *testing.T) {
 			var r result
 			assert.Empty(t, i.asked(func() { r = i.renew(tc.args...) }))
 			assert.Equal(t, 2, r.code)

@@ -186,12 +186,12 @@ func TestStatusTellsOfAPendingDeploy(t *testing.T) {
 }
 
 func TestStatusNamesLinksThatLeadNowhereAndATLSOffFront(t *testing.T) {
+	l, _, _, _ := deployed(t)
 	for code, c := range map[string]struct{ target, sentence string }{
 		"link_dangling": {"archive/cert7.pem", "cert.pem in CERTS points to archive/cert7.pem, which does not exist"},
 		"link_outward":  {"/etc/letsencrypt/live/mail.example.com/fullchain.pem", "cert.pem in CERTS points to /etc/letsencrypt/live/mail.example.com/fullchain.pem, which is outside the directory and does not exist in the container"},
 	} {
-		t.Run(code, func(t *testing.T) {
-			l, _, _, _ := deployed(t)
+		l.sub(code, func(t *testing.T) {
 			cert := filepath.Join(l.certs(), "cert.pem")
 			require.NoError(t, os.Remove(cert))
 			require.NoError(t, os.Symlink(c.target, cert))
