@@ -222,21 +222,22 @@ func (l *lab) survives(trouble string, i int, mend func()) {
 	mend()
 	s := l.sync("--now")
 	require.Equal(l.t, 0, s.code, trouble)
-	l.endsServing(renewed)
+	l.endsServing(renewed.SHA256())
 	l.healthyAndReloadable()
 }
 
-// endsServing waits until every port serves the pair's leaf. After trouble the
+// endsServing waits until every port serves the leaf. After trouble the
 // front's own watcher may still be at work, whose killall can hit a child of
 // dovecot before it has become a login process ("read failed: Interrupted system
 // call"), and then dovecot leaves that service alone for two seconds.
-func (l *lab) endsServing(p *mint.Pair) {
+func (l *lab) endsServing(sha256 string) {
 	l.t.Helper()
 	require.EventuallyWithT(l.t, func(c *assert.CollectT) {
 		served, err := l.front.Served(l.t.Context())
 		require.NoError(c, err)
+		require.Len(c, served, len(l.front.TLSPorts()))
 		for port, leaf := range served {
-			assert.Equal(c, p.SHA256(), leaf, "port %d", port)
+			assert.Equal(c, sha256, leaf, "port %d", port)
 		}
 	}, 60*time.Second, time.Second)
 }

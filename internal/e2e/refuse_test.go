@@ -126,12 +126,12 @@ func TestRejectedBundlesChangeNothing(t *testing.T) {
 
 func TestRefusedCertificateIsRolledBack(t *testing.T) {
 	l, old := startServing(t, rig.FrontOptions{})
-	for name, override := range map[string]string{
-		"nginx":   "broken.conf",
-		"dovecot": "dovecot/proxy.conf",
+	for _, c := range []struct{ daemon, override string }{
+		{"dovecot", "dovecot/proxy.conf"}, // first: it must not be reloading when its configuration breaks
+		{"nginx", "broken.conf"},
 	} {
-		l.sub(name, func(t *testing.T) {
-			file := filepath.Join(l.root, "overrides", "nginx", override)
+		l.sub(c.daemon, func(t *testing.T) {
+			file := filepath.Join(l.root, "overrides", "nginx", c.override)
 			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 			require.NoError(t, os.WriteFile(file, []byte("no_such_setting = yes;\n"), 0o644))
 			renewed := l.renews()
