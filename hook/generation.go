@@ -11,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/disk"
@@ -20,6 +21,9 @@ import (
 // Generation is one installed pair: a directory under .mailu-hook that is written
 // once, renamed into place when it is complete, and never changed.
 type Generation string
+
+// LeafID is the beginning of the SHA-256 of the leaf that g was written with.
+func (g Generation) LeafID() string { return string(g[strings.LastIndexByte(string(g), '-')+1:]) }
 
 var generationName = regexp.MustCompile(`^\d{8}T\d{6}Z-[0-9a-f]{8}$`)
 

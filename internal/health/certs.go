@@ -38,6 +38,9 @@ func (j *judgement) directory(f *Front) {
 	default:
 		j.find(Critical, CertDamaged, "install one: mailu-hook install --lineage DIR", "%s in %s contains no certificate: %v", d.Cert.Name, d.Path, d.ChainErr)
 	}
+	if d.Cert.Kind == Ours {
+		j.live(d)
+	}
 	if !d.Cert.Loads() || !d.Key.Loads() || d.Cert.Kind == Ours && d.Key.Kind == Ours {
 		return
 	}
@@ -46,6 +49,20 @@ func (j *judgement) directory(f *Front) {
 		return
 	}
 	j.find(Warning, NotAdopted, "run once: mailu-hook install --lineage DIR", "%s holds a certificate that mailu-hook did not install", d.Path)
+}
+
+// live judges the generation that our links lead to. It was written once, and its
+// name says with which leaf. cp follows links, so a script that copies files to
+// the two names writes into it.
+func (j *judgement) live(d *Directory) {
+	leaf := Leaf(d.Chain)
+	if leaf == nil || d.Live == "" {
+		return
+	}
+	if is := pki.Fingerprint(leaf)[:8]; is != d.Live.LeafID() {
+		j.find(Warning, WrittenThrough, "remove the script that copies certificates there; then run: mailu-hook sync --now",
+			"something wrote through mailu-hook's link %s: the certificate installed as %s was overwritten with %s", d.Cert.Name, d.Live.LeafID(), is)
+	}
 }
 
 // file judges one name. A running front keeps what it has loaded; when it
@@ -119,7 +136,7 @@ func (j *judgement) certificates(f *Front) {
 	}
 	for _, s := range seen {
 		where := s.where(f)
-		j.validity(s.chain[0], where, f.renewRemedy())
+		j.validity(j.look.LifeOf(s.chain), where, f.renewRemedy())
 		j.names(f, s.chain[0], where)
 		j.chain(s, where)
 	}
@@ -133,12 +150,16 @@ func (f *Front) renewRemedy() string {
 	return "run certbot renew and see /var/log/letsencrypt/letsencrypt.log; then run: mailu-hook sync --now"
 }
 
-func (j *judgement) validity(leaf *x509.Certificate, where, remedy string) {
-	left := leaf.NotAfter.Sub(j.look.At)
+func (j *judgement) validity(life Life, where, remedy string) {
+	leaf, left := life.Leaf, life.Left(j.look.At)
+	if life.First != leaf {
+		where = fmt.Sprintf("%s, an issuer of %s,", say.Foreign(life.First.Subject.String()), strings.TrimSuffix(where, ","))
+		remedy = "get a certificate with a newer chain: certbot renew --force-renewal; then run: mailu-hook sync --now"
+	}
 	severity := OK
 	switch {
 	case left <= 0:
-		j.find(Critical, CertExpired, remedy, "%s expired on %s", where, say.Time(leaf.NotAfter))
+		j.find(Critical, CertExpired, remedy, "%s expired on %s", where, say.Time(life.End()))
 	case leaf.NotBefore.After(j.look.At):
 		j.find(Critical, CertNotYetValid, "check the clock of this host (date -u)", "%s is not valid before %s, which is in the future: a clock is wrong", where, say.Time(leaf.NotBefore))
 	case left < j.o.Crit.Of(leaf):
@@ -148,15 +169,18 @@ func (j *judgement) validity(leaf *x509.Certificate, where, remedy string) {
 	}
 	if severity != OK {
 		j.find(severity, CertExpiring, remedy, "%s expires in %s (%s of its lifetime is left), on %s",
-			where, Left(left), Percent(FractionLeft(leaf, j.look.At)), say.Day(leaf.NotAfter))
+			where, Left(left), Percent(life.Fraction(j.look.At)), say.Day(life.End()))
 	}
 }
 
-// Left is a time in words short enough for a table, rounded down.
+// Left is a time in words short enough for a table, rounded down. A Duration ends
+// after 292 years, and so does this.
 func Left(d time.Duration) string {
 	hours := int(d.Abs().Hours())
 	text := fmt.Sprintf("%d days", hours/24)
 	switch {
+	case hours >= 10*365*24:
+		text = fmt.Sprintf("%d years", hours/24/365)
 	case d.Abs() < 2*time.Hour:
 		text = fmt.Sprintf("%d min", int(d.Abs().Minutes()))
 	case hours < 48:
@@ -200,7 +224,7 @@ func (j *judgement) chain(s sighting, where string) {
 	complete, ends := Complete(s.chain)
 	const remedy = "install certbot's fullchain.pem instead of its cert.pem: mailu-hook install --lineage DIR"
 	switch {
-	case j.look.Roots != nil && Trusted(s.chain, j.look.Roots, j.look.At):
+	case j.look.Roots != nil && j.look.Trusts(s.chain):
 	case !complete && len(s.chain) == 1:
 		j.find(Critical, ChainIncomplete, remedy, "%s is sent without its issuer %s, so most mail clients and servers reject it", where, ends)
 	case j.look.Roots != nil:
@@ -223,14 +247,14 @@ func (l *Look) rootsName() string {
 	return "a root of this system"
 }
 
-// Trusted reports whether what is sent leads to one of roots. Whether the leaf is
-// valid now is judged separately: for one that is not, its last moment counts.
-func Trusted(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
-	leaf := chain[0]
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		now = leaf.NotAfter
+// Trusts reports whether what is sent leads to one of the roots. Whether all of it
+// is valid now is judged separately: if it is not, its last moment counts.
+func (l *Look) Trusts(chain []*x509.Certificate) bool {
+	at, end := l.At, l.LifeOf(chain).End()
+	if at.Before(chain[0].NotBefore) || at.After(end) {
+		at = end
 	}
-	_, err := pki.Paths(chain, roots, now)
+	_, err := pki.Paths(chain, l.Roots, at)
 	return err == nil
 }
 

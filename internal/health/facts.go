@@ -79,8 +79,9 @@ func (f *Front) Daemon(port int) string {
 // a key.
 type Directory struct {
 	Path  string
-	Err   error // why it cannot be looked at
-	Used  bool  // mailu-hook has deployed here
+	Err   error           // why it cannot be looked at
+	Used  bool            // mailu-hook has deployed here
+	Live  hook.Generation // that our links lead to; "" if unknown
 	Cert  File
 	Key   File
 	Chain []*x509.Certificate // in Cert, leaf first

@@ -82,6 +82,7 @@ const (
 	CertDamaged     Code = "cert_damaged"
 	NotAdopted      Code = "not_adopted"
 	LinksReplaced   Code = "links_replaced"
+	WrittenThrough  Code = "written_through"
 
 	StateUnseen    Code = "state_unseen"
 	StateDamaged   Code = "state_damaged"
@@ -118,7 +119,7 @@ var Codes = []Code{
 	EngineUnseen, FrontMissing, FrontStopped, FrontPaused, FrontRestarting, FrontTLSOff, FrontUnhealthy, NotMailu, TLSFlavor,
 	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
 	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen,
-	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced,
+	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced, WrittenThrough,
 	StateUnseen, StateDamaged, DeployPending, DeployFailed, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,
 	TLSAMismatch, TLSAUnseen, ClockSkew, CertbotTimerMissing, CertbotTimerIdle, CertbotFailing, CertbotHookMissing, SyncTimerMissing, SyncTimerIdle,
 	RenewTimerMissing, RenewTimerIdle, RenewFailing,

@@ -85,6 +85,8 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		CertDamaged: {func(s *scene) { s.f.Directory.Chain, s.f.Directory.ChainErr = nil, errors.New("no certificate in it") },
 			Critical, "cert.pem in /mailu/certs contains no certificate: no certificate in it"},
 		LinksReplaced: {func(s *scene) { s.f.Directory.Cert.Kind = Plain }, Warning, "mailu-hook's links were replaced: cert.pem and key.pem in /mailu/certs may not match"},
+		WrittenThrough: {func(s *scene) { s.f.Directory.Live = "20261123T150536Z-3076aa61" }, Warning,
+			"something wrote through mailu-hook's link cert.pem: the certificate installed as 3076aa61 was overwritten with "},
 		NotAdopted: {func(s *scene) {
 			s.f.Directory.Used, s.f.Directory.Cert.Kind, s.f.Directory.Key.Kind = false, Plain, Link
 		},

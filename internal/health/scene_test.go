@@ -51,7 +51,7 @@ func newScene(t *testing.T) *scene {
 			Facts: facts, State: "running", Health: "healthy",
 			Inside: &mailu.Inside{Watching: true, Daemons: []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: mailu.PidIntact, Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: mailu.PidIntact, Runs: true}}},
 			Directory: Directory{
-				Path: "/mailu/certs", Used: true, Chain: chain,
+				Path: "/mailu/certs", Used: true, Chain: chain, Live: generation(chain),
 				Cert: File{Name: "cert.pem", Kind: Ours}, Key: File{Name: "key.pem", Kind: Ours},
 			},
 			Memory:   hook.State{Last: &hook.Last{At: s.now, Outcome: hook.OutcomeInstalled, Lineage: "/live/mail"}},
@@ -101,9 +101,14 @@ func (s *scene) answer(ports []int, change func(*mailu.Endpoint)) {
 	}
 }
 
+// generation is the name under which a deploy installs a chain.
+func generation(chain []*x509.Certificate) hook.Generation {
+	return hook.Generation("20261123T150536Z-" + pki.Fingerprint(chain[0])[:8])
+}
+
 // everywhere installs and serves a chain.
 func (s *scene) everywhere(chain []*x509.Certificate) {
-	s.f.Directory.Chain = chain
+	s.f.Directory.Chain, s.f.Directory.Live = chain, generation(chain)
 	s.f.Lineages[0].Chain = chain
 	s.serve(chain)
 }

@@ -60,13 +60,3 @@ func (t Threshold) Of(c *x509.Certificate) time.Duration {
 	}
 	return time.Duration(t.Fraction * float64(pki.Lifetime(c)))
 }
-
-// FractionLeft is what is left of c's lifetime: 1 before it begins, negative
-// once it has expired.
-func FractionLeft(c *x509.Certificate, now time.Time) float64 {
-	life := pki.Lifetime(c)
-	if life <= 0 {
-		return 0
-	}
-	return min(1, float64(c.NotAfter.Sub(now))/float64(life))
-}

@@ -116,6 +116,34 @@ func Paths(chain []*x509.Certificate, roots *x509.CertPool, at time.Time) ([][]*
 	return chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
 }
 
+// FirstToExpire is the certificate that ends the life of chain, leaf first: the
+// first to expire on its path to one of roots, on the longest-lived path if there
+// are several. Clients reject all of it from then on. Without a path, the
+// certificates that are sent decide, as far as each was issued by the next.
+func FirstToExpire(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) *x509.Certificate {
+	var last *x509.Certificate
+	for _, at := range []time.Time{now, chain[0].NotAfter, chain[0].NotBefore} { // a path may exist no longer, or not yet
+		paths, _ := Paths(chain, roots, at)
+		for _, path := range paths {
+			if first := earliest(path); last == nil || first.NotAfter.After(last.NotAfter) {
+				last = first
+			}
+		}
+		if last != nil {
+			return last
+		}
+	}
+	linked := 1
+	for linked < len(chain) && bytes.Equal(chain[linked-1].RawIssuer, chain[linked].RawSubject) {
+		linked++
+	}
+	return earliest(chain[:linked])
+}
+
+func earliest(path []*x509.Certificate) *x509.Certificate {
+	return slices.MinFunc(path, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+}
+
 // Lifetime is how long c is valid in all.
 func Lifetime(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) }
 

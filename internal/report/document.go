@@ -72,10 +72,11 @@ type daemonDoc struct {
 
 type certificateDoc struct {
 	Leaf
-	FractionLeft float64  `json:"fraction_left"`
-	SecondsLeft  int64    `json:"seconds_left"`
-	Missing      []string `json:"names_missing"`
-	Chain        string   `json:"chain"` // complete, leaf_only, untrusted, unknown
+	ValidUntil   time.Time `json:"valid_until"` // earlier than not_after if an issuer ends first; what is left counts until then
+	FractionLeft float64   `json:"fraction_left"`
+	SecondsLeft  int64     `json:"seconds_left"`
+	Missing      []string  `json:"names_missing"`
+	Chain        string    `json:"chain"` // complete, leaf_only, untrusted, unknown
 }
 
 // Leaf is a certificate in the JSON of all commands.
@@ -201,10 +202,12 @@ func (r *Report) certificateDoc(f *health.Front, chain []*x509.Certificate) *cer
 	if leaf == nil {
 		return nil
 	}
+	life := r.LifeOf(chain)
 	return &certificateDoc{
 		Leaf:         LeafOf(leaf),
-		FractionLeft: max(0, health.FractionLeft(leaf, r.At)),
-		SecondsLeft:  int64(leaf.NotAfter.Sub(r.At) / time.Second),
+		ValidUntil:   life.End().UTC(),
+		FractionLeft: max(0, life.Fraction(r.At)),
+		SecondsLeft:  int64(life.Left(r.At) / time.Second),
 		Missing:      plain(hook.Missing(leaf, f.Hostnames)),
 		Chain:        r.chainWord(chain),
 	}

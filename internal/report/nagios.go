@@ -32,10 +32,10 @@ func (r *Report) perfdata() (data []string) {
 			prefix = f.Container + "_"
 		}
 		for _, c := range certificates(f) {
-			leaf := c.leaf
+			leaf, life := c.chain[0], r.LifeOf(c.chain)
 			seconds := func(d time.Duration) int64 { return int64(d / time.Second) }
 			data = append(data, fmt.Sprintf("%s%s=%ds;%d:;%d:;;%d", prefix, c.label,
-				seconds(leaf.NotAfter.Sub(r.At)), seconds(r.Options.Warn.Of(leaf)), seconds(r.Options.Crit.Of(leaf)), seconds(pki.Lifetime(leaf))))
+				seconds(life.Left(r.At)), seconds(r.Options.Warn.Of(leaf)), seconds(r.Options.Crit.Of(leaf)), seconds(pki.Lifetime(leaf))))
 		}
 	}
 	return data

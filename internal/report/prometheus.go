@@ -3,7 +3,6 @@ package report
 import (
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,19 +12,19 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// sighted is a leaf and where it was seen, by a word for perfdata.
+// sighted is a chain and where it was seen, by a word for perfdata.
 type sighted struct {
 	label string
-	leaf  *x509.Certificate
+	chain []*x509.Certificate
 }
 
 func certificates(f *health.Front) (all []sighted) {
-	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
-		all = append(all, sighted{"installed", leaf})
+	if f.Directory.Chain != nil {
+		all = append(all, sighted{"installed", f.Directory.Chain})
 	}
 	for _, e := range f.Endpoints {
 		if e.Answers() {
-			all = append(all, sighted{"port_" + strconv.Itoa(e.Number), e.Chain[0]})
+			all = append(all, sighted{"port_" + strconv.Itoa(e.Number), e.Chain})
 		}
 	}
 	return all
@@ -37,12 +36,14 @@ type metrics struct {
 	order   []string
 	help    map[string]string
 	samples map[string][]string
+	series  map[string]bool // that have a sample
 }
 
-// gauge adds a sample; labels are names and values by turns.
+// gauge adds a sample; labels are names and values by turns. Of two with the same
+// labels the first stays: Prometheus rejects all of a file with duplicates.
 func (m *metrics) gauge(name, help string, value float64, labels ...string) {
 	if m.help == nil {
-		m.help, m.samples = map[string]string{}, map[string][]string{}
+		m.help, m.samples, m.series = map[string]string{}, map[string][]string{}, map[string]bool{}
 	}
 	name = "mailu_hook_" + name
 	if m.help[name] == "" {
@@ -56,10 +57,11 @@ func (m *metrics) gauge(name, help string, value float64, labels ...string) {
 	if pairs != nil {
 		sample += "{" + strings.Join(pairs, ",") + "}"
 	}
-	sample += " " + strconv.FormatFloat(value, 'f', -1, 64)
-	if !slices.Contains(m.samples[name], sample) { // two findings of a kind are one series
-		m.samples[name] = append(m.samples[name], sample)
+	if m.series[sample] {
+		return
 	}
+	m.series[sample] = true
+	m.samples[name] = append(m.samples[name], sample+" "+strconv.FormatFloat(value, 'f', -1, 64))
 }
 
 var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
@@ -92,20 +94,20 @@ func Prometheus(r *Report) string {
 		m.gauge("finding", "Something that is wrong, or could not be seen, by its code.", 1, "code", string(f.Code), "container", f.Front, "severity", f.Severity.String())
 	}
 	for i := range r.Fronts {
-		m.front(&r.Fronts[i])
+		m.front(r, &r.Fronts[i])
 	}
 	return m.String()
 }
 
-func (m *metrics) front(f *health.Front) {
+func (m *metrics) front(r *Report, f *health.Front) {
 	m.gauge("front_up", "Whether the front container runs.", boolean(f.Runs()), "container", f.Container)
 	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
-		m.gauge("installed_not_after_timestamp_seconds", "When the installed certificate expires.", seconds(leaf.NotAfter), "container", f.Container)
+		m.gauge("installed_not_after_timestamp_seconds", "When the installed certificate, or an issuer of it, expires.", seconds(r.LifeOf(f.Directory.Chain).End()), "container", f.Container)
 		m.gauge("installed_not_before_timestamp_seconds", "When the installed certificate was issued.", seconds(leaf.NotBefore), "container", f.Container)
 	}
 	for _, l := range f.Lineages {
 		if leaf := health.Leaf(l.Chain); leaf != nil {
-			m.gauge("lineage_not_after_timestamp_seconds", "When the certificate of a lineage expires.", seconds(leaf.NotAfter), "container", f.Container, "lineage", l.Path)
+			m.gauge("lineage_not_after_timestamp_seconds", "When the certificate of a lineage, or an issuer of it, expires.", seconds(r.LifeOf(l.Chain).End()), "container", f.Container, "lineage", l.Path)
 			m.gauge("lineage_matches_installed", "Whether the certificate of a lineage is the installed one.", boolean(leaf.Equal(health.Leaf(f.Directory.Chain))), "container", f.Container, "lineage", l.Path)
 		}
 	}
@@ -115,9 +117,9 @@ func (m *metrics) front(f *health.Front) {
 		if !e.Answers() {
 			continue
 		}
-		m.gauge("port_not_after_timestamp_seconds", "When the certificate that a port shows expires.", seconds(e.Chain[0].NotAfter), labels...)
+		m.gauge("port_not_after_timestamp_seconds", "When the certificate that a port serves, or an issuer of it, expires.", seconds(r.LifeOf(e.Chain).End()), labels...)
 		if shows := f.Shows(e); shows != health.Uncompared {
-			m.gauge("port_matches_installed", "Whether a port shows the installed certificate.", boolean(shows == health.Same), labels...)
+			m.gauge("port_matches_installed", "Whether a port serves the installed certificate.", boolean(shows == health.Same), labels...)
 		}
 	}
 	if f.MemoryErr != nil || f.Directory.Path == "" || f.Directory.Err != nil {

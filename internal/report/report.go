@@ -61,15 +61,18 @@ func (r *Report) Summary() string {
 	var parts []string
 	for i := range r.Fronts {
 		f := &r.Fronts[i]
-		var soonest *x509.Certificate
+		var soonest health.Life
 		for _, e := range f.Endpoints {
-			if leaf := health.Leaf(e.Chain); leaf != nil && (soonest == nil || leaf.NotAfter.Before(soonest.NotAfter)) {
-				soonest = leaf
+			if e.Chain == nil {
+				continue
+			}
+			if life := r.LifeOf(e.Chain); soonest.Leaf == nil || life.End().Before(soonest.End()) {
+				soonest = life
 			}
 		}
-		if soonest != nil {
-			parts = append(parts, fmt.Sprintf("%s serves %s on %d ports until %s (%s, %s)", f.Container, health.Main(soonest), len(f.Endpoints),
-				say.Day(soonest.NotAfter), health.Left(soonest.NotAfter.Sub(r.At)), health.Percent(health.FractionLeft(soonest, r.At))))
+		if soonest.Leaf != nil {
+			parts = append(parts, fmt.Sprintf("%s serves %s on %d ports until %s (%s, %s)", f.Container, health.Main(soonest.Leaf), len(f.Endpoints),
+				say.Day(soonest.End()), health.Left(soonest.Left(r.At)), health.Percent(soonest.Fraction(r.At))))
 		}
 	}
 	return strings.Join(parts, "; ")
@@ -152,7 +155,7 @@ func (r *Report) chainWord(chain []*x509.Certificate) string {
 	switch {
 	case r.Roots == nil:
 		return "unknown"
-	case health.Trusted(chain, r.Roots, r.At):
+	case r.Trusts(chain):
 		return "complete"
 	case len(chain) == 1 && !complete:
 		return "leaf_only"

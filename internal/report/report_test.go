@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/resolve"
+	"mailu-hook/internal/say"
 	"mailu-hook/internal/tlsa"
 )
 
@@ -176,4 +178,66 @@ func TestPerfdataAndMetricsTellOfEachCertificate(t *testing.T) {
 		assert.Contains(t, metrics, want+"\n")
 	}
 	assert.NotContains(t, metrics, `port_not_after_timestamp_seconds{container="mailu-front-1",port="4190"`, "it shows none")
+}
+
+func TestColumnsStayAlignedWhateverIsLeft(t *testing.T) {
+	r := looked(t)
+	ca, err := mint.NewCA(mint.CAOptions{NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)})
+	require.NoError(t, err)
+	for i, end := range []time.Time{ca.Root.NotAfter, r.At.Add(-200 * 24 * time.Hour), r.At.Add(397 * 24 * time.Hour), r.At.Add(30 * time.Minute)} {
+		pair, err := ca.Issue(mint.Leaf{NotBefore: r.At.AddDate(0, 0, -400), NotAfter: end, Names: []string{"mail.example.com", "imap.example.com"}})
+		require.NoError(t, err)
+		r.Fronts[0].Endpoints[i].Chain = []*x509.Certificate{pair.Cert, ca.Issuer}
+	}
+	r.Roots.AddCert(ca.Root)
+	for width := Narrowest; width <= Widest; width += 20 {
+		columns := map[int]bool{}
+		for line := range strings.Lines(drawn(r, width, false)) {
+			if i := strings.Index(line, " %  "); i >= 0 && strings.Contains(line, "c0ffee00") {
+				columns[len([]rune(line[:i]))] = true
+			}
+		}
+		assert.LessOrEqual(t, len(columns), 1, "%d columns:\n%s", width, drawn(r, width, false))
+	}
+	assert.Contains(t, drawn(r, Widest, false), "9999-12-31  292 years 100 %")
+}
+
+func TestNoSeriesHasTwoSamples(t *testing.T) {
+	r := looked(t)
+	f := &r.Fronts[0]
+	f.Lineages = append(f.Lineages, health.Lineage{Path: "/live/a\x01", Chain: f.Endpoints[0].Chain}, health.Lineage{Path: "/live/a\x02", Chain: f.Endpoints[3].Chain})
+	f.Endpoints = append(f.Endpoints, f.Endpoints[3])
+	f.Endpoints[len(f.Endpoints)-1].Number = 443
+	f.Endpoints[len(f.Endpoints)-1].Protocol = "https"
+	seen := map[string]bool{}
+	for line := range strings.Lines(Prometheus(r)) {
+		series := line[:strings.LastIndex(line, " ")]
+		if !strings.HasPrefix(line, "#") {
+			assert.False(t, seen[series], "%s", line)
+			seen[series] = true
+		}
+	}
+	assert.True(t, seen[`mailu_hook_lineage_not_after_timestamp_seconds{container="mailu-front-1",lineage="/live/a"}`])
+}
+
+func TestAnIssuerThatEndsFirstIsWhatMonitoringCounts(t *testing.T) {
+	r := looked(t)
+	end := r.At.Add(5 * 24 * time.Hour)
+	ca, err := mint.NewCA(mint.CAOptions{NotBefore: r.At.AddDate(-1, 0, 0), NotAfter: end})
+	require.NoError(t, err)
+	pair, err := ca.Issue(mint.Leaf{NotBefore: r.At.AddDate(0, 0, -1), NotAfter: r.At.AddDate(0, 0, 89), Names: []string{"mail.example.com", "imap.example.com"}})
+	require.NoError(t, err)
+	r.Roots.AddCert(ca.Root)
+	f := &r.Fronts[0]
+	f.Directory.Chain = []*x509.Certificate{pair.Cert, ca.Issuer}
+	for i := range f.Endpoints {
+		f.Endpoints[i].Chain, f.Endpoints[i].Leaf, f.Endpoints[i].Err = f.Directory.Chain, pki.Fingerprint(pair.Cert), nil
+	}
+	*r = Of(r.Look, r.Options)
+	seconds := strconv.FormatInt(int64(end.Sub(r.At)/time.Second), 10)
+	assert.Contains(t, Nagios(r), " installed="+seconds+"s;")
+	assert.Contains(t, Nagios(r), "CRITICAL - ")
+	assert.Contains(t, Prometheus(r), `mailu_hook_installed_not_after_timestamp_seconds{container="mailu-front-1"} `+strconv.FormatInt(end.Unix(), 10)+"\n")
+	assert.Contains(t, JSON(r), `"valid_until": "`+end.Format(time.RFC3339)+`"`)
+	assert.Contains(t, drawn(r, Widest, false), say.Day(end)+"  5 days")
 }

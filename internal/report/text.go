@@ -176,8 +176,24 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 // row is a line of the table: cells by column, or a note instead of those from the
 // fourth on.
 type row struct {
-	cells [9]string
-	note  string
+	cells   [9]string
+	percent string // what is left, to be added to the column left
+	note    string
+}
+
+const left = 5 // the column LEFT
+
+// alignLeft adds the percentages to the column LEFT, one below the other.
+func alignLeft(rows []row) {
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r.cells[left]))
+	}
+	for i, r := range rows {
+		if r.percent != "" {
+			rows[i].cells[left] = fmt.Sprintf("%-*s %5s", width, r.cells[left], r.percent)
+		}
+	}
 }
 
 // columns are the heads of the table. On a narrow screen those with the highest
@@ -200,6 +216,7 @@ func (r *Report) rows(f *health.Front) []row {
 	for _, e := range f.Endpoints {
 		rows = append(rows, r.portRow(f, e))
 	}
+	alignLeft(rows)
 	return rows
 }
 
@@ -224,11 +241,12 @@ func lineageRelation(f *health.Front, l health.Lineage) string {
 }
 
 func (r *Report) row(f *health.Front, where, daemon, shows string, chain []*x509.Certificate) row {
-	leaf := chain[0]
-	left := health.Left(leaf.NotAfter.Sub(r.At))
-	return row{cells: [9]string{where, daemon, shows, pki.Fingerprint(leaf)[:8], say.Day(leaf.NotAfter),
-		fmt.Sprintf("%-8s%5s", left, health.Percent(health.FractionLeft(leaf, r.At))),
-		coverage(leaf, f.Hostnames), strings.ReplaceAll(r.chainWord(chain), "_", " "), issuer(leaf)}}
+	leaf, life := chain[0], r.LifeOf(chain)
+	return row{
+		cells: [9]string{where, daemon, shows, pki.Fingerprint(leaf)[:8], say.Day(life.End()), health.Left(life.Left(r.At)),
+			coverage(leaf, f.Hostnames), strings.ReplaceAll(r.chainWord(chain), "_", " "), issuer(leaf)},
+		percent: health.Percent(life.Fraction(r.At)),
+	}
 }
 
 // table writes the rows under their heads, in as many columns as fit.

@@ -52,6 +52,8 @@ func Directory(facts mailu.Facts) health.Directory {
 	defer root.Close()
 	_, err = root.Lstat(homeName)
 	d.Used = err == nil
+	live, _ := root.Readlink(homeName + "/live") // for root only
+	d.Live = hook.Generation(live)
 	d.Cert, d.Key = lookAt(root, facts.CertName, "cert.pem"), lookAt(root, facts.KeyName, "key.pem")
 	if d.Cert.Loads() {
 		d.Chain, d.ChainErr = chainIn(root, facts.CertName)

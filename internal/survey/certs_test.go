@@ -143,5 +143,6 @@ func TestADeployIsRecognizedAsOurs(t *testing.T) {
 	d := look(dir)
 	assert.True(t, d.Used)
 	assert.Equal(t, []health.Kind{health.Ours, health.Ours}, []health.Kind{d.Cert.Kind, d.Key.Kind})
+	assert.Equal(t, pair.SHA256()[:8], d.Live.LeafID())
 	assert.Equal(t, pair.SHA256(), pki.Fingerprint(d.Chain[0]))
 }
