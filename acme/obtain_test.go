@@ -364,8 +364,8 @@ func TestAWrongCertificateIsRefusedAndItsOrderRemoved(t *testing.T) {
 		want  string
 	}{
 		"another key": {other.Chain, "a certificate for another key"},
-		"none":        {[]byte("hello"), "no certificate in it"},
-		"empty":       {nil, "no certificate in it"},
+		"none":        {[]byte("hello"), "no PEM certificate in it"},
+		"empty":       {nil, "no PEM certificate in it"},
 		"broken":      {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "parsing certificate 1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -51,9 +51,3 @@ func unreadable(err error) error {
 	}
 	return &Rejection{File: failed.File, Fact: "cannot be read: " + failed.Err.Error(), Remedy: remedy, cause: err}
 }
-
-// Source is a [source.Source].
-type Source = source.Source
-
-// LineageSource is [source.Lineage].
-func LineageSource(dir string) Source { return source.Lineage(dir) }

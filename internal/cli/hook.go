@@ -5,8 +5,8 @@ import (
 	"io"
 	"path/filepath"
 
-	"mailu-hook/hook"
 	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/source"
 )
 
 func hookCommand() command {
@@ -47,6 +47,6 @@ func (o *hookOptions) run(ctx context.Context, i *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := deploy.Install(ctx, hook.LineageSource(dir), d)
+	r, err := deploy.Install(ctx, source.Lineage(dir), d)
 	return &deployed{Result: r, unattended: true, hooked: true}, err
 }

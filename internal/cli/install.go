@@ -4,8 +4,8 @@ import (
 	"context"
 	"path/filepath"
 
-	"mailu-hook/hook"
 	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/source"
 )
 
 func installCommand() command {
@@ -50,16 +50,16 @@ func (o *installOptions) run(ctx context.Context, i *invocation) (result, error)
 	return &deployed{Result: r}, err
 }
 
-func (o *installOptions) source() (hook.Source, error) {
+func (o *installOptions) source() (source.Source, error) {
 	switch {
 	case o.lineage != "" && o.cert == "" && o.key == "":
 		dir, err := filepath.Abs(o.lineage)
 		if err != nil {
-			return hook.Source{}, usageError("--lineage: %v", err)
+			return source.Source{}, usageError("--lineage: %v", err)
 		}
-		return hook.LineageSource(dir), nil
+		return source.Lineage(dir), nil
 	case o.lineage == "" && o.cert != "" && o.key != "":
-		return hook.Source{CertFile: o.cert, KeyFile: o.key}, nil
+		return source.Files(o.cert, o.key), nil
 	}
-	return hook.Source{}, usageError("name either --lineage DIR, or both --cert FILE and --key FILE")
+	return source.Source{}, usageError("name either --lineage DIR, or both --cert FILE and --key FILE")
 }

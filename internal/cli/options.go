@@ -148,9 +148,9 @@ func readPool(flag, name string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, usageError("--%s: %v", flag, err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, usageError("--%s: there is no PEM certificate in %s", flag, name)
+	pool, err := pki.Pool(data)
+	if err != nil {
+		return nil, usageError("--%s: %s: %v", flag, name, err)
 	}
 	return pool, nil
 }

@@ -77,7 +77,7 @@ func TestUsageErrorsOfRenewAndAccountExit2AndChangeNothing(t *testing.T) {
 		"its other half":              {args: []string{"renew", "--challenge", "standalone", "--eab-hmac-file", "/dev/null"}, want: "--eab-kid"},
 		"a missing HMAC":              {args: []string{"renew", "--challenge", "standalone", "--eab-kid", "x", "--eab-hmac-file", noSuchFile}, want: noSuchFile},
 		"missing roots of the CA":     {args: []string{"renew", "--challenge", "standalone", "--ca-file", noSuchFile}, want: noSuchFile},
-		"roots of the CA without any": {args: []string{"renew", "--challenge", "standalone", "--ca-file", "/dev/null"}, want: "no PEM certificate"},
+		"roots of the CA without any": {args: []string{"renew", "--challenge", "standalone", "--ca-file", "/dev/null"}, want: "--ca-file: /dev/null: there is no PEM certificate in it"},
 		"a wildcard without dns":      {args: []string{"renew", "--challenge", "standalone", "--hostname", "*.example.com"}, want: "needs dns-01", hint: "--dns-provider"},
 		"a name without a dot":        {args: []string{"renew", "--challenge", "standalone", "--hostname", "mail"}, want: "no dot", hint: "HOSTNAMES"},
 		"an address":                  {args: []string{"renew", "--challenge", "standalone", "--hostname", "192.0.2.1"}, want: "profile", hint: "shortlived"},

@@ -17,6 +17,7 @@ import (
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/report"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 	"mailu-hook/internal/tlsa"
 )
 
@@ -108,7 +109,7 @@ func (o *tlsaOptions) subject(ctx context.Context, i *invocation) (hosts []strin
 	}
 	cert = o.cert
 	if o.lineage != "" {
-		cert = hook.LineageSource(o.lineage).CertFile
+		cert = source.Lineage(o.lineage).CertFile
 	}
 	names := o.front.hostnames
 	if len(names) == 0 || cert == "" && !o.next {

@@ -18,6 +18,7 @@ import (
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/resolve"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 	"mailu-hook/internal/tlsa"
 	"mailu-hook/reload"
 )
@@ -72,7 +73,7 @@ type Options struct {
 // Result is what became of a deploy, complete whatever the error.
 type Result struct {
 	hook.Result
-	Source hook.Source
+	Source source.Source
 	Front  *mailu.Facts // nil: nobody got as far as finding it
 	DANE   []tlsa.Host  // what the DNS said, if it was asked
 	DryRun bool
@@ -96,7 +97,7 @@ func Failed(err error) Result {
 //
 // For a Hook a certificate that does not cover the front's main hostname is
 // another site's: skipped, without an error.
-func Install(ctx context.Context, src hook.Source, o Options) (Result, error) {
+func Install(ctx context.Context, src source.Source, o Options) (Result, error) {
 	t := newTarget(o)
 	defer t.Close()
 	t.result.Source = src
@@ -104,7 +105,7 @@ func Install(ctx context.Context, src hook.Source, o Options) (Result, error) {
 	return t.finish(err)
 }
 
-func (t *Target) install(ctx context.Context, src hook.Source) error {
+func (t *Target) install(ctx context.Context, src source.Source) error {
 	bundle, readErr := hook.Read(ctx, src)
 	leaf, err := t.leafOf(bundle, readErr)
 	if err != nil {
@@ -148,7 +149,7 @@ func (t *Target) leafOf(b *hook.Bundle, readErr error) (*x509.Certificate, error
 
 // isOurs compares the leaf with the front's hostnames. One that does not cover
 // the main name is another site's, which for a hook is no error.
-func (t *Target) isOurs(src hook.Source, leaf *x509.Certificate) (bool, error) {
+func (t *Target) isOurs(src source.Source, leaf *x509.Certificate) (bool, error) {
 	names := t.Facts.Hostnames
 	if len(names) == 0 {
 		if t.o.Caller == Hook {

@@ -7,6 +7,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // Placeholder brings TLS up in a front that has no certificate at all: without
@@ -42,7 +43,7 @@ func (t *Target) HasPending() bool {
 
 // Deliver installs what was just obtained for names, whatever is installed. The
 // front is looked up again: it may be another one by now.
-func (t *Target) Deliver(ctx context.Context, src hook.Source, names []string) error {
+func (t *Target) Deliver(ctx context.Context, src source.Source, names []string) error {
 	return t.within(ctx, func(ctx context.Context) error {
 		t.result.Source = src
 		bundle, err := hook.Read(ctx, src)

@@ -96,7 +96,7 @@ func TestWrongResponsesOfTheCAAreRefused(t *testing.T) {
 			x.Reply(rig.Answer{Status: 200, Body: pair.Chain})
 		}, []string{"another key"}},
 		"no certificate":           {"certificate", always(page(200)), []string{"certificate"}},
-		"an empty certificate":     {"certificate", always(rig.Answer{Status: 200}), []string{"no certificate in it"}},
+		"an empty certificate":     {"certificate", always(rig.Answer{Status: 200}), []string{"no PEM certificate in it"}},
 		"half a certificate":       {"certificate", func(x *rig.Exchange) { a := x.Forward(); a.Body = a.Body[:300]; x.Reply(a) }, []string{"certificate"}},
 		"a refused finalize":       {"finalize", always(problem(403, "caa", "CAA of mail.example.com forbids it")), []string{"CAA of mail.example.com", "add this one"}},
 		"a refused key":            {"finalize", always(problem(400, "badCSR", "this key is weak")), []string{"this key is weak"}},

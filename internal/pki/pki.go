@@ -41,14 +41,14 @@ func ParseChain(data []byte) ([]*x509.Certificate, error) {
 		if block.Type != Certificate {
 			continue
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		c, err := Parse(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("parsing certificate %d: %w", len(chain)+1, err)
 		}
 		chain = append(chain, c)
 	}
 	if len(chain) == 0 {
-		return nil, errors.New("no certificate in it")
+		return nil, errors.New("there is no PEM certificate in it")
 	}
 	return chain, nil
 }
@@ -108,12 +108,23 @@ func SelfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.R
 // Paths verifies the first certificate of chain with the help of the others, in
 // whatever order they stand, and returns the paths that lead to one of roots at
 // a given time. Nil roots are those of the system.
-func Paths(chain []*x509.Certificate, roots *x509.CertPool, at time.Time) ([][]*x509.Certificate, error) {
+func Paths(chain []*x509.Certificate, roots *x509.CertPool, at time.Time) (paths [][]*x509.Certificate, err error) {
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	return chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
+	all, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
+	for _, path := range all {
+		if nerr := withinNames(path); nerr != nil {
+			err = nerr
+			continue
+		}
+		paths = append(paths, path)
+	}
+	if len(paths) > 0 {
+		return paths, nil
+	}
+	return nil, err
 }
 
 // FirstToExpire is the certificate that ends the life of chain, leaf first: the

@@ -40,7 +40,7 @@ func TestAChainIsReadBackAsItWasWritten(t *testing.T) {
 	assert.True(t, chain[0].Equal(pair.Cert))
 
 	_, err = ParseChain(pair.KeyPEM)
-	require.EqualError(t, err, "no certificate in it")
+	require.EqualError(t, err, "there is no PEM certificate in it")
 	_, err = ParseChain(append(pair.LeafPEM, pem.EncodeToMemory(&pem.Block{Type: Certificate, Bytes: []byte("damaged")})...))
 	require.ErrorContains(t, err, "parsing certificate 2: ")
 }

@@ -7,6 +7,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/dane"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 	"mailu-hook/internal/tlsa"
 )
 
@@ -35,7 +36,7 @@ func (r *run) chooseKey(ctx context.Context, now time.Time) error {
 	case spki == nil && (unpublished || !r.due.Now || r.o.FixedKey):
 		return nil
 	}
-	bundle, err := hook.Read(ctx, hook.LineageSource(r.lineage.Live()))
+	bundle, err := hook.Read(ctx, source.Lineage(r.lineage.Live()))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"mailu-hook/hook"
 	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // ErrUsage means that what was asked for makes no sense. Nothing was touched.
@@ -212,7 +213,7 @@ func (r *run) order(ctx context.Context, client *acme.Client) error {
 // certificate in it although one was due, nil if there is one or none was due.
 func (r *run) deliver(ctx context.Context, failed error) (err error) {
 	if r.issued {
-		err = r.target.Deliver(ctx, hook.LineageSource(r.lineage.Live()), r.want.Names)
+		err = r.target.Deliver(ctx, source.Lineage(r.lineage.Live()), r.want.Names)
 		r.noteIssue()
 	} else {
 		var lineages []string

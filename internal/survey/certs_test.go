@@ -15,6 +15,7 @@ import (
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/pki"
+	"mailu-hook/internal/source"
 )
 
 // certsDir is a certs directory as a deploy leaves it.
@@ -90,7 +91,7 @@ func TestNameIsWhatTheContainerWouldMeet(t *testing.T) {
 
 func TestPlainFilesAndDamagedOnesAreToldApart(t *testing.T) {
 	dir := t.TempDir()
-	for content, want := range map[string]string{"": "no certificate in it", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "parsing certificate 1: "} {
+	for content, want := range map[string]string{"": "no PEM certificate in it", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "parsing certificate 1: "} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "cert.pem"), []byte(content), 0o600))
 		d := look(dir)
 		assert.False(t, d.Used)
@@ -129,7 +130,7 @@ func TestADeployIsRecognizedAsOurs(t *testing.T) {
 	require.NoError(t, err)
 	live, err := pair.WriteLineage(t.TempDir(), "mail", 1)
 	require.NoError(t, err)
-	bundle, err := hook.Read(t.Context(), hook.LineageSource(live))
+	bundle, err := hook.Read(t.Context(), source.Lineage(live))
 	require.NoError(t, err)
 	dir := t.TempDir()
 	assert.False(t, look(dir).Used)
