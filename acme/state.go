@@ -15,9 +15,6 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// DefaultStateDir is the state directory unless --state-dir is given.
-const DefaultStateDir = "/var/lib/mailu-hook"
-
 // State is the state directory of renew:
 //
 //	accounts/acme-v02.api.letsencrypt.org_directory/{key,account}

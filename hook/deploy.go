@@ -23,7 +23,6 @@ import (
 
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
-	"mailu-hook/internal/say"
 )
 
 // Front is what a deploy needs of the front container, or of several that serve
@@ -58,6 +57,7 @@ var (
 	ErrRolledBack     = errors.New("the front refused the new certificate; the old pair is back and served")
 	ErrRollbackFailed = errors.New("the front refused the new certificate, and restoring the old pair failed as well")
 	ErrPending        = errors.New("installed, but not yet verified on all ports")
+	ErrUnsettled      = errors.New("installed and served on every port, but the front has not settled")
 	ErrWaiting        = errors.New("a deploy is unfinished, and it is too early to retry")
 )
 
@@ -69,7 +69,9 @@ type Options struct {
 	DryRun        bool          // judge and compare, change nothing
 	Guard         Guard         // may hold the bundle back before anything is changed; nil: nothing does
 	Grace         time.Duration // an installed pair that ends sooner is replaced whatever Guard says
-	RollsBackFrom string        // leaf that later syncs are not to install again: the one rolled back from
+	RollsBackFrom []string      // leaves that later syncs are not to install again: what is rolled back from, and what the lineages hold
+	Supersedes    bool          // b was weighed against what is pending, which it replaces
+	Pinned        string        // see Contest
 	Keep          int           // generations kept for rollback; 0: three
 	Rollback      time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
 	Facts         mailu.Facts   // remembered for a time when the front cannot be asked
@@ -119,11 +121,17 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, err
 	}
 	old, err := s.Installed()
-	if err != nil || d.nothingToDo(ctx, old, before()) {
+	if err != nil {
 		return r, err
 	}
-	if err := d.consult(ctx, old); err != nil || o.DryRun {
+	if done, err := d.nothingToDo(ctx, old, before()); done || err != nil {
 		return r, err
+	}
+	if err := d.consult(ctx, old); err != nil {
+		return r, err
+	}
+	if o.DryRun {
+		return r, s.TryLink()
 	}
 
 	d.step(StepStage) // 3
@@ -132,7 +140,8 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, err
 	}
 	defer unlock()
-	if old, err = s.Installed(); err != nil || d.superseded(old) {
+	d.locked = true
+	if done, err := d.overtaken(ctx, &old); done || err != nil {
 		return r, err
 	}
 	if err := d.stage(old); err != nil {
@@ -153,9 +162,10 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	switch err = cause; {
 	case d.refused(cause):
 		err = d.rollBack(ctx, cause)
-	case cause != nil:
+	case cause != nil && !errors.Is(cause, ErrUnsettled):
 		err = fmt.Errorf("%w: %w", ErrPending, cause)
 	}
+	d.leaveSettled(ctx)
 	d.record(err, cause) // 8
 	return r, err
 }
@@ -171,6 +181,8 @@ type deploy struct {
 
 	current Step
 	since   time.Time // the current step began
+	locked  bool
+	settled bool // the front was asked to settle after the last switch
 
 	state      State
 	before     situation
@@ -182,7 +194,7 @@ type deploy struct {
 type situation struct {
 	ports          []mailu.Endpoint
 	live           Generation
-	rolledBackFrom string // State.Held
+	rolledBackFrom []string // as the state has it
 }
 
 // look starts asking the ports; validation does not wait for them. answers does;
@@ -202,31 +214,67 @@ func (d *deploy) look(ctx context.Context) (answers func() []mailu.Endpoint, sto
 	return answers, func() { cancel(); <-done }
 }
 
-// nothingToDo settles the outcomes that need no lock.
-func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpoint) bool {
+// nothingToDo settles the outcomes that need no deploy.
+func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpoint) (done bool, err error) {
 	d.before.ports, d.r.Endpoints = before, before
 	switch {
 	case old.Holds(d.b) && old.inHome && d.served():
 		d.r.Outcome = OutcomeUnchanged
-		if !d.o.DryRun {
-			d.repair(ctx)
-			d.confirm(ctx)
+		if d.o.DryRun {
+			return true, nil
 		}
+		return true, d.repair(ctx)
 	case d.superseded(old):
-	default:
-		d.r.Outcome = OutcomeWouldInstall
-		return false
+		return true, nil
 	}
-	return true
+	d.r.Outcome = OutcomeWouldInstall
+	return false, nil
 }
 
-// repair fixes what an earlier event did to the front, without a deploy.
-func (d *deploy) repair(ctx context.Context) {
-	if d.f == nil {
+// repair fixes what an earlier event did to the front, without a deploy. What it
+// cannot fix is remembered as unfinished.
+func (d *deploy) repair(ctx context.Context) error {
+	if d.f != nil {
+		if err := d.f.Settle(ctx); err != nil {
+			err = fmt.Errorf("%w: %w", ErrUnsettled, err)
+			d.postponeRepair(ctx, err)
+			return err
+		}
+	}
+	d.confirm(ctx)
+	return nil
+}
+
+// overtaken looks again once the lock is held: another run may have installed the
+// same while this one waited for it.
+func (d *deploy) overtaken(ctx context.Context, old *Pair) (done bool, err error) {
+	now, err := d.s.Installed()
+	if err != nil {
+		return false, err
+	}
+	changed := !now.same(*old)
+	*old = now
+	if !changed {
+		return d.superseded(now), nil
+	}
+	ports := d.before.ports
+	if d.f != nil {
+		ports = d.f.Look(ctx)
+	}
+	return d.nothingToDo(ctx, now, ports)
+}
+
+// leaveSettled lets a front settle that was switched, also where the deploy
+// failed: each switch makes the front delete its pid files (Mailu#4080), and
+// nobody else puts them back.
+func (d *deploy) leaveSettled(ctx context.Context) {
+	if d.f == nil || d.settled {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+	defer cancel()
 	if err := d.f.Settle(ctx); err != nil {
-		d.warn("the front did not settle: %v", err)
+		d.warn("the front has not settled: %v", err)
 	}
 }
 
@@ -246,19 +294,17 @@ func (d *deploy) served() bool {
 	return mailu.AnyAnswers(d.before.ports)
 }
 
-// superseded: what is installed is as good and not older (a "-0001" twin of
-// the lineage, or an old copy of it), and nobody insists.
+// superseded reports whether what is installed stays, by the rules of Contest.
 func (d *deploy) superseded(old Pair) bool {
-	if d.o.ByHand || old.Leaf == nil || IsPlaceholder(old.Leaf) || pki.Fingerprint(old.Leaf) == d.b.Fingerprint() || time.Now().After(old.Leaf.NotAfter) {
-		return false
+	state, _ := d.s.State() // one that is damaged knows no source
+	takes, reason := Contest{
+		Installed: state.claimOf(old), Candidate: Claim{Leaf: d.b.Leaf(), Source: d.b.Lineage},
+		Names: d.o.Facts.Hostnames, Pinned: d.o.Pinned, ByHand: d.o.ByHand, Now: time.Now(),
+	}.Decide()
+	if !takes {
+		d.r.Outcome, d.r.Reason = OutcomeSkipped, reason
 	}
-	if d.b.Leaf().NotBefore.After(old.Leaf.NotBefore) || len(Missing(old.Leaf, d.o.Facts.Hostnames)) > len(Missing(d.b.Leaf(), d.o.Facts.Hostnames)) {
-		return false
-	}
-	d.r.Outcome = OutcomeSkipped
-	d.r.Reason = fmt.Sprintf("not newer than what is installed (issued on %s, installed one on %s)",
-		say.Time(d.b.Leaf().NotBefore), say.Time(old.Leaf.NotBefore))
-	return true
+	return !takes
 }
 
 // stage remembers what is about to happen, so that a run that is killed from
@@ -315,7 +361,7 @@ func (d *deploy) unswitch(cause error) error {
 func (d *deploy) apply(ctx context.Context) error {
 	if d.f == nil {
 		if d.o.Unasked != nil {
-			return d.o.Unasked
+			return untold{d.o.Unasked}
 		}
 		return nil
 	}
@@ -330,13 +376,18 @@ func (d *deploy) apply(ctx context.Context) error {
 	err := d.verify(ctx) // 7
 	told := cmp.Or(testErr, reloadErr)
 	if err != nil && told != nil {
-		return told // the front could not be told, so it refused nothing
+		return untold{told} // so it refused nothing
 	}
 	if told != nil {
 		d.warn("served anyway: %v", told)
 	}
 	return err
 }
+
+// untold is why the front could not be told or asked anything.
+type untold struct{ error }
+
+func (u untold) Unwrap() error { return u.error }
 
 // refused reports whether err calls for the old pair. It does not when the front
 // could not be told or asked: then the new pair, which is valid, stays.

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"math"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -89,14 +88,14 @@ func FuzzState(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	dir := f.TempDir()
-	s, err := OpenStore(dir, "cert.pem", "key.pem")
+	s, err := OpenStore(placeOf(dir))
 	require.NoError(f, err)
 	f.Cleanup(s.Close)
 	unlock, err := s.Lock(f.Context())
 	require.NoError(f, err)
 	f.Cleanup(unlock)
 	f.Fuzz(func(t *testing.T, content []byte) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, homeName, stateName), content, 0o600))
+		require.NoError(t, os.WriteFile(ledgerOf(dir), content, 0o600))
 		state, err := s.State()
 		if err != nil {
 			var failed *disk.Error
@@ -108,7 +107,7 @@ func FuzzState(f *testing.F) {
 		require.NoError(t, s.Record(state))
 		again, err := s.State()
 		require.NoError(t, err)
-		state.Version = stateVersion
+		state.Version, state.CertsDir = stateVersion, again.CertsDir
 		want, err := json.Marshal(state)
 		require.NoError(t, err)
 		got, err := json.Marshal(again)

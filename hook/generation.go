@@ -34,7 +34,7 @@ type Pair struct {
 
 	cert, key []byte
 	found     bool // at least one of the two names leads to a file
-	inHome    bool // both names are our links
+	inHome    bool // both names are our links, to a generation that is as we wrote it
 }
 
 // Holds reports whether the pair is the one that b would install.
@@ -55,9 +55,21 @@ func (s *Store) Installed() (Pair, error) {
 		return Pair{}, keyErr
 	}
 	p := Pair{cert: cert, key: key, found: cert != nil || key != nil}
-	p.inHome = s.isLink(s.certName, certFile) && s.isLink(s.keyName, keyFile)
 	p.Leaf = leafOf(cert, key)
+	p.inHome = s.isLink(s.certName, certFile) && s.isLink(s.keyName, keyFile) && (p.Leaf == nil || s.Live().names(p.Leaf))
 	return p, nil
+}
+
+// names reports whether the generation is named after the leaf. A cp onto one of
+// our links writes through it, into the live generation: then what is in it is
+// another certificate than its name says, and becomes a generation of its own.
+func (g Generation) names(leaf *x509.Certificate) bool {
+	return strings.HasSuffix(string(g), "-"+pki.Fingerprint(leaf)[:8])
+}
+
+// same reports whether nothing has changed between two looks.
+func (p Pair) same(q Pair) bool {
+	return string(p.cert) == string(q.cert) && string(p.key) == string(q.key) && p.inHome == q.inHome
 }
 
 // leafOf returns the leaf of a pair that a TLS server can load, and nil otherwise.

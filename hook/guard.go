@@ -127,18 +127,10 @@ func (b *Bundle) keys() string {
 // postpone remembers a deploy that is held back, so that sync finishes it. It is
 // tried each time: that costs a question and touches nothing.
 func (d *deploy) postpone(ctx context.Context, held *Rejection, g *Guarded) {
-	unlock, err := d.s.Lock(ctx)
-	if err != nil {
-		d.warn("the result was not recorded: %v", err)
-		return
-	}
-	defer unlock()
-	d.remember()
-	d.state.Guarded, d.state.RolledBackFrom = g, d.before.rolledBackFrom
-	d.state.Pending.Reason = held.Fact
-	d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeRejected, Lineage: d.b.Lineage, Generation: d.s.Live(), Error: held.Error()}
+	d.note(ctx, func() {
+		d.state.Guarded, d.state.RolledBackFrom = g, d.before.rolledBackFrom
+		d.state.Pending.Reason = held.Fact
+		d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeRejected, Lineage: d.b.Lineage, Generation: d.s.Live(), Error: held.Error()}
+	})
 	d.r.Next = g.until()
-	if err := d.s.Record(d.state); err != nil {
-		d.warn("the result was not recorded: %v", err)
-	}
 }

@@ -66,7 +66,7 @@ func (g *guarded) assertHeld(t *testing.T, r Result, err error, fact string) {
 // pass lets time pass, as far as what is remembered can tell.
 func (g *guarded) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	s, err := OpenStore(g.dir, "cert.pem", "key.pem")
+	s, err := OpenStore(placeOf(g.dir))
 	require.NoError(t, err)
 	defer s.Close()
 	unlock, err := s.Lock(t.Context())
@@ -203,7 +203,7 @@ func TestARollbackIsNotHeldBack(t *testing.T) {
 
 func TestARollbackThatIsHeldBackLeavesNoTraceForSync(t *testing.T) {
 	g := newGuarded(t)
-	g.o.RollsBackFrom = g.old.Fingerprint()
+	g.o.RollsBackFrom = []string{g.old.Fingerprint()}
 	g.says("no record matches", "", 0)
 	r, err := g.deploy(t, g.new)
 	g.assertHeld(t, r, err, "no record matches")

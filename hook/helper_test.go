@@ -8,6 +8,7 @@ import (
 	"mailu-hook/internal/source"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -57,7 +58,7 @@ func deployHelper(args []string) error {
 		if err != nil {
 			return err
 		}
-		s, err := OpenStore(args[0], "cert.pem", "key.pem")
+		s, err := OpenStore(placeOf(args[0]))
 		if err != nil {
 			return err
 		}
@@ -71,4 +72,20 @@ func deployHelper(args []string) error {
 			return err
 		}
 	}
+}
+
+// stateOf is the state directory of the tests that use the certs directory dir,
+// beside it.
+func stateOf(dir string) string { return dir + ".state" }
+
+func placeOf(dir string) Place { return Place{CertsDir: dir, StateDir: stateOf(dir)} }
+
+// ledgerOf is the file in which the deploys into dir are remembered.
+func ledgerOf(dir string) string {
+	l, err := openLedger(stateOf(dir), dir)
+	if err != nil {
+		panic(err)
+	}
+	l.close()
+	return filepath.Join(l.path(), l.name+".json")
 }

@@ -42,7 +42,7 @@ func BenchmarkValidate(b *testing.B) {
 // benchStore is a store with two generations.
 func benchStore(b *testing.B) (s *Store, gens [2]Generation) {
 	b.Helper()
-	s, err := OpenStore(b.TempDir(), "cert.pem", "key.pem")
+	s, err := OpenStore(placeOf(b.TempDir()))
 	require.NoError(b, err)
 	b.Cleanup(s.Close)
 	unlock, err := s.Lock(context.Background())

@@ -104,7 +104,7 @@ func writeFile(t *testing.T, name string, data []byte, mode fs.FileMode) {
 
 func openStore(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := OpenStore(dir, "cert.pem", "key.pem")
+	s, err := OpenStore(placeOf(dir))
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s

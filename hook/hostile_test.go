@@ -3,6 +3,7 @@ package hook
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func outsideOf(t *testing.T) string {
 		require.NoError(t, os.MkdirAll(dir, 0o755))
 		writePair(t, dir, b)
 		writeFile(t, filepath.Join(dir, "lock"), []byte("1\n"), 0o640)
-		writeFile(t, filepath.Join(dir, stateName), []byte(`{"version": 1}`), 0o640)
+		writeFile(t, filepath.Join(dir, legacyState), []byte(`{"version": 1}`), 0o640)
 	}
 	return outside
 }
@@ -66,8 +67,8 @@ func TestNothingOutsideTheCertsDirectoryIsEverTouched(t *testing.T) {
 		"key.pem":                                but(all(installed), "fifo", "directory"),
 		".mailu-hook":                            but(all(refused), "directory"),
 		".mailu-hook/live":                       all(installed),
-		".mailu-hook/lock":                       all(refused),
-		".mailu-hook/state.json":                 but(all(installed), "directory"),
+		".mailu-hook/lock":                       all(installed), // of older versions: not used any more
+		".mailu-hook/state.json":                 all(installed),
 		".mailu-hook/tmp-000000000000":           all(installed),
 		".mailu-hook/20000101T000000Z-00000000":  all(installed), // an old generation
 		".mailu-hook/21000101T000000Z-00000000":  all(installed), // one of the future
@@ -104,7 +105,7 @@ func TestNothingOutsideTheCertsDirectoryIsEverTouched(t *testing.T) {
 
 // deployWithout opens the store in dir and deploys b without a front.
 func deployWithout(t *testing.T, dir string, b *Bundle) error {
-	s, err := OpenStore(dir, "cert.pem", "key.pem")
+	s, err := OpenStore(placeOf(dir))
 	if err != nil {
 		return err
 	}
@@ -118,9 +119,9 @@ func deployWithout(t *testing.T, dir string, b *Bundle) error {
 func TestALockThatIsALinkIsNotFollowed(t *testing.T) {
 	dir, a := t.TempDir(), aged(t, 2*time.Hour)
 	install(t, dir, a)
-	lock := filepath.Join(dir, homeName, "lock")
+	lock := strings.TrimSuffix(ledgerOf(dir), ".json") + ".lock"
 	require.NoError(t, os.Remove(lock))
-	require.NoError(t, os.Symlink("live/key.pem", lock))
+	require.NoError(t, os.Symlink(filepath.Join(dir, homeName, "live/key.pem"), lock))
 	assert.Error(t, deployWithout(t, dir, aged(t, time.Hour)))
 	assert.Equal(t, a.Fingerprint(), onDisk(t, dir))
 }

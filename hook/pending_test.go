@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,7 +26,7 @@ func assertPending(t *testing.T, s *scene, r Result, err error) {
 	assert.NotEmpty(t, state.Pending.Reason)
 	assert.ErrorContains(t, err, state.Pending.Reason)
 	assert.NotContains(t, err.Error(), "\n", "a line is what a log can hold")
-	assert.False(t, r.Next.IsZero())
+	assert.Equal(t, r.Next, state.Pending.Next)
 }
 
 func TestAFrontThatCouldNotBeAskedLeavesTheDeployPending(t *testing.T) {
@@ -40,6 +41,7 @@ func TestAFrontThatCouldNotBeAskedLeavesTheDeployPending(t *testing.T) {
 	r, err = s.deploy(t, s.new)
 	assertPending(t, s, r, err)
 	assert.Equal(t, 2, remembered(t, s.dir).Pending.Attempts)
+	assert.False(t, remembered(t, s.dir).Pending.Waits(time.Now()), "asking the engine again costs nothing")
 }
 
 func TestAFrontThatDiesLeavesTheDeployPending(t *testing.T) {
@@ -174,8 +176,10 @@ func TestServedButNotSettledIsPending(t *testing.T) {
 	s := newScene(t)
 	s.f.unsettled = errors.New("the watcher is still at it")
 	r, err := s.deploy(t, s.new)
-	assertPending(t, s, r, err)
+	require.ErrorIs(t, err, ErrUnsettled)
 	require.ErrorIs(t, err, s.f.unsettled)
+	assert.Equal(t, OutcomePending, r.Outcome)
+	assert.NotNil(t, remembered(t, s.dir).Pending, "a later run finishes that")
 	assert.Equal(t, s.all(s.new), s.shown())
 	assert.Positive(t, r.Served)
 }

@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,10 +80,12 @@ func (d *deploy) remember() {
 		d.warn("%v; starting a new one", err)
 	}
 	now := time.Now().UTC()
+	gens, _ := d.s.Generations()
 	state.see(d.b.Lineage, d.b.Fingerprint(), now)
+	state.comesFrom(d.b.Lineage, d.b.Fingerprint(), gens)
 	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
 	d.before.rolledBackFrom = state.RolledBackFrom
-	if d.o.RollsBackFrom != "" {
+	if d.o.RollsBackFrom != nil {
 		state.RolledBackFrom = d.o.RollsBackFrom // now: a run that is killed after the switch is not to be undone
 	}
 	if d.o.Facts.Hostnames != nil {
@@ -92,21 +95,44 @@ func (d *deploy) remember() {
 }
 
 // confirm remembers that all is well, where the state says otherwise or does
-// not know the lineage yet.
+// not know the lineage yet. What is pending of another leaf stays pending.
 func (d *deploy) confirm(ctx context.Context) {
 	state, err := d.s.State()
-	if err == nil && state.Pending == nil && state.knows(d.b.Lineage, d.b.Fingerprint()) {
+	pending := state.Pending
+	if pending != nil && (pending.Leaf == d.b.Fingerprint() || d.o.Supersedes) {
+		pending = nil
+	}
+	if err == nil && pending == state.Pending && state.knows(d.b.Lineage, d.b.Fingerprint()) {
 		return
 	}
-	unlock, err := d.s.Lock(ctx)
-	if err != nil {
-		d.warn("the result was not recorded: %v", err)
-		return
+	d.note(ctx, func() {
+		d.state.Pending = pending
+		d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeUnchanged, Lineage: d.b.Lineage, Generation: d.s.Live()}
+	})
+}
+
+// postponeRepair remembers that the front has not settled, so that sync tries
+// again.
+func (d *deploy) postponeRepair(ctx context.Context, err error) {
+	d.note(ctx, func() {
+		d.state.Pending.Reason = err.Error()
+		d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomePending, Lineage: d.b.Lineage, Generation: d.s.Live(), Error: err.Error()}
+	})
+}
+
+// note records a change of the state, under the lock. That it could not does not
+// change the outcome.
+func (d *deploy) note(ctx context.Context, change func()) {
+	if !d.locked {
+		unlock, err := d.s.Lock(ctx)
+		if err != nil {
+			d.warn("the result was not recorded: %v", err)
+			return
+		}
+		defer unlock()
 	}
-	defer unlock()
 	d.remember()
-	d.state.Pending = nil
-	d.state.Last = &Last{At: time.Now().UTC(), Outcome: OutcomeUnchanged, Lineage: d.b.Lineage, Generation: d.s.Live()}
+	change()
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("the result was not recorded: %v", err)
 	}
@@ -123,6 +149,9 @@ func (d *deploy) record(err, cause error) {
 	} else {
 		d.state.Last.Error = err.Error()
 		d.state.fail(cause.Error(), now)
+		if errors.As(cause, new(untold)) { // that costs a question: no reason to wait
+			d.state.Pending.Next = time.Time{}
+		}
 		d.r.Next = d.state.Pending.Next
 	}
 	switch {
@@ -134,11 +163,7 @@ func (d *deploy) record(err, cause error) {
 	if err := d.s.Record(d.state); err != nil {
 		d.warn("the result was not recorded: %v", err)
 	}
-	keep := d.o.Keep
-	if keep == 0 {
-		keep = defaultKeep
-	}
-	if err := d.s.Prune(keep, d.prev, d.next); err != nil {
+	if err := d.s.Prune(cmp.Or(d.o.Keep, defaultKeep), d.prev, d.next); err != nil {
 		d.warn("old generations not removed: %v", err)
 	}
 }
@@ -165,7 +190,7 @@ func OutcomeOf(err error) Outcome {
 		return OutcomeRolledBack
 	case errors.Is(err, ErrRollbackFailed):
 		return OutcomeRollbackFailed
-	case errors.Is(err, ErrPending), errors.Is(err, ErrWaiting):
+	case errors.Is(err, ErrPending), errors.Is(err, ErrUnsettled), errors.Is(err, ErrWaiting):
 		return OutcomePending
 	}
 	return OutcomeFailed

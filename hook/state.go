@@ -1,30 +1,39 @@
 package hook
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/mailu"
 )
 
-// State is what the store remembers between runs, in .mailu-hook/state.json.
-// It is advice: every fact in it can be found again, and a state that is lost
-// or damaged costs only the memory.
+// State is what root remembers between runs of one certs directory. Every fact in
+// it can be found again, and a state that is lost or damaged costs only the
+// memory.
 type State struct {
-	Version        int         `json:"version"`
-	Front          mailu.Facts `json:"front"`              // what the front last said of itself
-	Lineages       []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
-	Last           *Last       `json:"last,omitempty"`     // result of the last deploy
-	Pending        *Pending    `json:"pending,omitempty"`  // what a later run has to finish
-	Guarded        *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
-	RolledBackFrom string      `json:"held,omitempty"`     // leaf that someone rolled back from: not to be installed again unasked
+	Version  int         `json:"version"`
+	CertsDir string      `json:"certs_dir,omitempty"`
+	Front    mailu.Facts `json:"front"`              // what the front last said of itself
+	Lineages []Seen      `json:"lineages,omitempty"` // that were deployed, or were meant to be
+	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
+	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish
+	Guarded  *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
+	// RolledBackFrom are the leaves that are not to be installed again unasked: the
+	// one that someone rolled back from, and what the lineages held at that time.
+	RolledBackFrom []string `json:"rolled_back_from,omitempty"`
+	// Origins names the lineage that each leaf in a generation came from.
+	Origins  map[string]string `json:"origins,omitempty"`
+	LastSync time.Time         `json:"last_sync,omitzero"` // when sync last ran to its end
+
+	LegacyHeld string `json:"held,omitempty"` // RolledBackFrom of version 1
 }
 
-const stateVersion = 1
+const stateVersion = 2
 
 // Seen is a lineage that a deploy was asked for.
 type Seen struct {
@@ -82,40 +91,66 @@ func (st *State) fail(reason string, at time.Time) {
 	st.Pending.Attempts = attempts + 1
 }
 
+// legacyState is where versions before 2 kept the state: in .mailu-hook, where
+// the front can write.
+const legacyState = "state.json"
+
 // State reads what is remembered. Nothing remembered is not an error; a damaged
 // file is one, and comes with an empty State that can be used.
+//
+// A state of an older version is taken over until the next Record, but only as
+// far as the front cannot have invented it: lineages that are certbot's or our
+// own, and what was rolled back from.
 func (s *Store) State() (State, error) {
-	empty := State{Version: stateVersion}
+	state, err := s.ledger.read()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return state, err
+	}
 	if s.home == nil {
-		return empty, nil
+		return state, nil
 	}
-	data, err := s.home.Read(stateName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return empty, nil
-	}
+	data, err := s.home.Read(legacyState)
 	if err != nil {
-		return empty, err
+		return state, nil // there is none, or nothing to be had of it
 	}
-	var state State
-	if err := json.Unmarshal(data, &state); err != nil {
-		return empty, s.home.Wrap(stateName, fmt.Errorf("damaged: %w", err))
+	old, err := parseState(data, func(err error) error { return s.home.Wrap(legacyState, err) })
+	if err != nil {
+		return state, nil
 	}
-	if state.Version > stateVersion {
-		return empty, s.home.Wrap(stateName, fmt.Errorf("written by a newer mailu-hook (version %d)", state.Version))
+	for _, seen := range old.Lineages {
+		if s.trusts(seen.Lineage) {
+			state.Lineages = append(state.Lineages, seen)
+		}
+	}
+	if leaf := old.LegacyHeld; fingerprintPattern.MatchString(leaf) {
+		state.RolledBackFrom = []string{leaf}
 	}
 	return state, nil
+}
+
+var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// trusts reports whether a lineage is one that only root can have made.
+func (s *Store) trusts(lineage string) bool {
+	parent := filepath.Dir(filepath.Clean(lineage))
+	return parent == filepath.Join(s.certbotDir, "live") || parent == filepath.Join(s.ledger.stateDir, "live")
 }
 
 // Record replaces what is remembered, durably and by one rename. The caller
 // holds the lock.
 func (s *Store) Record(state State) error {
-	state.Version = stateVersion
-	data, err := json.MarshalIndent(state, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the state: %w", err)
+	if err := s.ledger.record(state); err != nil {
+		return err
 	}
-	return s.home.Replace(stateName, append(data, '\n'), 0o600)
+	for _, name := range []string{legacyState, legacyLock} {
+		if _, err := s.home.Lstat(name); err == nil {
+			_ = s.home.Remove(name) // of an older version; in nobody's way
+		}
+	}
+	return nil
 }
+
+const legacyLock = "lock"
 
 // knows reports whether lineage was seen with leaf.
 func (st *State) knows(lineage, leaf string) bool {
@@ -129,4 +164,35 @@ func (st *State) see(lineage, leaf string, at time.Time) {
 	}
 	st.Lineages = slices.DeleteFunc(st.Lineages, func(l Seen) bool { return l.Lineage == lineage })
 	st.Lineages = append(st.Lineages, Seen{lineage, leaf, at})
+}
+
+// holds reports whether a leaf is not to be installed again unasked.
+func (st *State) holds(leaf string) bool { return slices.Contains(st.RolledBackFrom, leaf) }
+
+// Origin is the lineage that a leaf came from, "" if that is not known.
+func (st *State) Origin(leaf string) string {
+	if lineage, ok := st.Origins[leaf]; ok {
+		return lineage
+	}
+	for _, seen := range st.Lineages { // as version 1 had it
+		if seen.Leaf == leaf {
+			return seen.Lineage
+		}
+	}
+	return ""
+}
+
+// comesFrom notes where the leaf of a new generation came from, and forgets the
+// leaves of which there is no generation any more.
+func (st *State) comesFrom(lineage, leaf string, gens []Generation) {
+	kept := map[string]string{}
+	for old, from := range st.Origins {
+		if slices.ContainsFunc(gens, func(g Generation) bool { return strings.HasSuffix(string(g), "-"+old[:min(8, len(old))]) }) {
+			kept[old] = from
+		}
+	}
+	if lineage != "" {
+		kept[leaf] = lineage
+	}
+	st.Origins = kept
 }

@@ -3,7 +3,6 @@ package hook
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 // remembered is what state.json in dir says, read without the code under test.
 func remembered(t *testing.T, dir string) State {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, homeName, stateName))
+	data, err := os.ReadFile(ledgerOf(dir))
 	require.NoError(t, err)
 	var state State
 	require.NoError(t, json.Unmarshal(data, &state))
@@ -34,10 +33,11 @@ func TestStateIsReadAsItWasRecorded(t *testing.T) {
 		Pending:  &Pending{Since: now, Lineage: "/le/live/mail", Leaf: "00ff", Reason: "no port answered"},
 	}
 	require.NoError(t, lockedStore(t, dir).Record(want))
+	want.CertsDir = dir
 	got, err := openStore(t, dir).State()
 	require.NoError(t, err)
 	assert.Equal(t, want, got)
-	info, err := os.Stat(filepath.Join(dir, homeName, stateName))
+	info, err := os.Stat(ledgerOf(dir))
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
 }
@@ -63,10 +63,10 @@ func TestDamagedStateIsSaidAndCostsOnlyTheMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, b := t.TempDir(), aged(t, time.Hour)
 			install(t, dir, aged(t, 2*time.Hour))
-			writeFile(t, filepath.Join(dir, homeName, stateName), []byte(c.content), 0o600)
+			writeFile(t, ledgerOf(dir), []byte(c.content), 0o600)
 			state, err := openStore(t, dir).State()
 			assert.ErrorContains(t, err, c.fact)
-			assert.ErrorContains(t, err, filepath.Join(dir, homeName, stateName))
+			assert.ErrorContains(t, err, ledgerOf(dir))
 			assert.Equal(t, State{Version: stateVersion}, state)
 
 			r := install(t, dir, b)

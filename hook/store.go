@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +14,10 @@ import (
 
 // Names inside the certs directory.
 const (
-	homeName  = ".mailu-hook" // ours; apart from the two names, everything else belongs to others
-	liveName  = "live"        // in home: link to the generation that the front reads
-	stateName = "state.json"
-	certFile  = "cert.pem" // in each generation
-	keyFile   = "key.pem"
+	homeName = ".mailu-hook" // ours; everything else but the two names belongs to others
+	liveName = "live"        // in home: link to the generation that the front reads
+	certFile = "cert.pem"    // in each generation
+	keyFile  = "key.pem"
 )
 
 // Store is the certs directory of a front: the two names that the front reads, and
@@ -31,15 +31,33 @@ const (
 // followed out of it, and new files belong to its owner. If the disk fails, the
 // error is a [*disk.Error], and the two names lead to what they led to before the
 // step that failed.
+//
+// What is remembered of the deploys lies elsewhere, in the state directory: what
+// root acts on must not be where the front can write.
 type Store struct {
 	certs             *disk.Dir
 	home              *disk.Dir // nil until .mailu-hook exists
 	certName, keyName string
+	ledger            *ledger
+	certbotDir        string
 }
 
-// OpenStore opens the certs directory dir. Symlinks in the path are followed: they
-// are the administrator's. It writes nothing. The caller closes the store.
-func OpenStore(dir, certName, keyName string) (*Store, error) {
+// Place says where a store is.
+type Place struct {
+	CertsDir          string
+	CertName, KeyName string // both "": Mailu's defaults
+	StateDir          string // "": mailu.DefaultStateDir
+	CertbotDir        string // "": /etc/letsencrypt; lineages that older versions remembered are believed if they are below it
+}
+
+// OpenStore opens a certs directory, whose links in the path itself are followed:
+// they are the administrator's. It writes nothing. The caller closes the store.
+func OpenStore(p Place) (*Store, error) {
+	dir := p.CertsDir
+	certName, keyName := p.CertName, p.KeyName
+	if certName == "" && keyName == "" {
+		certName, keyName = mailu.DefaultCertName, mailu.DefaultKeyName
+	}
 	for _, name := range []string{certName, keyName} {
 		if !mailu.PlainName(name) || name == homeName {
 			return nil, say.Hint(fmt.Errorf("the front reads %q, which is not a file directly in %s", name, dir),
@@ -59,7 +77,11 @@ func OpenStore(dir, certName, keyName string) (*Store, error) {
 		return nil, say.Hint(fmt.Errorf("opening the certs directory: %w", err),
 			"name the directory that the front mounts at /certs: --certs-dir DIR (%s by default)", mailu.DefaultCertsDir)
 	}
-	s := &Store{certs: certs, certName: certName, keyName: keyName}
+	s := &Store{certs: certs, certName: certName, keyName: keyName, certbotDir: cmp.Or(p.CertbotDir, mailu.DefaultCertbotDir)}
+	if s.ledger, err = openLedger(cmp.Or(p.StateDir, mailu.DefaultStateDir), dir); err != nil {
+		s.Close()
+		return nil, err
+	}
 	if err := s.openHome(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.Close()
 		return nil, err
@@ -73,10 +95,17 @@ func (s *Store) Close() {
 	if s.home != nil {
 		s.home.Close()
 	}
+	if s.ledger != nil {
+		s.ledger.close()
+	}
 }
 
 // Used reports whether anything was ever deployed here.
-func (s *Store) Used() bool { return s.home != nil }
+// That includes a certs directory of which only the two links are left, as in a
+// backup without dot files.
+func (s *Store) Used() bool {
+	return s.home != nil || s.isLink(s.certName, certFile) || s.isLink(s.keyName, keyFile)
+}
 
 // Dir is the path that the store was opened with.
 func (s *Store) Dir() string { return s.certs.Path() }
@@ -92,13 +121,27 @@ func (s *Store) openHome() (err error) {
 // missing. The kernel releases the lock when the process ends, however it ends.
 // After success the caller unlocks; after failure the store is unchanged.
 func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
+	unlock, err = s.ledger.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.takeOver(); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// takeOver makes .mailu-hook where it is missing, and completes what a run that
+// was killed left in it.
+func (s *Store) takeOver() error {
 	if s.home == nil {
 		if err := s.certs.Mkdir(homeName); err != nil {
-			return nil, err
+			return err
 		}
 		if err := s.openHome(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s.home.Lock(ctx)
+	return s.home.TakeOver()
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,15 +24,14 @@ func TestFreshInstallMakesTheTreeOfTheContract(t *testing.T) {
 
 	gen := filepath.Join(dir, homeName, string(r.Generation))
 	for name, mode := range map[string]fs.FileMode{
-		filepath.Join(dir, homeName):            fs.ModeDir | 0o700,
-		filepath.Join(dir, homeName, "lock"):    0o600,
-		filepath.Join(dir, homeName, stateName): 0o600,
-		gen:                                     fs.ModeDir | 0o700,
-		filepath.Join(gen, "cert.pem"):          0o644,
-		filepath.Join(gen, "key.pem"):           0o600,
-		filepath.Join(dir, "cert.pem"):          fs.ModeSymlink | 0o777,
-		filepath.Join(dir, homeName, "live"):    fs.ModeSymlink | 0o777,
-		filepath.Join(dir, "key.pem"):           fs.ModeSymlink | 0o777,
+		filepath.Join(dir, homeName):         fs.ModeDir | 0o700,
+		ledgerOf(dir):                        0o600,
+		gen:                                  fs.ModeDir | 0o700,
+		filepath.Join(gen, "cert.pem"):       0o644,
+		filepath.Join(gen, "key.pem"):        0o600,
+		filepath.Join(dir, "cert.pem"):       fs.ModeSymlink | 0o777,
+		filepath.Join(dir, homeName, "live"): fs.ModeSymlink | 0o777,
+		filepath.Join(dir, "key.pem"):        fs.ModeSymlink | 0o777,
 	} {
 		info, err := os.Lstat(name)
 		require.NoError(t, err)
@@ -46,12 +46,12 @@ func TestFreshInstallMakesTheTreeOfTheContract(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, target, "links are relative and stay inside")
 	}
-	assert.Len(t, snapshot(t, dir), 10, "and nothing else")
+	assert.Len(t, snapshot(t, dir), 8, "and nothing else")
 }
 
 func TestTheFrontsOwnFileNamesAreUsed(t *testing.T) {
 	dir, b := t.TempDir(), aged(t, time.Hour)
-	s, err := OpenStore(dir, "fullchain.crt", "private.key")
+	s, err := OpenStore(Place{CertsDir: dir, CertName: "fullchain.crt", KeyName: "private.key", StateDir: stateOf(dir)})
 	require.NoError(t, err)
 	defer s.Close()
 	_, err = Deploy(t.Context(), b, s, nil, Options{Rules: trusted(t)})
@@ -77,7 +77,7 @@ func TestFileNamesOutsideTheDirectoryAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s, err := OpenStore(dir, c.cert, c.key)
+			s, err := OpenStore(Place{CertsDir: dir, CertName: c.cert, KeyName: c.key, StateDir: stateOf(dir)})
 			if err == nil {
 				s.Close()
 			}
@@ -90,7 +90,7 @@ func TestFileNamesOutsideTheDirectoryAreRefused(t *testing.T) {
 
 func TestAMissingCertsDirectoryIsExplained(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "absent")
-	_, err := OpenStore(dir, "cert.pem", "key.pem")
+	_, err := OpenStore(placeOf(dir))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	assert.ErrorContains(t, err, dir)
 	assert.Contains(t, say.HintOf(err), "--certs-dir")
@@ -153,7 +153,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 func TestADiskErrorNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	install(t, dir, aged(t, time.Hour))
-	lock := filepath.Join(dir, homeName, "lock")
+	lock := strings.TrimSuffix(ledgerOf(dir), ".json") + ".lock"
 	require.NoError(t, os.Remove(lock))
 	require.NoError(t, os.Mkdir(lock, 0o700))
 	_, err := openStore(t, dir).Lock(t.Context())

@@ -1,9 +1,13 @@
 package hook
 
 import (
+	"errors"
+	"fmt"
 	"path"
+	"syscall"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/say"
 )
 
 // Switch makes gen live by one rename(2) of the live link, and then replaces each
@@ -52,4 +56,26 @@ func (s *Store) linkNames() error {
 		return nil
 	}
 	return s.certs.Sync()
+}
+
+// TryLink finds out whether the file system of the certs directory has symbolic
+// links, without which no deploy is possible. It leaves nothing behind.
+func (s *Store) TryLink() error {
+	if s.certs.HasLinks() { // without touching it
+		return nil
+	}
+	dir := s.certs
+	name := ".mailu-hook-" + disk.TempName()
+	if s.home != nil {
+		dir, name = s.home, disk.TempName()
+	}
+	err := dir.Link("nowhere", name)
+	if err == nil {
+		return dir.Remove(name)
+	}
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EOPNOTSUPP) {
+		return say.Hint(fmt.Errorf("%s is on a file system without symbolic links (%s), which mailu-hook needs to switch both files at once: %w", s.Dir(), s.certs.FileSystem(), err),
+			"move ROOT/certs to a file system such as ext4, xfs or btrfs, and mount it at /certs")
+	}
+	return err
 }

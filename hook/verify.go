@@ -30,11 +30,12 @@ func (d *deploy) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin) // a front that is half-way is not left like that
 	defer cancel()
 	settleErr := d.f.Settle(ctx)
+	d.settled = true
 	if err := d.prove(ctx, want); err != nil {
 		return err
 	}
 	if settleErr != nil {
-		return fmt.Errorf("every port serves the new certificate, but the front has not settled: %w", settleErr)
+		return fmt.Errorf("%w: %w", ErrUnsettled, settleErr)
 	}
 	for _, e := range d.r.Endpoints {
 		if e.Leaf != want {
@@ -95,8 +96,9 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 	}
 	_ = d.await(ctx, good) // whatever a daemon says of the old pair, the ports decide
 	if err := d.f.Settle(ctx); err != nil {
-		d.warn("the front did not settle: %v", err)
+		d.warn("the front has not settled: %v", err)
 	}
+	d.settled = true
 	if ctx.Err() == nil {
 		_ = d.await(ctx, good) // settling has reloaded the daemons
 	}

@@ -33,12 +33,14 @@ and the next renew creates a new account.`,
 
 type accountOptions struct {
 	ca      caOptions
+	state   stateOptions
 	timeout time.Duration
 }
 
 func (o *accountOptions) add(fs *flags) {
 	fs.DurationVar(&o.timeout, "timeout", time.Minute, "time limit for the CA's answers")
 	fs.group("CA", &o.ca)
+	fs.group("State", &o.state)
 }
 
 func (o *accountOptions) run(ctx context.Context, i *invocation) (result, error) {
@@ -55,7 +57,7 @@ func (o *accountOptions) run(ctx context.Context, i *invocation) (result, error)
 		return nil, err
 	}
 	return limited(ctx, "timeout", o.timeout, func(ctx context.Context) (result, error) {
-		state, err := acme.OpenExisting(o.ca.stateDir)
+		state, err := acme.OpenExisting(o.state.stateDir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, acme.NoAccount(client.Directory)
 		}

@@ -47,6 +47,7 @@ func (o *hookOptions) run(ctx context.Context, i *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.Pinned = i.settings(variable("lineage"))
 	r, err := deploy.Install(ctx, source.Lineage(dir), d)
 	return &deployed{Result: r, unattended: true, hooked: true}, err
 }

@@ -94,7 +94,7 @@ func TestHostnameIsKnownWithoutTheEngine(t *testing.T) {
 			w.mailuEnv("HOSTNAMES=mail.example.com\n")
 			w.env["MAILU_HOOK_CERTS_DIR"] += "/"
 		},
-		"from state.json": func(t *testing.T, w *world) {
+		"from what was remembered": func(t *testing.T, w *world) {
 			reached := w.env["DOCKER_HOST"]
 			w.engine(w.stopped())
 			require.Equal(t, exitOK, w.hook().status)
@@ -189,7 +189,7 @@ func TestFrontThatIsPausedOrRestartingLeavesTheDeployPending(t *testing.T) {
 func TestRunThatFindsTheLockHeldExits7(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())
-	store, err := hook.OpenStore(w.certs, "cert.pem", "key.pem")
+	store, err := hook.OpenStore(hook.Place{CertsDir: w.certs, StateDir: w.env["MAILU_HOOK_STATE_DIR"]})
 	require.NoError(t, err)
 	defer store.Close()
 	unlock, err := store.Lock(context.Background())

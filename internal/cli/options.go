@@ -60,6 +60,14 @@ func (o *certificateOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.appendRoot, "append-root", "", "also send the root in `FILE` (auto: the trusted one), for TLSA records that name the root")
 }
 
+// stateOptions say where things are kept on this host.
+type stateOptions struct{ stateDir, certbotDir string }
+
+func (o *stateOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.stateDir, "state-dir", mailu.DefaultStateDir, "`DIR` for what is remembered of deploys, and renew's accounts and certificates")
+	fs.StringVar(&o.certbotDir, "letsencrypt-dir", mailu.DefaultCertbotDir, "certbot's `DIR`; names that it manages are left to it by renew")
+}
+
 // resolverOptions choose who is asked about the DNS.
 type resolverOptions struct {
 	resolver string
@@ -97,6 +105,7 @@ type deployOptions struct {
 	front       frontOptions
 	certificate certificateOptions
 	dane        daneOptions
+	state       stateOptions
 	keep        int
 	dryRun      bool
 }
@@ -107,6 +116,7 @@ func (o *deployOptions) add(fs *flags) {
 	fs.group("Front", &o.front)
 	fs.group("Certificate", &o.certificate)
 	fs.group("DANE", &o.dane)
+	fs.group("State", &o.state)
 }
 
 // read turns the options into those of a deploy. Files that they name are read
@@ -120,6 +130,7 @@ func (o *deployOptions) read(i *invocation, caller deploy.Caller) (d deploy.Opti
 	}
 	d = deploy.Options{
 		Caller: caller, Settings: i.settings, Front: o.front.selector(), CertsDir: o.front.certsDir, Hostnames: o.front.hostnames,
+		StateDir: o.state.stateDir, Certbot: o.state.certbotDir,
 		AllowUntrusted: o.certificate.allowUntrusted, Grace: o.dane.grace,
 		Keep: o.keep, Timeout: o.front.timeout, DryRun: o.dryRun, Progress: newProgress(i).step,
 	}

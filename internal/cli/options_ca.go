@@ -9,17 +9,16 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// caOptions choose the CA and where its accounts are kept.
+// caOptions choose the CA.
 type caOptions struct {
-	server, caFile, stateDir string
-	staging                  bool
+	server, caFile string
+	staging        bool
 }
 
 func (o *caOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.server, "server", acme.LetsEncrypt, "`URL` of the CA's ACME directory")
 	fs.BoolVar(&o.staging, "staging", false, "use Let's Encrypt's staging server, whose certificates no client trusts")
 	fs.StringVar(&o.caFile, "ca-file", "", "`FILE` with CA certificates to trust when connecting to --server (for a private CA)")
-	fs.StringVar(&o.stateDir, "state-dir", acme.DefaultStateDir, "`DIR` for accounts, certificates and the renewal schedule")
 }
 
 // read is how to talk to the CA. A dry run uses Let's Encrypt's staging server.

@@ -46,7 +46,6 @@ type renewOptions struct {
 	email              string
 	force, now         bool
 	minInterval, issue time.Duration
-	letsEncryptDir     string
 	ignoreCertbot      bool
 	ca                 caOptions
 	challenge          challengeOptions
@@ -61,7 +60,6 @@ func (o *renewOptions) add(fs *flags) {
 	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
 	fs.DurationVar(&o.minInterval, "min-interval", acme.DefaultInterval, "minimum time between two issuances of the same request")
 	fs.DurationVar(&o.issue, "issue-timeout", 10*time.Minute, "time limit for the CA")
-	fs.StringVar(&o.letsEncryptDir, "letsencrypt-dir", "/etc/letsencrypt", "certbot's `DIR`; names that it manages are not renewed here")
 	fs.BoolVar(&o.ignoreCertbot, "force-standalone", false, "renew even if certbot manages the name")
 	fs.group("CA", &o.ca)
 	fs.group("Challenge", &o.challenge)
@@ -86,9 +84,9 @@ func (o *renewOptions) read(i *invocation) (r renewal.Options, err error) {
 		return r, err
 	}
 	r = renewal.Options{
-		StateDir: o.ca.stateDir, NextKey: o.order.nextKey, FixedKey: o.order.reuseKey.given,
+		StateDir: o.state.stateDir, NextKey: o.order.nextKey, FixedKey: o.order.reuseKey.given,
 		Challenge: o.challenge.read(i, o.dane.resolver), Force: o.force, Now: o.now, MinInterval: o.minInterval, IssueTimeout: o.issue,
-		LetsEncryptDir: o.letsEncryptDir, IgnoreCertbot: o.ignoreCertbot, Log: i.log,
+		LetsEncryptDir: o.state.certbotDir, IgnoreCertbot: o.ignoreCertbot, Log: i.log,
 	}
 	if r.Deploy, err = o.deployOptions.read(i, deploy.Timer); err != nil {
 		return r, err

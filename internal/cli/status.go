@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"mailu-hook/acme"
 	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
@@ -51,7 +50,8 @@ and critical at an eighth: certbot renews at a third.`,
 type statusOptions struct {
 	front            frontOptions
 	lineages         []string
-	roots, stateDir  string
+	roots            string
+	state            stateOptions
 	warn, crit, mode string
 	ignore           []string
 	textfile         string
@@ -65,10 +65,10 @@ func (o *statusOptions) add(fs *flags) {
 	fs.StringSliceVar(&o.ignore, "ignore", nil, "ignore findings with this `CODE`, such as sync_timer_missing; repeatable")
 	fs.StringVar(&o.textfile, "textfile", "", "also write Prometheus metrics to `FILE` (*.prom), for node_exporter")
 	fs.StringVar(&o.roots, "roots", "", "`FILE` with the CA certificates to trust instead of the system's")
-	fs.StringVar(&o.stateDir, "state-dir", acme.DefaultStateDir, "`DIR` where renew keeps what it obtained")
 	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE`: auto or require look up the TLSA records of each host, off does not")
 	fs.group("Front", &o.front)
 	fs.group("DNS", &o.dns)
+	fs.group("State", &o.state)
 	for name, change := range map[string]struct{ value, usage string }{
 		"timeout":   {"10s", "time limit: then it reports what was seen until then"},
 		"container": {"", "`NAME` of the only front container to look at (default: all fronts)"},
@@ -146,9 +146,9 @@ func (o *statusOptions) judging(i *invocation) (h health.Options, err error) {
 // looking is what the options say of where to look. The caller closes the engine.
 func (o *statusOptions) looking(i *invocation) (s survey.Options, err error) {
 	s = survey.Options{
-		Fronts: o.front.selector(), Lineages: o.lineages, StateDir: o.stateDir, RootsFile: o.roots,
+		Fronts: o.front.selector(), Lineages: o.lineages, StateDir: o.state.stateDir, Certbot: o.state.certbotDir, RootsFile: o.roots,
 		Recall: func() mailu.Facts {
-			facts := deploy.Recall(o.front.certsDir)
+			facts := deploy.Recall(o.state.stateDir, o.front.certsDir)
 			if len(o.front.hostnames) > 0 {
 				facts.Hostnames = o.front.hostnames
 			}

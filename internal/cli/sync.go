@@ -44,6 +44,7 @@ func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.Pinned = i.settings(variable("lineage"))
 	r, err := deploy.Sync(ctx, deploy.Wish{Lineages: o.lineages, Now: o.now}, d)
 	return &deployed{Result: r, unattended: true}, err
 }

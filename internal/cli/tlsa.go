@@ -53,21 +53,22 @@ the DNS, and says for each host, as a comment:
 }
 
 type tlsaOptions struct {
-	lineage, cert   string
-	next            bool
-	stateDir, roots string
-	front           frontOptions
-	dns             resolverOptions
+	lineage, cert string
+	next          bool
+	roots         string
+	state         stateOptions
+	front         frontOptions
+	dns           resolverOptions
 }
 
 func (o *tlsaOptions) add(fs *flags) {
 	fs.StringVar(&o.lineage, "lineage", "", "`DIR` with fullchain.pem, as certbot's live/NAME")
 	fs.StringVar(&o.cert, "cert", "", "`FILE` with the leaf and its chain, in PEM (default: what is installed)")
 	fs.BoolVar(&o.next, "next", false, "the record of the key that is prepared for a later renewal, and whether it is published")
-	fs.StringVar(&o.stateDir, "state-dir", acme.DefaultStateDir, "`DIR` that holds that key")
 	fs.StringVar(&o.roots, "roots", "", "`FILE` with the CA certificates to trust instead of the system's")
 	fs.group("Front", &o.front)
 	fs.group("DNS", &o.dns)
+	fs.group("State", &o.state)
 }
 
 func (o *tlsaOptions) run(ctx context.Context, i *invocation) (result, error) {
@@ -114,7 +115,7 @@ func (o *tlsaOptions) subject(ctx context.Context, i *invocation) (hosts []strin
 	names := o.front.hostnames
 	if len(names) == 0 || cert == "" && !o.next {
 		facts, err := deploy.Facts(ctx, deploy.Options{
-			Settings: i.settings, Front: o.front.selector(), CertsDir: o.front.certsDir, Hostnames: names, Timeout: o.front.timeout,
+			Settings: i.settings, Front: o.front.selector(), CertsDir: o.front.certsDir, Hostnames: names, StateDir: o.state.stateDir, Timeout: o.front.timeout,
 		})
 		if err != nil {
 			return nil, "", err
@@ -130,7 +131,7 @@ func (o *tlsaOptions) subject(ctx context.Context, i *invocation) (hosts []strin
 
 // preparedKey is the public half of the key that renew --next-key prepared.
 func (o *tlsaOptions) preparedKey(host string) (spki []byte, err error) {
-	state, err := acme.OpenExisting(o.stateDir)
+	state, err := acme.OpenExisting(o.state.stateDir)
 	if err == nil {
 		defer state.Close()
 		var lineage *acme.Lineage
@@ -139,7 +140,7 @@ func (o *tlsaOptions) preparedKey(host string) (spki []byte, err error) {
 		}
 	}
 	if err == nil && spki == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil, say.Hint(fmt.Errorf("no key is prepared for %s in %s", host, o.stateDir), "mailu-hook renew --next-key makes one")
+		return nil, say.Hint(fmt.Errorf("no key is prepared for %s in %s", host, o.state.stateDir), "mailu-hook renew --next-key makes one")
 	}
 	return spki, err
 }

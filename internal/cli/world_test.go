@@ -53,11 +53,13 @@ func newWorldOf(t *testing.T, ca *mint.CA, leaf mint.Leaf) *world {
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	require.NoError(t, os.WriteFile(roots, ca.RootPEM, 0o600))
 	w.env = map[string]string{
-		"DOCKER_HOST":          "unix:///nonexistent/docker.sock",
-		"MAILU_HOOK_CONFIG":    w.file(""),
-		"MAILU_HOOK_CERTS_DIR": w.certs,
-		"MAILU_HOOK_ROOTS":     roots,
-		"MAILU_HOOK_DANE":      "off",
+		"DOCKER_HOST":                "unix:///nonexistent/docker.sock",
+		"MAILU_HOOK_CONFIG":          w.file(""),
+		"MAILU_HOOK_CERTS_DIR":       w.certs,
+		"MAILU_HOOK_ROOTS":           roots,
+		"MAILU_HOOK_DANE":            "off",
+		"MAILU_HOOK_STATE_DIR":       filepath.Join(w.dir, "state"),
+		"MAILU_HOOK_LETSENCRYPT_DIR": filepath.Join(w.dir, "letsencrypt"),
 	}
 	return w
 }
@@ -66,7 +68,7 @@ func (w *world) issue(name string, leaf mint.Leaf) (*mint.Pair, string) {
 	w.t.Helper()
 	pair, err := w.ca.Issue(leaf)
 	require.NoError(w.t, err)
-	live, err := pair.WriteLineage(w.t.TempDir(), name, 1)
+	live, err := pair.WriteLineage(filepath.Join(w.dir, "letsencrypt"), name, 1)
 	require.NoError(w.t, err)
 	return pair, live
 }

@@ -53,6 +53,9 @@ type Options struct {
 	Caller    Caller
 	Settings  func(string) string // DOCKER_HOST and the like
 	Front     reload.Selector
+	Pinned    string   // the only lineage that may take over unasked; "": any
+	StateDir  string   // "": mailu.DefaultStateDir
+	Certbot   string   // certbot's directory; "": mailu.DefaultCertbotDir
 	CertsDir  string   // "": what the container says, else what is remembered, else /mailu/certs
 	Hostnames []string // nil: what the container says, and so on
 
@@ -198,7 +201,7 @@ func (t *Target) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, e
 	limited, cancel := t.engineTime(ctx)
 	defer cancel()
 	id, dir := reload.Only(limited, t.engine, t.o.Front)
-	facts, known := Remembered(dir)
+	facts, known := Remembered(t.o.StateDir, dir)
 	if !known || facts.ID != id || t.override(&facts) != nil || len(hook.Missing(leaf, facts.Hostnames[:1])) == 0 {
 		return false, nil // then everything has to be found out
 	}

@@ -7,6 +7,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // Rollback puts an earlier generation back: the one that name is, in full or by
@@ -40,9 +41,31 @@ func (t *Target) rollBack(ctx context.Context, name string, allowExpired bool) e
 	o := t.options()
 	o.Rules.AllowExpired = allowExpired
 	if live, err := t.store.Bundle(t.store.Live()); err == nil && live.Fingerprint() != bundle.Fingerprint() {
-		o.RollsBackFrom = live.Fingerprint()
+		o.RollsBackFrom = t.holdBack(ctx, live.Fingerprint())
 	}
 	return t.deploy(ctx, bundle, o)
+}
+
+// holdBack lists what later syncs are not to install after a rollback from leaf: that
+// leaf, what was pending, and what the known lineages hold now. Their next renewal
+// ends it.
+func (t *Target) holdBack(ctx context.Context, leaf string) []string {
+	leaves := []string{leaf}
+	add := func(leaf string) {
+		if !slices.Contains(leaves, leaf) {
+			leaves = append(leaves, leaf)
+		}
+	}
+	state, _ := t.store.State() // one that is damaged knows nothing
+	if state.Pending != nil {
+		add(state.Pending.Leaf)
+	}
+	for _, seen := range state.Lineages {
+		if b, err := hook.Read(ctx, source.Lineage(seen.Lineage)); err == nil {
+			add(b.Fingerprint())
+		}
+	}
+	return leaves
 }
 
 func chooseGeneration(store *hook.Store, name string) (hook.Generation, error) {

@@ -1,12 +1,16 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -49,7 +53,7 @@ func (t *Target) sync(ctx context.Context, w Wish) error {
 		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; next attempt at %s", hook.ErrWaiting, p.Attempts, p.Reason, say.Time(p.Next)),
 			"fix the cause, then run: mailu-hook sync --now")
 	}
-	if !t.store.Used() && len(w.Lineages) == 0 {
+	if !t.store.Used() && len(w.Lineages) == 0 && len(state.Lineages) == 0 {
 		t.result.Outcome, t.result.Reason = hook.OutcomeSkipped, "nothing was deployed here yet"
 		return nil
 	}
@@ -59,6 +63,7 @@ func (t *Target) sync(ctx context.Context, w Wish) error {
 	}
 	t.result.Source = wanted.Source
 	o := t.options()
+	o.Supersedes = true
 	if wanted.Lineage == "" { // installed before, and accepted then
 		o.Rules.AllowUntrusted, o.ByHand, o.RollsBackFrom = true, true, state.RolledBackFrom
 	} else if wanted, err = t.withRoot(wanted); err != nil {
@@ -68,23 +73,46 @@ func (t *Target) sync(ctx context.Context, w Wish) error {
 }
 
 // wanted is what should be served. A lineage that cannot be read is noted as
-// long as there is something else.
+// long as there is something else. Where nothing is known, as after a move to
+// another host, the lineages of certbot and of renew are looked through.
 func (t *Target) wanted(ctx context.Context, state hook.State, lineages []string) (*hook.Bundle, error) {
 	for _, seen := range state.Lineages {
 		lineages = append(lineages, seen.Lineage)
 	}
-	wanted, problems := hook.Wanted(ctx, t.store, state, lineages, t.Facts.Hostnames)
+	if t.o.Pinned != "" {
+		lineages = append(lineages, t.o.Pinned)
+	}
+	search := hook.Search{State: state, Lineages: lineages, Names: t.Facts.Hostnames, Pinned: t.o.Pinned}
+	wanted, problems := hook.Wanted(ctx, t.store, search)
+	if wanted == nil && problems == nil && len(search.Names) > 0 {
+		search.Lineages = t.discover()
+		wanted, _ = hook.Wanted(ctx, t.store, search) // what is not Mailu's may be damaged
+	}
 	var problem error
 	if len(problems) > 0 {
 		problem = problems[0] // one fits a line; once it is fixed, the next run names the next
 	}
 	switch {
 	case wanted == nil && problem == nil:
-		return nil, say.Hint(errors.New("neither a lineage nor a generation holds a certificate for the mail server"), "install one: mailu-hook install --lineage DIR")
+		return nil, say.Hint(errors.New("neither a lineage nor a generation holds a certificate for the mail server"), "install one: mailu-hook install --lineage DIR, or obtain one: mailu-hook renew --agree-tos")
 	case wanted == nil:
 		return nil, problem
 	case problem != nil:
 		t.result.Note(problem.Error())
 	}
 	return wanted, nil
+}
+
+// discover lists the lineages of certbot and of renew on this host.
+func (t *Target) discover() []string {
+	var all []string
+	for _, dir := range []string{cmp.Or(t.o.Certbot, mailu.DefaultCertbotDir), cmp.Or(t.o.StateDir, mailu.DefaultStateDir)} {
+		found, _ := os.ReadDir(filepath.Join(dir, "live")) // one that does not exist has none
+		for _, entry := range found {
+			if entry.IsDir() {
+				all = append(all, filepath.Join(dir, "live", entry.Name()))
+			}
+		}
+	}
+	return all
 }

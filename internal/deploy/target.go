@@ -34,7 +34,7 @@ func newTarget(o Options) *Target {
 }
 
 // Open finds the front and what is known of it: from Options, then from the
-// container, then from what the certs directory remembers, then from mailu.env,
+// container, then from what the state directory remembers, then from mailu.env,
 // then the defaults. It changes nothing. The caller closes the Target.
 func Open(ctx context.Context, o Options) (*Target, error) {
 	t := newTarget(o)
@@ -95,9 +95,9 @@ func (t *Target) locate(ctx context.Context) error {
 	case err == nil:
 		t.meet(found)
 	case errors.Is(err, reload.ErrNone):
-		t.Facts, t.Absent = Recall(t.o.CertsDir), err.Error()
+		t.Facts, t.Absent = Recall(t.o.StateDir, t.o.CertsDir), err.Error()
 	case errors.Is(err, reload.ErrEngine):
-		t.Facts, t.Unasked = Recall(t.o.CertsDir), err
+		t.Facts, t.Unasked = Recall(t.o.StateDir, t.o.CertsDir), err
 	default:
 		return err
 	}
@@ -143,9 +143,6 @@ func Override(facts *mailu.Facts, certsDir string, hostnames []string) error {
 	if err := facts.CheckFlavor(); err != nil {
 		return err
 	}
-	if err := facts.CheckHostnames(); err != nil {
-		return err
-	}
 	if certsDir == "" || certsDir == facts.CertsDir {
 		return nil
 	}
@@ -163,9 +160,9 @@ func Override(facts *mailu.Facts, certsDir string, hostnames []string) error {
 // Recall is what is known of a front that cannot be asked: what it said last
 // time, else what mailu.env beside the certs directory says, else the defaults.
 // "" names the default directory.
-func Recall(certsDir string) mailu.Facts {
+func Recall(stateDir, certsDir string) mailu.Facts {
 	dir := filepath.Clean(cmp.Or(certsDir, mailu.DefaultCertsDir))
-	if facts, known := Remembered(dir); known {
+	if facts, known := Remembered(stateDir, dir); known {
 		return facts
 	}
 	env, _ := mailu.ReadVariables(filepath.Join(filepath.Dir(dir), "mailu.env")) // what can be read of it, as Compose is lenient too
@@ -175,11 +172,11 @@ func Recall(certsDir string) mailu.Facts {
 }
 
 // Remembered is what a front last said of itself.
-func Remembered(dir string) (facts mailu.Facts, known bool) {
+func Remembered(stateDir, dir string) (facts mailu.Facts, known bool) {
 	if dir == "" {
 		return facts, false
 	}
-	s, err := hook.OpenStore(dir, mailu.DefaultCertName, mailu.DefaultKeyName)
+	s, err := hook.OpenStore(hook.Place{CertsDir: dir, StateDir: stateDir})
 	if err != nil {
 		return facts, false
 	}
@@ -191,7 +188,10 @@ func Remembered(dir string) (facts mailu.Facts, known bool) {
 }
 
 func (t *Target) openStore() (err error) {
-	t.store, err = hook.OpenStore(t.Facts.CertsDir, t.Facts.CertName, t.Facts.KeyName)
+	t.store, err = hook.OpenStore(hook.Place{
+		CertsDir: t.Facts.CertsDir, CertName: t.Facts.CertName, KeyName: t.Facts.KeyName,
+		StateDir: t.o.StateDir, CertbotDir: t.o.Certbot,
+	})
 	return err
 }
 
@@ -218,6 +218,7 @@ func (t *Target) options() hook.Options {
 		DryRun:   t.o.DryRun,
 		Guard:    tlsa.Guard(t.o.DANE, t.o.Resolver, t.Facts.Hostnames, func(hosts []tlsa.Host) { t.result.DANE = hosts }),
 		Grace:    t.o.Grace,
+		Pinned:   t.o.Pinned,
 		Keep:     t.o.Keep,
 		Rollback: t.o.Timeout,
 		Facts:    t.Facts,

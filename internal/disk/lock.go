@@ -22,43 +22,68 @@ const (
 	lockPoll = 50 * time.Millisecond
 )
 
-// Lock makes this process the only one that changes the directory. It waits until
-// ctx ends; the error is then an [ErrLocked] that names the holder. It also cleans
-// up after a run that was killed, whose last entries may still have the wrong
-// owner or not be durable, and whose unfinished work is in the way. The kernel
-// releases the lock when the process ends, however it ends. After success the
-// caller unlocks; after failure nothing has changed.
+// Lock makes this process the only one that changes the directory, by
+// [Dir.LockFile], and takes over from a predecessor by [Dir.TakeOver]. After
+// success the caller unlocks; after failure what is there is as it was.
 func (d *Dir) Lock(ctx context.Context) (unlock func(), err error) {
-	f, err := d.openLock()
+	unlock, err = d.LockFile(ctx, lockName, d.base)
 	if err != nil {
-		return nil, d.Wrap(lockName, err)
-	}
-	if err := d.flock(ctx, f); err != nil {
-		f.Close()
 		return nil, err
 	}
-	if err := d.claim(f); err != nil {
+	if err := d.TakeOver(); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// LockFile makes this process the only one that holds the file name, and waits
+// for that as long as ctx lasts; then the error is an [ErrLocked] that names the
+// holder and what is locked. The kernel releases the lock when the process ends,
+// however it ends. The caller unlocks.
+func (d *Dir) LockFile(ctx context.Context, name, what string) (unlock func(), err error) {
+	f, err := d.openLock(name)
+	if err != nil {
+		return nil, d.Wrap(name, err)
+	}
+	err = d.flock(ctx, f, name, what)
+	if err == nil {
+		err = d.claim(f, name)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return func() { f.Close() }, nil
 }
 
-// openLock opens the lock file and refuses anything else in its place: os.Root
-// follows symlinks that stay inside, with or without O_NOFOLLOW.
-func (d *Dir) openLock() (*os.File, error) {
-	if info, err := d.root.Lstat(lockName); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is in the way: expected a regular file, found %s", kind(info.Mode()))
+// TakeOver completes what a predecessor that was killed left in the directory:
+// what it created or linked may belong to the wrong user and be lost with the
+// power, and what it left unfinished is in the way. The caller holds the lock.
+func (d *Dir) TakeOver() error {
+	if d.parent != nil {
+		if err := d.settle(); err != nil {
+			return err
+		}
 	}
-	f, err := d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	return d.Sweep()
+}
+
+// openLock opens the lock file, and refuses anything that is put in its place:
+// os.Root follows links that stay inside, O_NOFOLLOW or not.
+func (d *Dir) openLock(name string) (*os.File, error) {
+	if info, err := d.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("it is in the way: not a regular file but %s", kind(info.Mode()))
+	}
+	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	opened, err := f.Stat()
 	if err == nil {
 		var named os.FileInfo
-		if named, err = d.root.Lstat(lockName); err == nil && !os.SameFile(opened, named) {
-			err = errors.New("it was replaced while it was being opened")
+		if named, err = d.root.Lstat(name); err == nil && !os.SameFile(opened, named) {
+			err = errors.New("it was exchanged while it was being opened")
 		}
 	}
 	if err != nil {
@@ -68,43 +93,34 @@ func (d *Dir) openLock() (*os.File, error) {
 	return f, nil
 }
 
-func (d *Dir) flock(ctx context.Context, f *os.File) error {
+func (d *Dir) flock(ctx context.Context, f *os.File, name, what string) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return d.Wrap(lockName, fmt.Errorf("locking: %w", err))
+			return d.Wrap(name, fmt.Errorf("locking: %w", err))
 		}
 		select {
 		case <-ctx.Done():
-			return say.Hint(fmt.Errorf("%w of %s (%s)", ErrLocked, d.base, holder(f)),
-				"wait for it to end, or look at it with ps -fp PID; this run changed nothing")
+			return say.Hint(fmt.Errorf("%w of %s (%s)", ErrLocked, what, holder(f)),
+				"wait for it to end, or look at it: ps -fp PID; nothing was changed by this run")
 		case <-time.After(lockPoll):
 		}
 	}
 }
 
-// claim records who holds the lock, for those who wait, and cleans up after the
-// last holder.
-func (d *Dir) claim(f *os.File) error {
+// claim notes who holds the lock, for anyone who waits.
+func (d *Dir) claim(f *os.File, name string) error {
 	err := f.Truncate(0)
 	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err == nil {
-		err = d.own(lockName)
+		err = d.own(name)
 	}
-	if err != nil {
-		return d.Wrap(lockName, err)
-	}
-	if d.parent != nil {
-		if err := d.settle(); err != nil {
-			return err
-		}
-	}
-	return d.Sweep()
+	return d.Wrap(name, err)
 }
 
 func holder(f *os.File) string {

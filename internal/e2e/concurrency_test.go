@@ -29,6 +29,7 @@ type host struct {
 	ca    *mint.CA
 	root  string
 	certs string
+	state string
 	env   []string
 }
 
@@ -38,12 +39,13 @@ func newHost(t *testing.T) *host {
 	ca, err := mint.NewCA(mint.CAOptions{})
 	require.NoError(t, err)
 	root := t.TempDir()
-	h := &host{t: t, ca: ca, root: root, certs: filepath.Join(root, "certs")}
+	h := &host{t: t, ca: ca, root: root, certs: filepath.Join(root, "certs"), state: filepath.Join(root, "state")}
 	require.NoError(t, os.Mkdir(h.certs, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "roots.pem"), ca.RootPEM, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "mailu-hook.conf"), nil, 0o600))
 	h.env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent", "MAILU_HOOK_CONFIG="+filepath.Join(root, "mailu-hook.conf"),
-		"MAILU_HOOK_ROOTS="+filepath.Join(root, "roots.pem"), "MAILU_HOOK_HOSTNAME="+mint.DefaultName, "MAILU_HOOK_DANE=off")
+		"MAILU_HOOK_ROOTS="+filepath.Join(root, "roots.pem"), "MAILU_HOOK_HOSTNAME="+mint.DefaultName, "MAILU_HOOK_DANE=off",
+		"MAILU_HOOK_STATE_DIR="+h.state, "MAILU_HOOK_LETSENCRYPT_DIR="+filepath.Join(root, "letsencrypt"))
 	return h
 }
 
@@ -198,7 +200,7 @@ func TestAThousandSwitchesShowOnlyWholeFilesAndOneDirectoryNoMixedPair(t *testin
 		code, out := h.run(h.certs, nil, "install", "--lineage", live)
 		require.Equal(t, 8, code, out)
 	}
-	store, err := hook.OpenStore(h.certs, "cert.pem", "key.pem")
+	store, err := hook.OpenStore(hook.Place{CertsDir: h.certs, StateDir: h.state})
 	require.NoError(t, err)
 	t.Cleanup(store.Close)
 	gens, err := store.Generations()

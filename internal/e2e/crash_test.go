@@ -66,7 +66,6 @@ type scenario struct {
 	args     []string                                // of the run
 	next     func(certs string) (env, args []string) // a later run that has to finish it
 	kept     int                                     // most generations that may be there in the end
-	mount    string                                  // directory in dir where a disk for the runs is mounted, if one is
 }
 
 // owner is that of the certs directory, so that ownership is among the things
@@ -85,16 +84,17 @@ func scenarioOf(t *testing.T, name string) *scenario {
 	t.Helper()
 	b := newBench(t)
 	sc := &scenario{bench: b, name: name, base: filepath.Join(b.dir, "base"), new: b.issue(1), kept: 3}
-	require.NoError(t, os.Mkdir(sc.base, 0o755))
+	certs := sc.certs() // prepared where the runs will be, as what is remembered is kept by path
+	require.NoError(t, os.MkdirAll(certs, 0o755))
 	if os.Geteuid() == 0 {
-		require.NoError(t, os.Chown(sc.base, owner, owner))
+		require.NoError(t, os.Chown(certs, owner, owner))
 	}
 	live := filepath.Join(b.dir, "letsencrypt", "live", "mail.example.com")
 	asHook := []string{"RENEWED_LINEAGE=" + live}
 	install := func(p *mint.Pair) {
 		_, err := p.WriteLineage(filepath.Join(b.dir, "letsencrypt"), "mail.example.com", 1)
 		require.NoError(t, err)
-		code, out := sc.run(sc.base, asHook)
+		code, out := sc.run(certs, asHook)
 		require.Equal(t, 8, code, out)
 	}
 	sync := func(string) (env, args []string) { return nil, []string{"sync", "--now"} }
@@ -104,8 +104,8 @@ func scenarioOf(t *testing.T, name string) *scenario {
 		sc.next = sc.syncOnceKnown
 	case "adoption of plain files":
 		sc.old = b.issue(24)
-		require.NoError(t, os.WriteFile(filepath.Join(sc.base, "cert.pem"), sc.old.Chain, 0o644))
-		require.NoError(t, os.WriteFile(filepath.Join(sc.base, "key.pem"), sc.old.KeyPEM, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(certs, "cert.pem"), sc.old.Chain, 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(certs, "key.pem"), sc.old.KeyPEM, 0o600))
 		sc.next = sc.syncOnceKnown
 	case "renewal":
 		sc.old = b.issue(24)
@@ -113,7 +113,7 @@ func scenarioOf(t *testing.T, name string) *scenario {
 	case "rollback":
 		sc.old, sc.new = sc.new, b.issue(24)
 		install(sc.new)
-		first, err := filepath.Glob(filepath.Join(sc.base, ".mailu-hook", "2*Z-*"))
+		first, err := filepath.Glob(filepath.Join(certs, ".mailu-hook", "2*Z-*"))
 		require.NoError(t, err)
 		install(sc.old)
 		sc.env, sc.args = nil, []string{"rollback", filepath.Base(first[0])}
@@ -133,6 +133,7 @@ func scenarioOf(t *testing.T, name string) *scenario {
 		_, err = sc.old.WriteLineage(filepath.Join(b.dir, "letsencrypt"), "mail.example.com", 1)
 	}
 	require.NoError(t, err)
+	copyTree(t, certs, sc.base)
 	return sc
 }
 
@@ -141,16 +142,20 @@ var scenarios = []string{"fresh install", "adoption of plain files", "renewal", 
 // syncOnceKnown: from the moment that the lineage is remembered, sync finishes
 // what the first hook began. Before that, nothing has happened.
 func (sc *scenario) syncOnceKnown(certs string) (env, args []string) {
-	if _, err := os.Stat(filepath.Join(certs, ".mailu-hook", "state.json")); err == nil {
+	if found, err := filepath.Glob(filepath.Join(certs, stateIn, "deployed", "*.json")); err == nil && len(found) > 0 {
 		return nil, []string{"sync", "--now"}
 	}
 	return sc.env, sc.args
 }
 
+// certs is the certs directory of all runs. A disk of its own may be mounted above
+// it.
+func (sc *scenario) certs() string { return filepath.Join(sc.dir, "disk", "certs") }
+
 // fresh is a copy of the scenario's tree for one run.
 func (sc *scenario) fresh() string {
 	sc.t.Helper()
-	dir := filepath.Join(sc.dir, sc.mount, "certs")
+	dir := sc.certs()
 	require.NoError(sc.t, os.RemoveAll(dir))
 	copyTree(sc.t, sc.base, dir)
 	return dir
@@ -162,9 +167,13 @@ func copyTree(t *testing.T, from, to string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// withDir adds the flag that names the certs directory.
+// stateIn is where the runs keep what they remember: in the certs directory, so
+// that it is traced, killed and lost with the rest.
+const stateIn = ".state"
+
+// withDir adds the flags that name the certs directory and that of the state.
 func withDir(args []string, certs string) []string {
-	return append(append([]string{}, args...), "--certs-dir", certs)
+	return append(append([]string{}, args...), "--certs-dir", certs, "--state-dir", filepath.Join(certs, stateIn))
 }
 
 // run runs the binary on a certs directory, without a tracer.
@@ -304,7 +313,7 @@ func (sc *scenario) state(certs string) string {
 		switch {
 		case e.Type()&fs.ModeSymlink != 0:
 			content, err = os.Readlink(path)
-		case e.Name() == "lock": // holds a pid
+		case strings.HasSuffix(e.Name(), ".lock"): // holds a pid
 			content = fmt.Sprint(info.Size() > 0)
 		case e.Type().IsRegular():
 			var data []byte

@@ -185,7 +185,7 @@ func TestASilentResolverCostsThreeSecondsAndAWarning(t *testing.T) {
 
 	r = d.run([]string{"RENEWED_LINEAGE=" + live}, "--output", "json")
 	assert.Equal(t, 3, r.code, "what is held back stays so while nobody can be asked")
-	require.NoError(t, os.Remove(filepath.Join(d.certs(), ".mailu-hook", "state.json")))
+	require.NoError(t, os.Remove(d.ledger()))
 	r = d.run([]string{"RENEWED_LINEAGE=" + live}, "--output", "json")
 	require.Equal(t, 0, r.code)
 	assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), "does not answer")

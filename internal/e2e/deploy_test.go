@@ -78,7 +78,7 @@ func assertStore(t *testing.T, certs string, generations int) {
 	found, err := filepath.Glob(filepath.Join(home, "2*Z-*"))
 	require.NoError(t, err)
 	assert.Len(t, found, generations)
-	modes := map[string]os.FileMode{home: 0o700, filepath.Join(home, "state.json"): 0o600, filepath.Join(home, "lock"): 0o600}
+	modes := map[string]os.FileMode{home: 0o700}
 	for _, gen := range found {
 		modes[gen], modes[filepath.Join(gen, "key.pem")], modes[filepath.Join(gen, "cert.pem")] = 0o700, 0o600, 0o644
 	}

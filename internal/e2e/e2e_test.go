@@ -80,8 +80,23 @@ func newLab(t *testing.T) *lab {
 	require.NoError(t, os.MkdirAll(l.certs(), 0o755))
 	config := filepath.Join(l.root, "mailu-hook.conf")
 	require.NoError(t, os.WriteFile(config, nil, 0o600))
-	l.env = []string{"MAILU_HOOK_ROOTS=" + l.roots, "MAILU_HOOK_CONFIG=" + config, "MAILU_HOOK_DANE=off"}
+	l.env = []string{
+		"MAILU_HOOK_ROOTS=" + l.roots, "MAILU_HOOK_CONFIG=" + config, "MAILU_HOOK_DANE=off",
+		"MAILU_HOOK_STATE_DIR=" + filepath.Join(l.root, "state"), "MAILU_HOOK_LETSENCRYPT_DIR=" + filepath.Join(l.root, "letsencrypt"),
+	}
 	return l
+}
+
+// ledger is the file in which the deploys into the lab's certs directory are
+// remembered.
+func (l *lab) ledger() string { return ledgerIn(l.t, filepath.Join(l.root, "state")) }
+
+func ledgerIn(t *testing.T, stateDir string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(stateDir, "deployed", "*.json"))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	return found[0]
 }
 
 // start runs a front on the lab's directory, of a project of its own, and waits

@@ -50,24 +50,21 @@ func (sc *scenario) mountDisk(options string) {
 	if os.Geteuid() != 0 {
 		sc.t.Skip("needs root: mounts a tmpfs")
 	}
-	sc.mount = "disk"
-	disk := filepath.Join(sc.dir, sc.mount)
-	require.NoError(sc.t, os.MkdirAll(disk, 0o755))
+	disk := filepath.Dir(sc.certs())
 	require.NoError(sc.t, unix.Mount("tmpfs", disk, "tmpfs", 0, options))
 	sc.t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) }) // should the test end early
 }
 
 func (sc *scenario) unmountDisk() {
 	sc.t.Helper()
-	require.NoError(sc.t, unix.Unmount(filepath.Join(sc.dir, sc.mount), unix.MNT_DETACH))
-	sc.mount = ""
+	require.NoError(sc.t, unix.Unmount(filepath.Dir(sc.certs()), unix.MNT_DETACH))
 }
 
 // fillDisk leaves room for so many pages, or so many files, and returns what
 // makes room again.
 func (sc *scenario) fillDisk(pages, files int) (empty func()) {
 	sc.t.Helper()
-	filler := filepath.Join(sc.dir, sc.mount, "filler")
+	filler := filepath.Join(filepath.Dir(sc.certs()), "filler")
 	require.NoError(sc.t, os.Mkdir(filler, 0o700))
 	var err error
 	n := 0

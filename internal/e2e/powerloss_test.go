@@ -80,7 +80,7 @@ func (d *disk) loose(n *node, path string) string {
 func (d *disk) untold() (list []string) {
 	for dir, n := range map[string]*node{"": d.root, ".mailu-hook/": d.node(filepath.Join(d.certs, ".mailu-hook"))} {
 		for base, e := range n.entries {
-			if e.now() != nil && len(e.leads) > 1 && base != "lock" {
+			if e.now() != nil && len(e.leads) > 1 && !strings.HasSuffix(base, ".lock") {
 				list = append(list, dir+base)
 			}
 		}

@@ -165,7 +165,7 @@ func TestFrontThatCannotBeServedIsRefusedWithTheReason(t *testing.T) {
 		options rig.FrontOptions
 		says    string
 	}{
-		"letsencrypt": {rig.FrontOptions{Env: map[string]string{"TLS_FLAVOR": "letsencrypt"}}, "obtains its own certificates"},
+		"letsencrypt": {rig.FrontOptions{Env: map[string]string{"TLS_FLAVOR": "letsencrypt"}}, "gets its own certificates"},
 		"notls":       {rig.FrontOptions{Env: map[string]string{"TLS_FLAVOR": "notls"}}, "serves no TLS"},
 		"single files": {rig.FrontOptions{Root: t.TempDir(), ExtraArgs: []string{
 			"--volume", filepath.Join(l.certs(), "cert.pem") + ":/certs/cert.pem:ro",
@@ -238,7 +238,7 @@ func TestKilledRunReleasesTheLockAndTheNextOneFinishes(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), binary)
 	cmd.Env = append(append(os.Environ(), l.env...), "RENEWED_LINEAGE="+live)
 	require.NoError(t, cmd.Start())
-	state := filepath.Join(l.certs(), ".mailu-hook", "state.json")
+	state := l.ledger()
 	require.Eventually(t, func() bool { _, err := os.Stat(state); return err == nil }, 10*time.Second, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
 	require.Error(t, cmd.Wait())

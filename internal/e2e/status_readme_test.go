@@ -48,7 +48,7 @@ func TestREADMEShowsTheScreenThatThereReallyIs(t *testing.T) {
 	require.NoError(t, os.Mkdir(cron, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(cron, "certbot"), []byte("0 */12 * * * root certbot -q renew\n"), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(cron, "mailu-hook"), []byte(example(t, "examples/cron/mailu-hook")), 0o644))
-	state := filepath.Join(l.certs(), ".mailu-hook", "state.json")
+	state := l.ledger()
 	data, err := os.ReadFile(state)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(state, []byte(strings.ReplaceAll(string(data), filepath.Join(l.root, "letsencrypt"), "/etc/letsencrypt")), 0o600))

@@ -121,7 +121,7 @@ func TestSyncRepairsWhatHasChangedSince(t *testing.T) {
 		}},
 		{name: "the pid files were lost", damage: func(*testing.T) { l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid") }},
 		{name: "state.json was damaged and a lineage named", damage: func(t *testing.T) {
-			require.NoError(t, os.WriteFile(filepath.Join(l.certs(), ".mailu-hook", "state.json"), []byte(`{"lineages": 7`), 0o600))
+			require.NoError(t, os.WriteFile(l.ledger(), []byte(`{"lineages": 7`), 0o600))
 			require.NoError(t, os.WriteFile(filepath.Join(l.certs(), "key.pem"), first.KeyPEM, 0o600))
 		}, env: []string{"MAILU_HOOK_LINEAGE=" + lineage}},
 		{name: "the front was recreated without certificates", damage: func(t *testing.T) {

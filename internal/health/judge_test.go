@@ -226,9 +226,9 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	s := newScene(t)
 	newer := s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)})
 	s.f.Lineages[0].Chain = newer
-	s.f.Memory.RolledBackFrom = pki.Fingerprint(newer[0])
+	s.f.Memory.RolledBackFrom = []string{pki.Fingerprint(newer[0])}
 	assert.Empty(t, Judge(s.Look, thresholds), "a person rolled back from it")
-	s.f.Memory.RolledBackFrom = ""
+	s.f.Memory.RolledBackFrom = nil
 	s.f.Memory.Pending = &hook.Pending{}
 	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")
 }

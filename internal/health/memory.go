@@ -1,8 +1,11 @@
 package health
 
 import (
+	"crypto/x509"
 	"errors"
 	"io/fs"
+	"slices"
+	"time"
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/pki"
@@ -63,7 +66,22 @@ func (j *judgement) lineages(f *Front) {
 		return
 	}
 	leaf := newest.Chain[0]
-	if leaf.NotBefore.After(installed.NotBefore) && pki.Fingerprint(leaf) != f.Memory.RolledBackFrom && len(hook.Missing(leaf, f.main())) == 0 {
+	if f.takesOver(newest, installed, j.look.At) {
 		j.find(Warning, LineageNewer, "mailu-hook sync --now", "%s was renewed on %s, but the certificate is not installed", newest.Path, say.Day(leaf.NotBefore))
 	}
+}
+
+// takesOver reports whether sync would install what a lineage holds.
+func (f *Front) takesOver(l *Lineage, installed *x509.Certificate, now time.Time) bool {
+	leaf := l.Chain[0]
+	if leaf.Equal(installed) || len(hook.Missing(leaf, f.main())) > 0 {
+		return false
+	}
+	from := f.Memory.Origin(pki.Fingerprint(installed))
+	gone := slices.ContainsFunc(f.Lineages, func(l Lineage) bool { return l.Path == from && l.Gone })
+	takes, _ := hook.Contest{
+		Installed: &hook.Claim{Leaf: installed, Source: from, Gone: gone}, Candidate: hook.Claim{Leaf: leaf, Source: l.Path},
+		Names: f.Hostnames, RolledBackFrom: f.Memory.RolledBackFrom, Now: now,
+	}.Decide()
+	return takes
 }

@@ -164,7 +164,7 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
 		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []tlsa.Doc{},
-		Installed: r.certificateDoc(f, f.Directory.Chain), Held: f.Memory.RolledBackFrom,
+		Installed: r.certificateDoc(f, f.Directory.Chain), Held: first(f.Memory.RolledBackFrom),
 	}
 	if last := f.Memory.Last; last != nil {
 		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}
@@ -228,4 +228,11 @@ func plain(names []string) []string {
 		list = append(list, say.Plain(name))
 	}
 	return list
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
 }

@@ -159,8 +159,8 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 		}
 		add("pending", "since %s%s", say.Time(p.Since), next)
 	}
-	if f.Memory.RolledBackFrom != "" {
-		add("held back", "%.8s, because it was rolled back by hand", f.Memory.RolledBackFrom)
+	if held := first(f.Memory.RolledBackFrom); held != "" {
+		add("held back", "%.8s, because it was rolled back by hand", held)
 	}
 	if r, ok := f.Renewal(r.Schedule); ok {
 		add("next", "%s renews from %s on (%s)", r.By, say.Day(r.From), r.Timer)

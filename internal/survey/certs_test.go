@@ -134,7 +134,7 @@ func TestADeployIsRecognizedAsOurs(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	assert.False(t, look(dir).Used)
-	store, err := hook.OpenStore(dir, "cert.pem", "key.pem")
+	store, err := hook.OpenStore(hook.Place{CertsDir: dir, StateDir: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	roots := x509.NewCertPool()

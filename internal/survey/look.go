@@ -27,7 +27,8 @@ type Options struct {
 	// configured. It is not called if there are several fronts.
 	Override  func(*mailu.Facts) error
 	Lineages  []string          // to compare besides those that were deployed
-	StateDir  string            // of renew
+	StateDir  string            // of this program
+	Certbot   string            // certbot's directory
 	Resolver  *resolve.Resolver // nil: the DNS is not asked
 	Roots     *x509.CertPool    // to check chains with
 	RootsFile string            // that Roots are from; "" for the system's
@@ -144,7 +145,7 @@ func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDo
 	wg.Go(func() {
 		if f.CertsDir != "" {
 			f.Directory = Directory(f.Facts)
-			f.Memory, f.MemoryErr = memory(f.Facts)
+			f.Memory, f.MemoryErr = o.memory(f.Facts)
 		}
 		f.Lineages = lineages(o.Lineages, f.Memory)
 		f.Planned = planned(&f, o.StateDir)
@@ -162,8 +163,10 @@ func inside(ctx context.Context, from *reload.Front) (*mailu.Inside, error) {
 }
 
 // memory reads what deploys recorded. Opening a store opens no key.
-func memory(facts mailu.Facts) (hook.State, error) {
-	store, err := hook.OpenStore(facts.CertsDir, facts.CertName, facts.KeyName)
+func (o Options) memory(facts mailu.Facts) (hook.State, error) {
+	store, err := hook.OpenStore(hook.Place{
+		CertsDir: facts.CertsDir, CertName: facts.CertName, KeyName: facts.KeyName, StateDir: o.StateDir, CertbotDir: o.Certbot,
+	})
 	if err != nil {
 		return hook.State{}, err
 	}

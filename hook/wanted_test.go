@@ -33,22 +33,22 @@ func TestWantedIsTheNewestThatCoversTheMainName(t *testing.T) {
 	writeFile(t, filepath.Join(damaged, "privkey.pem"), []byte("junk"), 0o600)
 	for name, c := range map[string]struct {
 		lineages []string
-		held     string
+		held     []string
 		want     string
 		problems int
 	}{
-		"newest":                      {[]string{newer, newest, older}, "", newestLeaf, 0},
-		"in another order":            {[]string{newest, older, newer}, "", newestLeaf, 0},
-		"of another name":             {[]string{foreign, newer}, "", newerLeaf, 0},
-		"held back by a person":       {[]string{newest, newer}, newestLeaf, newerLeaf, 0},
-		"none is newer":               {[]string{older}, "", installed.Fingerprint(), 0},
-		"none at all":                 {nil, "", installed.Fingerprint(), 0},
-		"one that does not exist now": {[]string{newer, filepath.Join(dir, "absent")}, "", newerLeaf, 0},
-		"a damaged one is told of":    {[]string{damaged, newer}, "", newerLeaf, 1},
+		"newest":                      {[]string{newer, newest, older}, nil, newestLeaf, 0},
+		"in another order":            {[]string{newest, older, newer}, nil, newestLeaf, 0},
+		"of another name":             {[]string{foreign, newer}, nil, newerLeaf, 0},
+		"held back by a person":       {[]string{newest, newer}, []string{newestLeaf}, newerLeaf, 0},
+		"none is newer":               {[]string{older}, nil, installed.Fingerprint(), 0},
+		"none at all":                 {nil, nil, installed.Fingerprint(), 0},
+		"one that does not exist now": {[]string{newer, filepath.Join(dir, "absent")}, nil, newerLeaf, 0},
+		"a damaged one is told of":    {[]string{damaged, newer}, nil, newerLeaf, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			names := []string{"mail.example.com", "imap.example.com"}
-			b, problems := Wanted(t.Context(), openStore(t, dir), State{RolledBackFrom: c.held}, c.lineages, names)
+			b, problems := Wanted(t.Context(), openStore(t, dir), Search{State: State{RolledBackFrom: c.held}, Lineages: c.lineages, Names: names})
 			assert.Len(t, problems, c.problems)
 			require.NotNil(t, b)
 			assert.Equal(t, c.want, b.Fingerprint())
@@ -60,15 +60,15 @@ func TestWantedIsTheTargetOfARollbackThatWasKilledBeforeItsSwitch(t *testing.T) 
 	dir, older, newest := t.TempDir(), aged(t, 2*time.Hour), aged(t, time.Hour)
 	install(t, dir, older)
 	install(t, dir, newest)
-	begun := State{RolledBackFrom: newest.Fingerprint(), Pending: &Pending{Leaf: older.Fingerprint()}}
-	b, problems := Wanted(t.Context(), openStore(t, dir), begun, nil, nil)
+	begun := State{RolledBackFrom: []string{newest.Fingerprint()}, Pending: &Pending{Leaf: older.Fingerprint()}}
+	b, problems := Wanted(t.Context(), openStore(t, dir), Search{State: begun})
 	assert.Empty(t, problems)
 	require.NotNil(t, b)
 	assert.Equal(t, older.Fingerprint(), b.Fingerprint())
 }
 
 func TestWantedFromAnEmptyDirectoryIsNothing(t *testing.T) {
-	b, problems := Wanted(t.Context(), openStore(t, t.TempDir()), State{}, nil, nil)
+	b, problems := Wanted(t.Context(), openStore(t, t.TempDir()), Search{})
 	assert.Nil(t, b)
 	assert.Empty(t, problems)
 }
@@ -78,7 +78,7 @@ func TestWantedPrefersWhatHasNotExpired(t *testing.T) {
 	expired := parsed(t, issue(t, mint.Leaf{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Minute)}))
 	writePair(t, dir, expired)
 	older, leaf := lineage(t, 5*time.Hour)
-	b, problems := Wanted(t.Context(), openStore(t, dir), State{}, []string{older}, nil)
+	b, problems := Wanted(t.Context(), openStore(t, dir), Search{Lineages: []string{older}})
 	assert.Empty(t, problems)
 	require.NotNil(t, b)
 	assert.Equal(t, leaf, b.Fingerprint())
@@ -88,7 +88,7 @@ func TestTheLiveGenerationStandsForNamesThatWereDamaged(t *testing.T) {
 	dir, a := t.TempDir(), aged(t, time.Hour)
 	install(t, dir, a)
 	require.NoError(t, os.Remove(filepath.Join(dir, "key.pem")))
-	b, problems := Wanted(t.Context(), openStore(t, dir), State{}, nil, nil)
+	b, problems := Wanted(t.Context(), openStore(t, dir), Search{})
 	assert.Empty(t, problems)
 	require.NotNil(t, b)
 	assert.Equal(t, a.Fingerprint(), b.Fingerprint())
@@ -126,15 +126,15 @@ func TestARollbackByHandHoldsTheLeafThatItLeft(t *testing.T) {
 	back, err := store.Bundle(gens[0])
 	require.NoError(t, err)
 
-	s.o.ByHand, s.o.RollsBackFrom = true, s.new.Fingerprint()
+	s.o.ByHand, s.o.RollsBackFrom = true, []string{s.new.Fingerprint()}
 	r, err := s.deploy(t, back)
 	require.NoError(t, err)
 	assert.Equal(t, gens[0], r.Generation)
 	assert.NotEqual(t, first.Generation, r.Generation)
 	assert.Equal(t, s.all(s.old), s.shown())
-	assert.Equal(t, s.new.Fingerprint(), remembered(t, s.dir).RolledBackFrom)
+	assert.Equal(t, []string{s.new.Fingerprint()}, remembered(t, s.dir).RolledBackFrom)
 
-	s.o.RollsBackFrom = ""
+	s.o.RollsBackFrom = nil
 	_, err = s.deploy(t, s.new)
 	require.NoError(t, err)
 	assert.Empty(t, remembered(t, s.dir).RolledBackFrom, "installing anything else ends it")
