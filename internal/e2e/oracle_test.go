@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -18,7 +20,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/mint"
 	"mailu-hook/internal/rig"
+	"mailu-hook/internal/source"
+	"mailu-hook/internal/tlsa"
 )
 
 // judged is a candidate with the three verdicts, "" for acceptance.
@@ -32,7 +39,7 @@ type judged struct {
 // bytes that they are given are those that an install wrote; of what we refuse,
 // the files as they came.
 func TestWhatIsAcceptedNginxLoadsAndDovecotServes(t *testing.T) {
-	dir := t.TempDir()
+	dir := workDir(t)
 	l, _ := startServing(t, rig.FrontOptions{ExtraArgs: []string{"--volume", dir + ":/oracle"}})
 	o := &oracle{lab: l, dir: dir}
 	o.ask(forge(t, l))
@@ -80,10 +87,16 @@ func (o *oracle) at(i int, name ...string) string {
 	return filepath.Join(append([]string{o.dir, strconv.Itoa(i)}, name...)...)
 }
 
-// ask puts the candidates to mailu-hook: a dry run against the front, then an
-// install without one. Those that only a front's own test can admit (Ed25519)
-// are installed into the front.
+// ask puts the candidates to the code that mailu-hook decides with, in this process:
+// an install where no engine answers. Each tenth also goes through the program (all
+// do in a soak), which has to say the same: a dry run against the front, then an
+// install without one. Those that only a front's own test can admit (Ed25519) are
+// installed into the front.
 func (o *oracle) ask(candidates []candidate) {
+	pem, err := os.ReadFile(o.roots)
+	require.NoError(o.t, err)
+	roots := x509.NewCertPool()
+	require.True(o.t, roots.AppendCertsFromPEM(pem))
 	queue, wg := make(chan int), sync.WaitGroup{}
 	for _, c := range candidates {
 		o.all = append(o.all, &judged{candidate: c})
@@ -91,7 +104,17 @@ func (o *oracle) ask(candidates []candidate) {
 	for range 4 {
 		wg.Go(func() {
 			for i := range queue {
-				o.askOurs(i, o.all[i])
+				c := o.all[i]
+				for _, dir := range []string{o.given(i), o.at(i)} {
+					assert.NoError(o.t, os.MkdirAll(dir, 0o755))
+				}
+				o.put(o.given(i), c.cert, c.key)
+				if !c.needsFront {
+					o.askHere(i, c, roots)
+				}
+				if c.needsFront || i%10 == 0 || soak {
+					o.askProgram(i, c)
+				}
 			}
 		})
 	}
@@ -112,37 +135,78 @@ func (c *judged) staged(dir string) bool {
 	return err == nil
 }
 
-func (o *oracle) askOurs(i int, c *judged) {
-	given := filepath.Join(o.root, "given", strconv.Itoa(i))
-	for _, dir := range []string{given, o.at(i)} {
-		assert.NoError(o.t, os.MkdirAll(dir, 0o755))
+// given is where the program finds the files of a candidate.
+func (o *oracle) given(i int) string { return filepath.Join(o.root, "given", strconv.Itoa(i)) }
+
+// askHere leaves in at(i) what an install writes, or, of what is refused, the files
+// as they came.
+func (o *oracle) askHere(i int, c *judged, roots *x509.CertPool) {
+	r, err := deploy.Install(o.t.Context(), source.Files(filepath.Join(o.given(i), "cert.pem"), filepath.Join(o.given(i), "key.pem")), deploy.Options{
+		Settings:       func(name string) string { return map[string]string{"DOCKER_HOST": "unix:///nonexistent"}[name] },
+		CertsDir:       o.at(i),
+		Hostnames:      []string{cmp.Or(c.host, mint.DefaultName)},
+		Roots:          roots,
+		AllowUntrusted: c.untrusted,
+		DANE:           tlsa.Off,
+		Timeout:        time.Minute,
+	})
+	if !assert.Error(o.t, err, "%s: installed, and nobody to ask", c.name) {
+		return
 	}
-	args := []string{"--cert", filepath.Join(given, "cert.pem"), "--key", filepath.Join(given, "key.pem"), "--output", "json"}
+	o.noSecretIn(err.Error())
+	switch {
+	case r.Outcome == hook.OutcomePending:
+		c.leaf = r.Bundle.Fingerprint()
+	case assert.Equal(o.t, hook.OutcomeRejected, r.Outcome, "%s: %v", c.name, err):
+		c.ours = err.Error()
+		o.put(o.at(i), c.cert, c.key)
+	}
+}
+
+// askProgram wants the verdict that c has already, if it has one.
+func (o *oracle) askProgram(i int, c *judged) {
+	args := []string{"--cert", filepath.Join(o.given(i), "cert.pem"), "--key", filepath.Join(o.given(i), "key.pem"), "--output", "json"}
 	if c.host != "" {
 		args = append(args, "--hostname", c.host)
 	}
 	if c.untrusted {
 		args = append(args, "--allow-untrusted")
 	}
-	o.put(given, c.cert, c.key)
 	code, doc := o.answer(nil, append([]string{"install", "--dry-run"}, args...)...)
 	switch {
-	case code == 0 && assert.NotNil(o.t, doc.Leaf):
-		c.leaf = doc.Leaf.SHA256
+	case c.needsFront && code == 0, c.leaf != "":
+		assert.Equal(o.t, 0, code, "%s: %s", c.name, doc.Error)
+		if assert.NotNil(o.t, doc.Leaf, c.name) {
+			assert.Contains(o.t, []string{"", doc.Leaf.SHA256}, c.leaf, c.name)
+			c.leaf = doc.Leaf.SHA256
+		}
 	case assert.Equal(o.t, 3, code, "%s: %s", c.name, doc.Error):
+		assert.Contains(o.t, []string{"", doc.Error}, c.ours, c.name)
 		c.ours = doc.Error
 		o.put(o.at(i), c.cert, c.key)
 		return
 	}
-	code, doc = o.answer([]string{"DOCKER_HOST=unix:///nonexistent"}, append([]string{"install", "--certs-dir", o.at(i)}, args...)...)
+	dir := o.at(i)
+	if !c.needsFront {
+		dir = o.t.TempDir()
+	}
+	code, doc = o.answer([]string{"DOCKER_HOST=unix:///nonexistent"}, append([]string{"install", "--certs-dir", dir}, args...)...)
 	if !c.needsFront || code != 3 {
 		assert.Equal(o.t, 8, code, "%s: accepted by the dry run: %s", c.name, doc.Error)
+	}
+	if !c.needsFront {
+		for _, name := range []string{"cert.pem", "key.pem"} {
+			written, err := os.ReadFile(filepath.Join(dir, name))
+			assert.NoError(o.t, err, c.name)
+			expected, err := os.ReadFile(o.at(i, name))
+			assert.NoError(o.t, err, c.name)
+			assert.Equal(o.t, string(expected), string(written), "%s: %s", c.name, name)
+		}
 	}
 }
 
 func (o *oracle) installInFront(i int, c *judged) {
-	given := filepath.Join(o.root, "given", strconv.Itoa(i))
-	code, doc := o.answer(nil, "install", "--cert", filepath.Join(given, "cert.pem"), "--key", filepath.Join(given, "key.pem"), "--output", "json")
+	code, doc := o.answer(nil, "install", "--cert", filepath.Join(o.given(i), "cert.pem"), "--key", filepath.Join(o.given(i), "key.pem"), "--output", "json")
 	if code != 0 {
 		assert.Equal(o.t, 4, code, "%s: %s", c.name, doc.Error)
 		c.ours = doc.Error
