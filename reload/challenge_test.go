@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,10 +35,13 @@ type webFront struct {
 	overrides string
 
 	mu     sync.Mutex
-	root   string // of the override that is loaded; "" for none
-	deaf   bool   // takes no override
+	shown  map[string]string // by path: what the override that is loaded answers
+	deaf   bool              // takes no override
 	loaded int
 }
+
+// answered is how nginx reads an override.
+var answered = regexp.MustCompile(`(?m)^location = (\S+) \{\n    default_type text/plain;\n    return 200 "([^"$]*)";\n\}$`)
 
 func newWebFront(t *testing.T, d *daemons) *webFront {
 	t.Helper()
@@ -81,24 +85,34 @@ func (w *webFront) hangUp() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.loaded++
-	w.root = ""
+	w.shown = map[string]string{}
 	w.daemons.mu.Lock() // another worker takes over
 	w.daemons.ps = []string{strings.ReplaceAll(psWhole, "24 23 nginx", fmt.Sprint(24+w.loaded, " 23 nginx"))}
 	w.daemons.mu.Unlock()
-	if data, err := os.ReadFile(filepath.Join(w.overrides, overrideName)); err == nil && !w.deaf && strings.Contains(string(data), "root /overrides/"+tokensName+";") {
-		w.root = filepath.Join(w.overrides, tokensName)
+	if data, err := os.ReadFile(filepath.Join(w.overrides, overrideName)); err == nil && !w.deaf {
+		for _, found := range answered.FindAllStringSubmatch(string(data), -1) {
+			w.shown[found[1]] = found[2]
+		}
 	}
 }
 
 func (w *webFront) show(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.root == "" {
+	answer, ok := w.shown[r.URL.Path]
+	if !ok {
 		http.NotFound(rw, r)
 		return
 	}
-	http.FileServer(http.Dir(w.root)).ServeHTTP(rw, r)
+	_, _ = io.WriteString(rw, answer)
 }
+
+// shows reports whether the front itself shows the answer to a token.
+func (w *webFront) shows(t *testing.T, token, answer string) bool {
+	return w.f.shows(t.Context(), token, answer) == nil
+}
+
+func (w *webFront) group() Group { return Group{w.f} }
 
 func (w *webFront) left(t *testing.T) []string {
 	t.Helper()
@@ -111,33 +125,85 @@ func (w *webFront) left(t *testing.T) []string {
 	return names
 }
 
-func TestTheFrontAnswersChallengesAndIsAsItWasAfterwards(t *testing.T) {
+func TestFrontAnswersChallengesAndIsAsItWasAfterwards(t *testing.T) {
 	for _, umask := range []int{0o022, 0o077} {
 		w := newWebFront(t, &daemons{})
 		old := syscall.Umask(umask)
-		c, err := w.f.ServeChallenges(t.Context())
+		c, err := w.group().ServeChallenges(t.Context())
 		if err == nil {
-			err = c.Present(t.Context(), "token", "token")
+			err = c.Present(t.Context(), "token", "token.key-auth_0")
 		}
 		syscall.Umask(old)
 		require.NoError(t, err)
-		require.NoError(t, w.f.shows(t.Context(), "token"))
-		for name, want := range map[string]os.FileMode{overrideName: 0o644, tokensName: 0o755, tokensName + "/.well-known": 0o755} {
-			info, err := os.Stat(filepath.Join(w.overrides, name))
-			require.NoError(t, err)
-			assert.Equal(t, want, info.Mode().Perm(), "nginx reads %s as its own user", name)
-		}
+		assert.True(t, w.shows(t, "token", "token.key-auth_0"))
+		info, err := os.Stat(filepath.Join(w.overrides, overrideName))
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o644), info.Mode(), "the front's root may not be ours")
+		assert.Equal(t, []string{overrideName}, w.left(t))
+
 		require.NoError(t, c.CleanUp(t.Context(), "token"))
+		require.NoError(t, c.Present(t.Context(), "other", "other.key"))
+		assert.True(t, w.shows(t, "other", "other.key"))
+		assert.False(t, w.shows(t, "token", "token.key-auth_0"))
 		require.NoError(t, c.Close(t.Context()))
 		assert.Empty(t, w.left(t))
-		assert.Empty(t, w.root, "nginx was told")
-		assert.Equal(t, 2, w.loaded)
+		assert.Empty(t, w.shown, "nginx was told")
+		assert.Equal(t, 4, w.loaded)
 		require.NoError(t, c.Close(t.Context()), "twice")
-		assert.Equal(t, 2, w.loaded, "there was nothing to tell")
+		assert.Equal(t, 4, w.loaded, "there was nothing to tell")
 	}
 }
 
-func TestAFrontThatDoesNotShowTheAnswerIsLeftAsItWas(t *testing.T) {
+func TestAnswersThatAreShownAtTheSameTimeAreLoadedTogether(t *testing.T) {
+	w := newWebFront(t, &daemons{})
+	c, err := w.group().ServeChallenges(t.Context())
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			token := fmt.Sprint("token", i)
+			assert.NoError(t, c.Present(t.Context(), token, token+".key"))
+			assert.True(t, w.shows(t, token, token+".key"))
+		})
+	}
+	all.Wait()
+	assert.Less(t, w.loaded, 10, "twenty answers do not need twenty reloads")
+}
+
+func TestEveryFrontOfAGroupShowsTheAnswer(t *testing.T) {
+	one, two := newWebFront(t, &daemons{}), newWebFront(t, &daemons{})
+	g := Group{one.f, two.f}
+	c, err := g.ServeChallenges(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, c.Present(t.Context(), "token", "token.key"))
+	assert.True(t, one.shows(t, "token", "token.key"))
+	assert.True(t, two.shows(t, "token", "token.key"))
+	require.NoError(t, c.Close(t.Context()))
+	assert.Empty(t, one.left(t))
+	assert.Empty(t, two.left(t))
+}
+
+// A prefix for the directory of answers is what an administrator may have too, and a
+// second one keeps nginx from starting.
+func TestOverrideHoldsOnlyExactLocations(t *testing.T) {
+	text := override(map[string]string{"b": "b.key", "a": "a.key"})
+	assert.Len(t, answered.FindAllString(text, -1), 2)
+	assert.Equal(t, 2, strings.Count(text, "location"))
+	assert.Less(t, strings.Index(text, "a.key"), strings.Index(text, "b.key"))
+}
+
+func TestAnswerThatNginxCouldTakeForItsOwnLanguageIsNotShown(t *testing.T) {
+	w := newWebFront(t, &daemons{})
+	c, err := w.group().ServeChallenges(t.Context())
+	require.NoError(t, err)
+	for _, bad := range []string{"", "a b", "a;b", "a\"b", "a$uri", "a{", "a\nb", "../a", strings.Repeat("a", 513)} {
+		require.Error(t, c.Present(t.Context(), bad, "key"), bad)
+		require.Error(t, c.Present(t.Context(), "token", bad), bad)
+	}
+	assert.Equal(t, 1, w.loaded)
+}
+
+func TestFrontThatDoesNotShowTheAnswerIsLeftAsItWas(t *testing.T) {
 	for name, c := range map[string]struct {
 		statuses map[string]int
 		deaf     bool
@@ -145,7 +211,7 @@ func TestAFrontThatDoesNotShowTheAnswerIsLeftAsItWas(t *testing.T) {
 		want     string
 		hint     string
 	}{
-		"nginx refuses the override": {map[string]int{"nginx": 1}, true, true, "nginx", "another override may answer"},
+		"nginx refuses the override": {map[string]int{"nginx": 1}, true, true, "nginx", "another --challenge"},
 		"nothing is shown":           {nil, true, false, "does not show the answer to a challenge: ", "is TLS up"},
 		"nginx cannot be told":       {map[string]int{"killall": 1}, false, false, "reloading nginx", ""},
 	} {
@@ -155,7 +221,7 @@ func TestAFrontThatDoesNotShowTheAnswerIsLeftAsItWas(t *testing.T) {
 			w.deaf = c.deaf
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("the time is up"))
 			defer cancel()
-			_, err := w.f.ServeChallenges(ctx)
+			_, err := w.group().ServeChallenges(ctx)
 			require.ErrorContains(t, err, c.want)
 			var refusal *mailu.Refusal
 			assert.Equal(t, c.refused, errors.As(err, &refusal))
@@ -171,7 +237,7 @@ func TestWhatAKilledRunLeftIsRemovedAndNginxIsTold(t *testing.T) {
 		leave  func(*webFront) error
 		loaded int
 	}{
-		"all":         {func(w *webFront) error { _, err := w.f.ServeChallenges(context.Background()); return err }, 2},
+		"all":         {func(w *webFront) error { _, err := w.group().ServeChallenges(context.Background()); return err }, 2},
 		"the answers": {func(w *webFront) error { return os.MkdirAll(filepath.Join(w.overrides, tokensName, "x"), 0o755) }, 0},
 		"the override": {func(w *webFront) error {
 			return os.WriteFile(filepath.Join(w.overrides, overrideName), []byte("half"), 0o644)
@@ -182,17 +248,17 @@ func TestWhatAKilledRunLeftIsRemovedAndNginxIsTold(t *testing.T) {
 			w := newWebFront(t, &daemons{})
 			require.NoError(t, c.leave(w))
 			require.NoError(t, os.WriteFile(filepath.Join(w.overrides, "theirs.conf"), nil, 0o644))
-			require.NoError(t, w.f.ForgetChallenges(t.Context()))
+			require.NoError(t, w.group().ForgetChallenges(t.Context()))
 			assert.Equal(t, []string{"theirs.conf"}, w.left(t))
 			assert.Equal(t, c.loaded, w.loaded)
-			assert.Empty(t, w.root)
+			assert.Empty(t, w.shown)
 		})
 	}
 }
 
-func TestAFrontThatIsGoneIsNotTold(t *testing.T) {
+func TestFrontThatIsGoneIsNotTold(t *testing.T) {
 	w := newWebFront(t, &daemons{})
-	c, err := w.f.ServeChallenges(t.Context())
+	c, err := w.group().ServeChallenges(t.Context())
 	require.NoError(t, err)
 	w.fake.containers = nil
 	require.NoError(t, c.Close(t.Context()))
@@ -200,32 +266,50 @@ func TestAFrontThatIsGoneIsNotTold(t *testing.T) {
 	assert.Equal(t, 1, w.loaded)
 }
 
-func TestAFrontWithoutOverridesSaysWhereTheyBelong(t *testing.T) {
+func TestFrontWithoutOverridesSaysWhereTheyBelong(t *testing.T) {
 	w := newWebFront(t, &daemons{})
 	w.f.overrides = ""
-	_, err := w.f.ServeChallenges(t.Context())
+	_, err := w.group().ServeChallenges(t.Context())
 	require.ErrorContains(t, err, "nothing is mounted at /overrides in mailu-front-1")
 	assert.Contains(t, say.HintOf(err), "another --challenge")
-	require.NoError(t, w.f.ForgetChallenges(t.Context()))
+	require.NoError(t, w.group().ForgetChallenges(t.Context()))
 	w.f.overrides = filepath.Join(w.overrides, "missing") // on another host, as far as this one knows
-	_, err = w.f.ServeChallenges(t.Context())
+	_, err = w.group().ServeChallenges(t.Context())
 	require.ErrorContains(t, err, "opening the overrides of mailu-front-1")
-	require.NoError(t, w.f.ForgetChallenges(t.Context()))
+	require.NoError(t, w.group().ForgetChallenges(t.Context()))
 }
 
-func TestTheOverrideReplacesNothingOutside(t *testing.T) {
+func TestOverrideReplacesNothingOutside(t *testing.T) {
 	w := newWebFront(t, &daemons{})
-	outside := t.TempDir()
-	require.NoError(t, os.Symlink(outside, filepath.Join(w.overrides, tokensName)))
-	_, err := w.f.ServeChallenges(t.Context())
-	require.Error(t, err)
-	entries, err := os.ReadDir(outside)
+	outside := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(outside, []byte("untouched"), 0o600))
+	for _, name := range []string{overrideName, halfName, tokensName} {
+		require.NoError(t, os.Symlink(outside, filepath.Join(w.overrides, name)))
+	}
+	c, err := w.group().ServeChallenges(t.Context())
 	require.NoError(t, err)
-	assert.Empty(t, entries)
-	assert.Empty(t, w.left(t), "the link is removed, and not what it leads to")
+	require.NoError(t, c.Close(t.Context()))
+	assert.Empty(t, w.left(t), "the links are removed, and not what they lead to")
+	data, err := os.ReadFile(outside)
+	require.NoError(t, err)
+	assert.Equal(t, "untouched", string(data))
 }
 
-func TestAProxiedWebPortIsAskedWithAHeader(t *testing.T) {
+func TestLeftoversBesideAStoppedFrontAreRemovedOnceNoRunCanNeedThem(t *testing.T) {
+	w := newWebFront(t, &daemons{})
+	_, err := w.group().ServeChallenges(t.Context()) // and is killed
+	require.NoError(t, err)
+	w.f.State = "exited"
+	require.NoError(t, w.group().ForgetOldChallenges(t.Context()))
+	assert.Equal(t, []string{overrideName}, w.left(t), "another run may be answering right now")
+	old := time.Now().Add(-2 * forgottenAfter)
+	require.NoError(t, os.Chtimes(filepath.Join(w.overrides, overrideName), old, old))
+	require.NoError(t, w.group().ForgetOldChallenges(t.Context()))
+	assert.Empty(t, w.left(t))
+	assert.Equal(t, 1, w.loaded, "nobody needs to be told")
+}
+
+func TestProxiedWebPortIsAskedWithAHeader(t *testing.T) {
 	w := newWebFront(t, &daemons{})
 	w.f.proxy = "80"
 	got := make(chan string, 1)
@@ -239,6 +323,6 @@ func TestAProxiedWebPortIsAskedWithAHeader(t *testing.T) {
 		}
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\ntoken")
 	})}
-	require.NoError(t, w.f.shows(t.Context(), "token"))
+	require.NoError(t, w.f.shows(t.Context(), "token", "token"))
 	assert.Equal(t, "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", <-got)
 }

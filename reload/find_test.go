@@ -80,10 +80,10 @@ func TestUnsuitableFrontIsRefusedWithReasonAndRemedy(t *testing.T) {
 		change   change
 		why, how string
 	}{
-		"letsencrypt":         {setEnv("TLS_FLAVOR", "letsencrypt"), "gets its own certificates", "TLS_FLAVOR=cert"},
-		"mail-letsencrypt":    {setEnv("TLS_FLAVOR", "mail-letsencrypt"), "gets its own certificates", "TLS_FLAVOR=cert"},
+		"letsencrypt":         {setEnv("TLS_FLAVOR", "letsencrypt"), "obtains its own certificates", "TLS_FLAVOR=cert"},
+		"mail-letsencrypt":    {setEnv("TLS_FLAVOR", "mail-letsencrypt"), "obtains its own certificates", "TLS_FLAVOR=cert"},
 		"notls":               {setEnv("TLS_FLAVOR", "notls"), "serves no TLS", "TLS_FLAVOR=cert"},
-		"unknown flavor":      {setEnv("TLS_FLAVOR", "x\x1b\ny"), `TLS_FLAVOR is "x y"`, "TLS_FLAVOR=cert"},
+		"unknown flavor":      {setEnv("TLS_FLAVOR", "x\x1b\ny"), `TLS_FLAVOR "x y"`, "TLS_FLAVOR=cert"},
 		"not Mailu":           {setEnv("TLS_FLAVOR", ""), "not Mailu's front", "--container"},
 		"nothing mounted":     {mounting("/mailu/overrides:/overrides"), "nothing is mounted at /certs", "ROOT/certs:/certs"},
 		"certificate file":    {mounting("/mailu/certs/cert.pem:/certs/cert.pem"), "/certs/cert.pem is mounted as a single file", "mount the directory"},

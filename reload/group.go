@@ -132,13 +132,3 @@ func (g Group) Settle(ctx context.Context) error {
 func (g Group) Running(ctx context.Context) bool {
 	return slices.ContainsFunc(g, func(f *Front) bool { return f.Running(ctx) })
 }
-
-// ServeChallenges lets the first front answer challenges.
-func (g Group) ServeChallenges(ctx context.Context) (*Challenges, error) {
-	return g[0].ServeChallenges(ctx)
-}
-
-// ForgetChallenges removes what a killed run left in any front.
-func (g Group) ForgetChallenges(ctx context.Context) error {
-	return g.each(func(f *Front) error { return f.ForgetChallenges(ctx) })
-}

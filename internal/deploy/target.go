@@ -143,6 +143,9 @@ func Override(facts *mailu.Facts, certsDir string, hostnames []string) error {
 	if err := facts.CheckFlavor(); err != nil {
 		return err
 	}
+	if err := facts.CheckHostnames(); err != nil {
+		return err
+	}
 	if certsDir == "" || certsDir == facts.CertsDir {
 		return nil
 	}

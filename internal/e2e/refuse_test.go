@@ -165,7 +165,7 @@ func TestFrontThatCannotBeServedIsRefusedWithTheReason(t *testing.T) {
 		options rig.FrontOptions
 		says    string
 	}{
-		"letsencrypt": {rig.FrontOptions{Env: map[string]string{"TLS_FLAVOR": "letsencrypt"}}, "gets its own certificates"},
+		"letsencrypt": {rig.FrontOptions{Env: map[string]string{"TLS_FLAVOR": "letsencrypt"}}, "obtains its own certificates"},
 		"notls":       {rig.FrontOptions{Env: map[string]string{"TLS_FLAVOR": "notls"}}, "serves no TLS"},
 		"single files": {rig.FrontOptions{Root: t.TempDir(), ExtraArgs: []string{
 			"--volume", filepath.Join(l.certs(), "cert.pem") + ":/certs/cert.pem:ro",

@@ -297,7 +297,7 @@ func TestStatusNamesAFrontThatADeployCannotReach(t *testing.T) {
 	l.waitServing()
 	doc := l.status(nil)
 	assert.Equal(t, []string{"warning tls_flavor"}, doc.codes(), "what it serves is in order")
-	assert.True(t, doc.says("tls_flavor", "with TLS_FLAVOR=letsencrypt it gets its own certificates and ignores cert.pem and key.pem"))
+	assert.True(t, doc.says("tls_flavor", "with TLS_FLAVOR=letsencrypt Mailu obtains its own certificates and ignores cert.pem and key.pem"))
 
 	certs := filepath.Join(l.root, "certs")
 	files := startMounts(t, l, "--volume", filepath.Join(certs, "cert.pem")+":/certs/cert.pem", "--volume", filepath.Join(certs, "key.pem")+":/certs/key.pem")

@@ -8,22 +8,22 @@ import (
 // Endpoint is what one TLS port showed when it was asked.
 type Endpoint struct {
 	Port
-	Leaf  string              // SHA-256 of the leaf it showed, lower-case hex; "" if it completed no handshake
-	Chain []*x509.Certificate // as it was sent, leaf first; nil if it completed no handshake
-	Err   error               // why it did not; nil when Leaf is set
+	Leaf  string              // SHA-256 of the leaf it showed, lower-case hex; "" without a handshake
+	Chain []*x509.Certificate // as it was sent, leaf first; nil without a handshake
+	Err   error               // why there was no handshake; nil if Leaf is set
 }
 
-// What an Endpoint's Err may wrap. Any other error means that the port could
-// not be reached, or broke off.
+// What an Endpoint's Err may wrap. Any other error means that the port could not be
+// reached, hung, or broke off.
 var (
-	ErrClosed  = errors.New("connection refused") // nobody listens there
-	ErrWithout = errors.New("no TLS")             // it was offered STARTTLS, and declined
+	ErrClosed  = errors.New("connection refused") // nothing listens there
+	ErrWithout = errors.New("no TLS")             // the server declined STARTTLS
 )
 
-// Answers tells whether the port completed a TLS handshake.
+// Answers reports whether the port completed a TLS handshake.
 func (e Endpoint) Answers() bool { return e.Leaf != "" }
 
-// AnyAnswers tells whether at least one port did.
+// AnyAnswers reports whether at least one port did.
 func AnyAnswers(endpoints []Endpoint) bool {
 	for _, e := range endpoints {
 		if e.Answers() {
@@ -33,9 +33,9 @@ func AnyAnswers(endpoints []Endpoint) bool {
 	return false
 }
 
-// Refusal is the front's verdict on the installed pair: it would not load it,
-// or was told to and serves something else. Any other error of the front's
-// driver means that it could not be told or asked, and is no verdict.
+// Refusal is the front's verdict on the installed pair: it would not load it, or was
+// told to load it and serves something else. Any other error of the front's driver
+// means that the front could not be told or asked, which is no verdict.
 type Refusal struct{ Err error }
 
 func (r *Refusal) Error() string { return r.Err.Error() }

@@ -1,12 +1,14 @@
-// Package mailu is the vocabulary that the deploy transaction, the front
-// container's driver and the command line share: what a Mailu front says of
-// itself (Facts), which TLS ports it has (Port), and what one of them shows
-// (Endpoint). It asks nobody and holds no state.
+// Package mailu is the vocabulary that the deploy transaction, the driver of front
+// containers and the command line share: what a Mailu front says of itself (Facts),
+// which TLS ports it has (Port), what one of them shows (Endpoint), and what goes on
+// inside the container (Inside). It asks nobody and holds no state.
 package mailu
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,8 +18,8 @@ import (
 	"mailu-hook/internal/say"
 )
 
-// Facts are what a front's environment and mounts tell. They hold no secret:
-// of the environment only the variables named in ParseEnvironment are read.
+// Facts are what a front's environment and mounts say. They hold no secret: of the
+// environment only the variables named in ParseEnvironment are read.
 type Facts struct {
 	Container string   `json:"container,omitempty"`
 	ID        string   `json:"id,omitempty"`
@@ -59,8 +61,8 @@ const (
 	defaultPorts    = "25,80,443,465,993,995,4190"
 )
 
-// known are all ports on which a front can speak TLS. A port is open when its
-// gates hold: byPorts when PORTS must list it, byTLS when TLS must
+// known are all ports on which a front can speak TLS. A port with byPorts is open
+// only if PORTS lists it, one with byTLS only if TLS does
 // (core/nginx/conf/nginx.conf, core/nginx/dovecot/proxy.conf).
 var known = []struct {
 	Port
@@ -77,17 +79,21 @@ var known = []struct {
 	{Port{Number: 4190, Protocol: "sieve"}, true, false},
 }
 
-// ParseEnvironment reads Mailu's variables as the front itself does. get
-// returns "" for a variable that is not set. Unknown words in lists are
-// ignored, as the front ignores them.
+// ParseEnvironment reads Mailu's variables as the front itself does, except that it
+// takes HOSTNAMES out of quotes, which Compose v1 and docker run --env-file leave
+// around a value. get returns "" for a variable that is not set. Unknown words in
+// lists are ignored, as the front ignores them.
 func ParseEnvironment(get func(string) string) Facts {
 	f := Facts{
-		CertName: or(get("TLS_CERT_FILENAME"), DefaultCertName),
-		KeyName:  or(get("TLS_KEYPAIR_FILENAME"), DefaultKeyName),
+		CertName: cmp.Or(get("TLS_CERT_FILENAME"), DefaultCertName),
+		KeyName:  cmp.Or(get("TLS_KEYPAIR_FILENAME"), DefaultKeyName),
 		Flavor:   get("TLS_FLAVOR"),
 	}
-	f.Hostnames = SplitNames(get("HOSTNAMES"))
-	ports, tls := strings.Split(or(get("PORTS"), defaultPorts), ","), strings.Split(or(get("TLS"), defaultPorts), ",")
+	f.Hostnames = SplitNames(unquote(strings.TrimSpace(get("HOSTNAMES"))))
+	for i, name := range f.Hostnames {
+		f.Hostnames[i] = unquote(name)
+	}
+	ports, tls := strings.Split(cmp.Or(get("PORTS"), defaultPorts), ","), strings.Split(cmp.Or(get("TLS"), defaultPorts), ",")
 	for _, k := range known {
 		n := strconv.Itoa(k.Number)
 		if k.byPorts && !slices.Contains(ports, n) || k.byTLS && !slices.Contains(tls, n) {
@@ -99,23 +105,53 @@ func ParseEnvironment(get func(string) string) Facts {
 	return f
 }
 
-// ErrUnsuitable means that a certificate installed in /certs would not be
-// served, whatever a deploy did.
-var ErrUnsuitable = errors.New("this front cannot be served by a deploy")
+// ErrUnsuitable means that a front would not serve a certificate that is installed
+// in /certs, or that its configuration must be fixed first.
+var ErrUnsuitable = errors.New("this front cannot use an installed certificate")
 
-// CheckFlavor returns an ErrUnsuitable unless the front serves what is in
-// /certs. An unknown flavor passes: nobody could be asked.
+// unsuitable is an ErrUnsuitable in words of its own.
+type unsuitable struct{ text string }
+
+func (u unsuitable) Error() string        { return u.text }
+func (u unsuitable) Is(target error) bool { return target == ErrUnsuitable }
+
+// CheckFlavor returns an ErrUnsuitable unless the front serves what is in /certs. An
+// empty flavor passes: it means that the front could not be asked.
 func (f Facts) CheckFlavor() error {
 	switch f.Flavor {
 	case "", "cert", "mail":
 		return nil
 	case "letsencrypt", "mail-letsencrypt":
-		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=%s it gets its own certificates and ignores %s and %s", ErrUnsuitable, f.Flavor, say.Plain(f.CertName), say.Plain(f.KeyName)),
-			"set TLS_FLAVOR=cert in mailu.env and recreate the front, or remove this hook")
+		text := fmt.Sprintf("mailu-hook is not needed for this front: with TLS_FLAVOR=%s Mailu obtains its own certificates and ignores %s and %s", f.Flavor, say.Plain(f.CertName), say.Plain(f.KeyName))
+		return say.Hint(unsuitable{text}, "to use certificates from elsewhere, set TLS_FLAVOR=cert in mailu.env and recreate the front; otherwise remove this hook")
 	case "notls":
 		return say.Hint(fmt.Errorf("%w: with TLS_FLAVOR=notls it serves no TLS", ErrUnsuitable), "set TLS_FLAVOR=cert in mailu.env and recreate the front")
 	}
-	return say.Hint(fmt.Errorf("%w: its TLS_FLAVOR is %s, which Mailu does not know", ErrUnsuitable, say.Foreign(f.Flavor)), "set TLS_FLAVOR=cert in mailu.env")
+	return say.Hint(fmt.Errorf("%w: Mailu has no TLS_FLAVOR %s", ErrUnsuitable, say.Foreign(f.Flavor)), "set TLS_FLAVOR=cert in mailu.env and recreate the front")
+}
+
+// CheckHostnames returns an ErrUnsuitable if the main hostname is neither a host name
+// nor a wildcard: then no certificate could be recognized as Mailu's. No hostnames at
+// all pass.
+func (f Facts) CheckHostnames() error {
+	if len(f.Hostnames) == 0 || isHostname(CanonicalName(strings.TrimPrefix(f.Hostnames[0], "*."))) {
+		return nil
+	}
+	return say.Hint(unsuitable{fmt.Sprintf("the main hostname of the mail server, %s, is not a host name", say.Foreign(f.Hostnames[0]))},
+		"fix HOSTNAMES in mailu.env (HOSTNAMES=mail.example.com, without quotes) and recreate the front, or say --hostname mail.example.com")
+}
+
+// label is a part of a host name. An underscore is not allowed in one, but DNS and
+// browsers take it.
+var label = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
+
+func isHostname(name string) bool {
+	for part := range strings.SplitSeq(name, ".") {
+		if !label.MatchString(part) {
+			return false
+		}
+	}
+	return len(name) <= 253
 }
 
 // NginxOnly returns the ports of a front of Mailu 2.0 or older, where nginx
@@ -133,8 +169,8 @@ func NginxOnly(proxy string) []Port {
 	return ports
 }
 
-// Proxied tells whether PROXY_PROTOCOL, as it stands in list, covers a port;
-// "http" is Mailu 2.0's.
+// Proxied reports whether the value of PROXY_PROTOCOL covers a port; "http" is Mailu
+// 2.0's.
 func Proxied(list string, port int) bool {
 	for item := range strings.SplitSeq(list, ",") {
 		switch item {
@@ -157,9 +193,9 @@ func Proxied(list string, port int) bool {
 	return false
 }
 
-// CanonicalName is a host name as it is compared and sent: trimmed, in lower
-// case, in its A-label form (RFC 5891), without the root's dot. A name that has
-// no such form, as a wildcard, is left as it stands.
+// CanonicalName is a host name as it is compared and sent: trimmed, in lower case, in
+// its A-label form (RFC 5891), without a trailing dot. A name that has no such form,
+// such as a wildcard, keeps its own.
 func CanonicalName(name string) string {
 	name = strings.TrimSuffix(strings.ToLower(strings.TrimSpace(name)), ".")
 	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
@@ -179,15 +215,8 @@ func SplitNames(list string) []string {
 	return names
 }
 
-// PlainName tells whether a file name names an entry of /certs itself, and not
-// one of a directory below or beside it.
+// PlainName reports whether a file name names an entry of /certs itself, and not one
+// of a directory below or beside it.
 func PlainName(name string) bool {
 	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
-}
-
-func or(value, fallback string) string {
-	if value == "" {
-		return fallback
-	}
-	return value
 }

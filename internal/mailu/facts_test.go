@@ -2,6 +2,7 @@ package mailu
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -128,6 +129,24 @@ func TestNamesAndFilesAreRead(t *testing.T) {
 	assert.Equal(t, "key.pem", f.KeyName)
 }
 
+func TestQuotesAroundHostnamesAreTakenOff(t *testing.T) {
+	for _, value := range []string{`"mail.example.com,imap.example.com"`, `'mail.example.com, imap.example.com'`, `"mail.example.com", 'imap.example.com'`, ` "mail.example.com,imap.example.com" `} {
+		assert.Equal(t, []string{"mail.example.com", "imap.example.com"}, parse(map[string]string{"HOSTNAMES": value}).Hostnames, value)
+	}
+}
+
+func TestMainHostnameThatIsNoHostNameIsAConfigurationError(t *testing.T) {
+	for _, value := range []string{`"mail.example.com`, "mail example.com", "https://mail.example.com", "mail.example.com:443", "-mail.example.com", "mail..example.com", "*", "mail.*.example.com", "$HOSTNAME", strings.Repeat("a", 64) + ".example.com"} {
+		err := parse(map[string]string{"HOSTNAMES": value + ",imap.example.com"}).CheckHostnames()
+		require.ErrorIs(t, err, ErrUnsuitable, value)
+		assert.ErrorContains(t, err, "is not a host name")
+		assert.Contains(t, say.HintOf(err), "HOSTNAMES")
+	}
+	for _, value := range []string{"", "mail.example.com", "MAIL.example.com.", "mäil.example.com", "mail", "a_b.example.com", "*.example.com", "mail.example.com,$HOSTNAME"} {
+		assert.NoError(t, parse(map[string]string{"HOSTNAMES": value}).CheckHostnames(), value)
+	}
+}
+
 func TestNoSecretIsEverAskedFor(t *testing.T) {
 	allowed := []string{"HOSTNAMES", "TLS_FLAVOR", "TLS_CERT_FILENAME", "TLS_KEYPAIR_FILENAME", "PORTS", "TLS", "PROXY_PROTOCOL"}
 	ParseEnvironment(func(name string) string {
@@ -138,10 +157,10 @@ func TestNoSecretIsEverAskedFor(t *testing.T) {
 
 func TestFlavorsThatIgnoreTheCertsDirectoryAreRefused(t *testing.T) {
 	for flavor, c := range map[string]struct{ fact, hint string }{
-		"letsencrypt":      {"gets its own certificates and ignores cert.pem and key.pem", "TLS_FLAVOR=cert"},
-		"mail-letsencrypt": {"gets its own certificates", "TLS_FLAVOR=cert"},
+		"letsencrypt":      {"obtains its own certificates and ignores cert.pem and key.pem", "TLS_FLAVOR=cert"},
+		"mail-letsencrypt": {"obtains its own certificates", "TLS_FLAVOR=cert"},
 		"notls":            {"serves no TLS", "TLS_FLAVOR=cert"},
-		"cret":             {`"cret", which Mailu does not know`, "TLS_FLAVOR=cert"},
+		"cret":             {`Mailu has no TLS_FLAVOR "cret"`, "TLS_FLAVOR=cert"},
 		"a\x1b[31mb\nc":    {`"a [31mb c"`, "TLS_FLAVOR=cert"},
 	} {
 		err := parse(map[string]string{"TLS_FLAVOR": flavor}).CheckFlavor()

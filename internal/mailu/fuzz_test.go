@@ -1,6 +1,7 @@
 package mailu
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -33,8 +34,8 @@ func FuzzEnvironment(f *testing.F) {
 		assertPorts(t, NginxOnly(proxy), proxy)
 		for _, p := range facts.Ports {
 			number := strconv.Itoa(p.Number)
-			listed := slices.Contains(strings.Split(or(ports, defaultPorts), ","), number)
-			overTLS := slices.Contains(strings.Split(or(tls, defaultPorts), ","), number)
+			listed := slices.Contains(strings.Split(cmp.Or(ports, defaultPorts), ","), number)
+			overTLS := slices.Contains(strings.Split(cmp.Or(tls, defaultPorts), ","), number)
 			assert.True(t, p.Number == 25 || listed || overTLS, "port %s is in no list", number)
 			assert.True(t, overTLS || !p.Implicit, "port %s is not in TLS", number)
 		}
@@ -43,7 +44,10 @@ func FuzzEnvironment(f *testing.F) {
 			assert.Equal(t, strings.TrimSpace(name), name)
 			assert.NotContains(t, name, ",")
 		}
-		if err := facts.CheckFlavor(); err != nil {
+		for _, err := range []error{facts.CheckFlavor(), facts.CheckHostnames()} {
+			if err == nil {
+				continue
+			}
 			require.ErrorIs(t, err, ErrUnsuitable)
 			assert.True(t, utf8.ValidString(err.Error()), "not UTF-8: %q", err)
 		}

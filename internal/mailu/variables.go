@@ -9,9 +9,9 @@ import (
 )
 
 // ReadVariables reads a file of KEY=value lines, as systemd's EnvironmentFile=
-// and Compose's env_file do: # or ; begins a comment line, one pair of quotes
-// around a value is removed. A line of another form is an error, but the others
-// are returned anyway.
+// and Compose's env_file do: # or ; begins a comment line, and # after a space a
+// comment behind a value, as for Compose; one pair of quotes around a value is
+// removed. A line of another form is an error, but the others are returned anyway.
 func ReadVariables(name string) (map[string]string, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -34,9 +34,25 @@ func ReadVariables(name string) (map[string]string, error) {
 			wrong = cmp.Or(wrong, fmt.Errorf("%s:%d: not of the form KEY=value", name, n))
 			continue
 		}
-		values[key] = unquote(strings.TrimSpace(value))
+		values[key] = unquote(uncomment(strings.TrimSpace(value)))
 	}
 	return values, cmp.Or(wrong, lines.Err())
+}
+
+// uncomment cuts the comment off a value, unless it is between quotes.
+func uncomment(value string) string {
+	if strings.HasPrefix(value, `"`) || strings.HasPrefix(value, "'") {
+		if end := strings.IndexByte(value[1:], value[0]); end >= 0 && strings.HasPrefix(strings.TrimSpace(value[end+2:]), "#") {
+			return value[:end+2]
+		}
+		return value
+	}
+	for i := range len(value) {
+		if value[i] == '#' && (i == 0 || value[i-1] == ' ' || value[i-1] == '\t') {
+			return strings.TrimSpace(value[:i])
+		}
+	}
+	return value
 }
 
 func unquote(value string) string {
