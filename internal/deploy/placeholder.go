@@ -52,7 +52,7 @@ func (t *Target) Deliver(ctx context.Context, src source.Source, names []string)
 		}
 		t.result.Bundle = bundle
 		t.Close()
-		t.Front, t.Unasked, t.Absent = nil, nil, ""
+		t.Found, t.Front, t.Unasked, t.Absent = nil, nil, nil, ""
 		if err := t.open(ctx); err != nil {
 			return err
 		}

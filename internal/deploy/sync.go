@@ -44,6 +44,11 @@ func (t *Target) Sync(ctx context.Context, w Wish) error {
 }
 
 func (t *Target) sync(ctx context.Context, w Wish) error {
+	if !t.o.DryRun {
+		if err := t.Found.ForgetOldChallenges(ctx); err != nil {
+			t.result.Note(err.Error())
+		}
+	}
 	state, err := t.store.State()
 	if err != nil {
 		t.result.Note(err.Error())

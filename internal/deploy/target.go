@@ -19,7 +19,8 @@ import (
 // Target is where a deploy goes: a group of fronts and their certs directory.
 type Target struct {
 	Facts   mailu.Facts
-	Front   reload.Group // nil if none runs, or one cannot be asked
+	Found   reload.Group // nil if the engine could not be asked, or knows none
+	Front   reload.Group // Found; nil if none runs, or one cannot be asked
 	Unasked error        // why a front that may be running cannot be asked
 	Absent  string       // why there is no front to ask: it will load the certificate when it starts
 
@@ -112,7 +113,7 @@ func (t *Target) locate(ctx context.Context) error {
 // meet takes the facts of the fronts that were found, and the fronts themselves if
 // all of them can be asked.
 func (t *Target) meet(found reload.Group) {
-	t.Facts = found.Facts()
+	t.Facts, t.Found = found.Facts(), found
 	idle := found.Idle()
 	if idle == nil {
 		t.Front = found

@@ -186,25 +186,40 @@ func TestFrontWithoutAnOverridesMountAnswersFromTheVolumeOfItsImage(t *testing.T
 	assert.Empty(t, left)
 }
 
-func TestOverrideThatAlreadyAnswersChallengesIsNamedAndLeftAlone(t *testing.T) {
+const theirLocation = "location ^~ /.well-known/acme-challenge/ {\n  return 404;\n}\n"
+
+func TestOverrideThatAnswersChallengesItselfIsNoObstacleAndLeftAlone(t *testing.T) {
+	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
+	dir := filepath.Join(i.root, "overrides", "nginx")
+	theirs := filepath.Join(dir, "theirs.conf")
+	require.NoError(t, os.WriteFile(theirs, []byte(theirLocation), 0o644))
+	i.execOK("nginx", "-s", "reload")
+	before := snapshot(t, theirs)
+	i.issues()
+	i.servesLineage(mailName)
+	assert.Equal(t, []string{dir, theirs}, listed(t, dir))
+	assert.Equal(t, before, snapshot(t, theirs))
+	i.healthyAndReloadable()
+}
+
+func TestOverrideThatNginxRefusesIsNamedAndLeftAlone(t *testing.T) {
 	i, old := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
 	dir := filepath.Join(i.root, "overrides", "nginx")
 	theirs := filepath.Join(dir, "theirs.conf")
-	require.NoError(t, os.WriteFile(theirs, []byte("location ^~ /.well-known/acme-challenge/ {\n  return 404;\n}\n"), 0o644))
-	i.execOK("nginx", "-s", "reload")
+	require.NoError(t, os.WriteFile(theirs, []byte(theirLocation+theirLocation), 0o644))
 	overrides, certs := snapshot(t, theirs), snapshot(t, i.certs())
 	r := i.renew()
 	assert.Equal(t, 6, r.code)
 	assert.Contains(t, r.doc.Error, `duplicate location`)
-	assert.Contains(t, r.doc.Hint, "another override may answer /.well-known/acme-challenge/ already")
+	assert.Contains(t, r.doc.Hint, "usually another file in ROOT/overrides")
 	assert.Equal(t, []string{dir, theirs}, listed(t, dir))
 	assert.Equal(t, overrides, snapshot(t, theirs))
 	assert.Equal(t, certs, snapshot(t, i.certs()))
 	i.neverLetTheCALook()
 	i.serves(old)
-	i.healthyAndReloadable()
 
 	require.NoError(t, os.Remove(theirs))
+	i.healthyAndReloadable()
 	i.issues("--now")
 	i.servesLineage(mailName)
 	i.nothingLeft()

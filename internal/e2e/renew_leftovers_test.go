@@ -41,7 +41,7 @@ func TestRunThatEndsInAChallengeLeavesNothingInTheFront(t *testing.T) {
 		before := s.issued()
 		r := s.strike(syscall.SIGKILL, kind, 1, true, again...)
 		require.True(t, r.killed(), kind)
-		assert.ElementsMatch(t, []string{"mailu-hook-acme", "mailu-hook-acme.conf"}, s.overrides(), "%s: the kill came too late", kind)
+		assert.Equal(t, []string{"mailu-hook-acme.conf"}, s.overrides(), "%s: the kill came too late", kind)
 		s.relay.Meddle(nil)
 		require.Equal(t, 0, s.renew(again...).code, kind)
 		s.nothingLeft()
@@ -80,6 +80,36 @@ func TestRunThatEndsInAChallengeLeavesNothingInTheFront(t *testing.T) {
 	assert.NotEqual(t, old, s.live())
 	s.healthyAndReloadable()
 	s.nothingLeft()
+}
+
+// An administrator may have a location for challenges too. What a killed run leaves
+// beside it must not keep nginx from starting.
+func TestKilledRunKeepsNoFrontFromStarting(t *testing.T) {
+	s := newSpoiledFront(t)
+	dir := filepath.Join(s.root, "overrides", "nginx")
+	theirs, ours := filepath.Join(dir, "theirs.conf"), filepath.Join(dir, "mailu-hook-acme.conf")
+	require.NoError(t, os.WriteFile(theirs, []byte(theirLocation), 0o644))
+	r := s.strike(syscall.SIGKILL, "challenge", 1, true)
+	require.True(t, r.killed())
+	s.relay.Meddle(nil)
+	require.FileExists(t, ours)
+
+	require.NoError(t, s.front.Stop(t.Context()))
+	require.NoError(t, s.front.Start(t.Context()))
+	s.waitServing()
+	require.Equal(t, 0, s.sync().code)
+	assert.FileExists(t, ours, "another run might be answering right now")
+
+	old := time.Now().Add(-2 * time.Hour)
+	require.NoError(t, os.Chtimes(ours, old, old))
+	require.NoError(t, s.front.Stop(t.Context()))
+	require.Equal(t, 0, s.sync().code)
+	assert.NoFileExists(t, ours, "beside a stopped front too")
+	require.NoError(t, s.front.Start(t.Context()))
+	s.waitServing()
+	require.Equal(t, 0, s.renew().code)
+	s.servesLineage("mail.example.com")
+	assert.Equal(t, []string{"theirs.conf"}, s.overrides())
 }
 
 // killedBeforeTheDeploy lets a renewal be killed when its certificate is live and

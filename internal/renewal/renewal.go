@@ -145,10 +145,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 // cleanUp removes what a run that was killed showed the CA. None is under way,
 // as this one holds the lock.
 func (r *run) cleanUp(ctx context.Context) {
-	if r.target.Front == nil {
-		return
-	}
-	if err := limited(ctx, r.o.Deploy.Timeout, "--timeout", r.target.Front.ForgetChallenges); err != nil {
+	if err := limited(ctx, r.o.Deploy.Timeout, "--timeout", r.target.Found.ForgetChallenges); err != nil {
 		r.note("%v", err)
 	}
 }
