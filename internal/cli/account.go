@@ -25,6 +25,11 @@ and the next renew creates a new account.`,
 		examples: `  mailu-hook account
   mailu-hook account show --staging --output json
   mailu-hook account deactivate`,
+		exits: `  0  done
+  1  there is no account, or the CA refused or did not answer
+  2  usage error, or ambiguous configuration
+  7  another run held the lock until the time was up
+`,
 		options: func() action { return &accountOptions{} },
 		formats: deployFormats,
 		failed:  deployFailed,

@@ -104,7 +104,7 @@ func TestHelpFitsATerminalAndExplains(t *testing.T) {
 			if fs.Lookup("config") == nil {
 				return
 			}
-			for _, want := range []string{"Exit status:\n  0 ", "\n  3 ", "\nExamples:\n", "MAILU_HOOK_CERTS_DIR", "/etc/mailu-hook.conf", "DOCKER_HOST"} {
+			for _, want := range []string{"Exit status:\n  0 ", "\n  2 ", "\nExamples:\n", "MAILU_HOOK_CERTS_DIR", "/etc/mailu-hook.conf", "DOCKER_HOST"} {
 				assert.Contains(t, r.stdout, want)
 			}
 		})

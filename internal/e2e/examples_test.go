@@ -25,7 +25,7 @@ func example(t *testing.T, name string) string {
 	return string(data)
 }
 
-func TestSystemdUnitsAreValidAndAsHardenedAsTheReadmeSays(t *testing.T) {
+func TestSystemdUnitsAreValidAndAsHardenedAsSECURITYSays(t *testing.T) {
 	t.Parallel()
 	rig.Need(t, "systemd-analyze")
 	for _, name := range []string{"sync", "renew"} {
@@ -44,7 +44,7 @@ func TestSystemdUnitsAreValidAndAsHardenedAsTheReadmeSays(t *testing.T) {
 			require.NoError(t, err, "%s", out)
 			level := regexp.MustCompile(`exposure level for .*: ([\d.]+)`).FindStringSubmatch(string(out))
 			require.NotNil(t, level, "%s", out)
-			assert.Contains(t, example(t, "README.md"), "`systemd-analyze security`: "+level[1]+")")
+			assert.Contains(t, example(t, "SECURITY.md"), "`systemd-analyze security`: "+level[1]+")")
 		})
 	}
 }

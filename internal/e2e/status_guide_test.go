@@ -17,7 +17,7 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-func TestREADMEShowsTheScreenThatThereReallyIs(t *testing.T) {
+func TestGuideShowsTheScreenThatThereReallyIs(t *testing.T) {
 	require.Zero(t, os.Geteuid(), "needs root to mount")
 	l := newLab(t)
 	old := l.issue(mint.Leaf{NotBefore: time.Now().Add(-63*24*time.Hour - time.Hour)})
@@ -66,10 +66,10 @@ func TestREADMEShowsTheScreenThatThereReallyIs(t *testing.T) {
 	assert.Equal(t, look("script", "--quiet", "--return", "--command", wide, "/dev/null"), shownIn(t, "    $ mailu-hook status    # at 120 columns\n"))
 }
 
-// shownIn is the screen that the README shows after a command.
+// shownIn is the screen that docs/monitoring.md shows after a command.
 func shownIn(t *testing.T, command string) string {
 	t.Helper()
-	_, shown, found := strings.Cut(example(t, "README.md"), command)
+	_, shown, found := strings.Cut(example(t, "docs/monitoring.md"), command)
 	require.True(t, found)
 	end := regexp.MustCompile(`\n\n\S`).FindStringIndex(shown)
 	require.NotNil(t, end)
