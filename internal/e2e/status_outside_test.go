@@ -104,7 +104,7 @@ func TestStatusReportsOnEachFrontUnlessOneIsChosen(t *testing.T) {
 		names = append(names, f.Container)
 	}
 	assert.Subset(t, names, []string{l.front.Name, other.front.Name})
-	assert.True(t, doc.says("file_missing", "there is no cert.pem in "+other.certs()))
+	assert.True(t, doc.says("file_missing", "there is no certificate in "+other.certs()))
 	chosen := l.status([]string{"MAILU_HOOK_PROJECT="}, "--container", l.front.Name)
 	require.Len(t, chosen.Fronts, 1)
 	assert.Equal(t, "ok", chosen.Status)

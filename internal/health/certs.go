@@ -28,6 +28,10 @@ func (j *judgement) directory(f *Front) {
 		j.find(Unknown, CertsDirUnseen, remedy, "cannot look at the certs directory: %v", d.Err)
 		return
 	}
+	if d.Bare() {
+		j.find(Critical, FileMissing, f.firstRemedy(), "there is no certificate in %s yet, so the front has no TLS", d.Path)
+		return
+	}
 	for _, file := range []File{d.Cert, d.Key} {
 		j.file(d, file)
 	}
@@ -63,6 +67,23 @@ func (j *judgement) live(d *Directory) {
 		j.find(Warning, WrittenThrough, "remove the script that copies certificates there; then run: mailu-hook sync --now",
 			"something wrote through mailu-hook's link %s: the certificate installed as %s was overwritten with %s", d.Cert.Name, d.Live.LeafID(), is)
 	}
+}
+
+// firstRemedy is how the front gets its first certificate.
+func (f *Front) firstRemedy() string {
+	switch {
+	case f.Available != "":
+		return "run: mailu-hook install --lineage " + f.Available
+	case f.Planned != nil:
+		return "run: mailu-hook renew --now"
+	}
+	return "get one with certbot and run mailu-hook install --lineage DIR; or run: mailu-hook renew --agree-tos"
+}
+
+// bare reports whether the front has no certificate to load, which explains ports
+// without TLS and a dovecot that never started.
+func (f *Front) bare() bool {
+	return f.readsDirectory() && f.Directory.Path != "" && f.Directory.Bare()
 }
 
 // file judges one name. A running front keeps what it has loaded; when it

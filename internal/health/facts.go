@@ -50,6 +50,7 @@ type Front struct {
 	Memory     hook.State
 	MemoryErr  error
 	Lineages   []Lineage
+	Available  string      // a lineage on this host that could be installed; "" if none, or if a certificate is
 	DANE       []tlsa.Host // compared with what port 25 serves; nil when nobody looked
 	Planned    *Renewal    // of a lineage that mailu-hook renews by itself; nil when it has none
 }
@@ -110,6 +111,11 @@ const (
 	Outward    Kind = "outward"    // a link that leaves the directory, so it is broken in the container
 	Unreadable Kind = "unreadable" // could not be determined
 )
+
+// Bare reports whether there is neither certificate nor key.
+func (d *Directory) Bare() bool {
+	return d.Err == nil && d.Cert.Kind == Missing && d.Key.Kind == Missing
+}
 
 // Loads reports whether the front finds a file under that name.
 func (f File) Loads() bool { return f.Kind == Ours || f.Kind == Plain || f.Kind == Link }

@@ -166,6 +166,7 @@ func (j *judgement) inside(f *Front) {
 		switch {
 		case !d.Runs && d.Name == "nginx":
 			j.find(Critical, NginxDown, "docker logs "+f.Container+" shows why; then docker restart "+f.Container, "nginx does not run in %s", f.Container)
+		case !d.Runs && f.bare():
 		case !d.Runs && len(f.portsOf("dovecot")) > 0:
 			j.find(Critical, DovecotDown, "docker restart "+f.Container+" (if there is no certificate, install one first)",
 				"dovecot does not run in %s, so ports %s are closed: a front that starts without a usable certificate never starts dovecot", f.Container, numbers(f.portsOf("dovecot")))

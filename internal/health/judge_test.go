@@ -144,6 +144,34 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 	}
 }
 
+func TestAFrontWithoutACertificateIsOneFinding(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*scene)
+		remedy  string
+	}{
+		"certbot has one":     {func(s *scene) { s.f.Available = "/etc/letsencrypt/live/mail" }, "run: mailu-hook install --lineage /etc/letsencrypt/live/mail"},
+		"renew has got one":   {func(s *scene) { s.f.Planned = &Renewal{} }, "run: mailu-hook renew --now"},
+		"nobody has got any":  {func(*scene) {}, "mailu-hook renew --agree-tos"},
+		"a front that is old": {func(s *scene) { s.f.Inside.NginxOnly = true }, "mailu-hook renew --agree-tos"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.f.Directory = Directory{Path: "/mailu/certs", Cert: File{Name: "cert.pem", Kind: Missing}, Key: File{Name: "key.pem", Kind: Missing}}
+			s.f.Lineages, s.f.Memory = nil, hook.State{}
+			s.f.Inside.Daemons[1] = mailu.Daemon{Name: "dovecot", Pid: mailu.PidUnseen}
+			s.refuse(errClosed)
+			s.refuse(errPlain, 25)
+			c.prepare(s)
+			findings := Judge(s.Look, thresholds)
+			require.Len(t, findings, 1, "%+v", findings)
+			assert.Equal(t, FileMissing, findings[0].Code)
+			assert.Equal(t, Critical, findings[0].Severity)
+			assert.Equal(t, "there is no certificate in /mailu/certs yet, so the front has no TLS", findings[0].Text)
+			assert.Contains(t, findings[0].Remedy, c.remedy)
+		})
+	}
+}
+
 func TestFlavorCountsByWhatIsServed(t *testing.T) {
 	for flavor, want := range map[string]Severity{"letsencrypt": Warning, "mail-letsencrypt": Warning, "notls": Critical, "certs": Critical} {
 		s := newScene(t)

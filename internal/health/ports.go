@@ -26,6 +26,7 @@ func (j *judgement) ports(f *Front) {
 		}
 	}
 	switch {
+	case f.bare() && len(answering) == 0:
 	case f.tlsOff():
 		j.tlsOff(f)
 	case len(answering) == 0:

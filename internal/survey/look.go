@@ -149,6 +149,9 @@ func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDo
 		}
 		f.Lineages = lineages(o.Lineages, f.Memory)
 		f.Planned = planned(&f, o.StateDir)
+		if f.Directory.Bare() {
+			f.Available = available(o.Certbot, f.Hostnames)
+		}
 	})
 	wg.Wait()
 	return f

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 )
 
@@ -113,6 +114,21 @@ func Certbot(l *health.Lineage) {
 	l.Hooked = slices.ContainsFunc(append(hooks, renewal, filepath.Join(config, "cli.ini")), func(file string) bool {
 		return filepath.Base(file) == "mailu-hook" || anyLine(file, calls)
 	})
+}
+
+// available is the newest of certbot's lineages that covers the main hostname, ""
+// if there is none.
+func available(certbot string, hostnames []string) string {
+	dirs, _ := filepath.Glob(filepath.Join(certbot, "live", "*"))
+	var newest health.Lineage
+	for _, dir := range dirs {
+		l := Lineage(dir)
+		covers := l.Err == nil && len(hostnames) > 0 && len(hook.Missing(l.Chain[0], hostnames[:1])) == 0
+		if covers && (newest.Path == "" || l.Chain[0].NotBefore.After(newest.Chain[0].NotBefore)) {
+			newest = l
+		}
+	}
+	return newest.Path
 }
 
 const maxLines = 1 << 16

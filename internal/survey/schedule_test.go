@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/mint"
 )
 
 // hostWith is a file system with these files.
@@ -135,4 +136,24 @@ func TestLineageIsCertbotsWhenItHasARenewalConfiguration(t *testing.T) {
 			assert.Equal(t, c.hooked, l.Hooked)
 		})
 	}
+}
+
+func TestTheNewestLineageOfTheMainNameIsAvailable(t *testing.T) {
+	certbot := t.TempDir()
+	assert.Empty(t, available(certbot, []string{"mail.example.com"}))
+	ca, err := mint.NewCA(mint.CAOptions{})
+	require.NoError(t, err)
+	for name, leaf := range map[string]mint.Leaf{
+		"mail":      {Names: []string{"mail.example.com"}, NotBefore: time.Now().Add(-48 * time.Hour)},
+		"mail-0001": {Names: []string{"mail.example.com"}, NotBefore: time.Now().Add(-24 * time.Hour)},
+		"www":       {Names: []string{"www.example.com"}},
+	} {
+		pair, err := ca.Issue(leaf)
+		require.NoError(t, err)
+		_, err = pair.WriteLineage(certbot, name, 1)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, filepath.Join(certbot, "live", "mail-0001"), available(certbot, []string{"mail.example.com", "imap.example.com"}))
+	assert.Empty(t, available(certbot, []string{"imap.example.com"}))
+	assert.Empty(t, available(certbot, nil))
 }
