@@ -1,7 +1,9 @@
 package hook
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"regexp"
@@ -148,6 +150,26 @@ func (s *Store) Record(state State) error {
 		}
 	}
 	return nil
+}
+
+// Synced remembers that sync ran to its end, however it ended: status takes that
+// for the sign that something runs it. Where nothing was ever deployed, or the
+// state is damaged, nothing is written.
+func (s *Store) Synced(ctx context.Context, at time.Time) error {
+	if !s.Used() {
+		return nil
+	}
+	unlock, err := s.Lock(ctx)
+	if err != nil {
+		return fmt.Errorf("recording that sync ran: %w", err)
+	}
+	defer unlock()
+	state, err := s.State()
+	if err != nil {
+		return nil // which is told already
+	}
+	state.LastSync = at.UTC()
+	return s.Record(state)
 }
 
 const legacyLock = "lock"

@@ -28,6 +28,30 @@ func TestSyncFinishesWhatAHookLeftPending(t *testing.T) {
 	assert.Equal(t, exitOK, w.run("sync").status)
 }
 
+func TestSyncLeavesAMarkHoweverItEnds(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	mark := func() any {
+		return w.run("status", "--output", "json").document(t)["fronts"].([]any)[0].(map[string]any)["last_sync"]
+	}
+	require.Equal(t, exitOK, w.run("sync").status)
+	assert.Nil(t, mark(), "nothing was ever deployed")
+	require.Equal(t, exitOK, w.install().status)
+	assert.Nil(t, mark(), "no sync")
+	require.Equal(t, exitOK, w.run("sync", "--dry-run").status)
+	assert.Nil(t, mark(), "nor now")
+	require.Equal(t, exitOK, w.run("sync").status)
+	first := mark()
+	require.NotNil(t, first)
+	require.NoError(t, os.WriteFile(filepath.Join(w.lineage, "privkey.pem"), []byte("?"), 0o600))
+	w.env["MAILU_HOOK_ROOTS"] = filepath.Join(w.dir, "none")
+	assert.Equal(t, exitUsage, w.run("sync").status)
+	delete(w.env, "MAILU_HOOK_ROOTS")
+	assert.Equal(t, first, mark(), "a run that never began is none")
+	w.run("sync")
+	assert.NotEqual(t, first, mark())
+}
+
 func TestSyncWithDamagedLineagesStillSaysOneLine(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())

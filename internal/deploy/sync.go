@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
@@ -44,6 +45,17 @@ func (t *Target) Sync(ctx context.Context, w Wish) error {
 }
 
 func (t *Target) sync(ctx context.Context, w Wish) error {
+	err := t.repair(ctx, w)
+	if t.o.DryRun || errors.Is(err, disk.ErrLocked) {
+		return err
+	}
+	if serr := t.store.Synced(ctx, time.Now()); serr != nil {
+		t.result.Note(serr.Error())
+	}
+	return err
+}
+
+func (t *Target) repair(ctx context.Context, w Wish) error {
 	if !t.o.DryRun {
 		if err := t.Found.ForgetOldChallenges(ctx); err != nil {
 			t.result.Note(err.Error())

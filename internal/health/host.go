@@ -13,6 +13,7 @@ import (
 
 const (
 	clockSlack = time.Minute        // that two clocks may differ
+	syncSlack  = 24 * time.Hour     // that sync may not have run
 	timerSlack = 3 * 24 * time.Hour // that a timer may be late; see TestTimersFireWellWithinTheirSlack
 )
 
@@ -27,17 +28,38 @@ func (j *judgement) host() {
 			"the clocks of the Docker engine and of this host differ by %s", c.Ahead.Abs().Round(time.Second))
 	}
 	fronts := j.look.Fronts
-	if slices.ContainsFunc(fronts, func(f Front) bool { return f.Directory.Used }) {
-		j.timer(j.look.Schedule.Sync, SyncTimerMissing, SyncTimerIdle, "mailu-hook sync",
-			"systemctl enable --now mailu-hook-sync.timer, or cp examples/cron/mailu-hook /etc/cron.d/",
-			"a failed deploy would not be retried")
-	}
+	j.sync()
 	j.renewals()
 	certbots := slices.ContainsFunc(fronts, func(f Front) bool {
 		return slices.ContainsFunc(f.Lineages, func(l Lineage) bool { return l.Certbot })
 	})
 	if certbots {
 		j.certbot()
+	}
+}
+
+// sync judges whether something runs mailu-hook sync. A timer that fires proves
+// nothing, because its unit may fail each time: what counts is when sync last ran
+// to its end.
+func (j *judgement) sync() {
+	i := slices.IndexFunc(j.look.Fronts, func(f Front) bool { return f.Directory.Used })
+	if i < 0 {
+		return
+	}
+	timer, f := j.look.Schedule.Sync, &j.look.Fronts[i]
+	remedy := "run mailu-hook sync to see why"
+	if unit, ok := strings.CutSuffix(timer.By, ".timer"); ok {
+		remedy = "systemctl status " + unit + ".service shows why"
+	}
+	ran := f.Memory.LastSync
+	switch last := f.Memory.Last; {
+	case timer.By == "":
+		j.find(Warning, SyncTimerMissing, "systemctl enable --now mailu-hook-sync.timer, or cp examples/cron/mailu-hook /etc/cron.d/",
+			"no timer or cron job on this host runs mailu-hook sync, so a failed deploy would not be retried")
+	case !ran.IsZero() && j.look.At.Sub(ran) > syncSlack:
+		j.find(Warning, SyncTimerIdle, remedy, "%s should run mailu-hook sync, but sync has not completed since %s", timer.By, say.Time(ran))
+	case ran.IsZero() && last != nil && j.look.At.Sub(last.At) > syncSlack:
+		j.find(Warning, SyncTimerIdle, remedy, "%s should run mailu-hook sync, but sync has never completed", timer.By)
 	}
 }
 

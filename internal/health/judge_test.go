@@ -120,7 +120,8 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		CertbotHookMissing: {func(s *scene) { s.f.Lineages[0].Hooked = false }, Warning,
 			"certbot does not call mailu-hook after renewing /live/mail, so a renewal is installed only by the next mailu-hook sync"},
 		SyncTimerMissing: {func(s *scene) { s.Schedule.Sync = Timer{} }, Warning, "no timer or cron job on this host runs mailu-hook sync, so a failed deploy would not be retried"},
-		SyncTimerIdle:    {func(s *scene) { s.Schedule.Sync.Last = s.now.Add(-4 * day24) }, Warning, "mailu-hook-sync.timer should run mailu-hook sync, but has not since "},
+		SyncTimerIdle: {func(s *scene) { s.f.Memory.LastSync = s.now.Add(-25 * time.Hour) }, Warning,
+			"mailu-hook-sync.timer should run mailu-hook sync, but sync has not completed since "},
 		RenewTimerMissing: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew = Timer{} }, Warning,
 			"no timer or cron job on this host runs mailu-hook renew, so no certificate is renewed"},
 		RenewTimerIdle: {func(s *scene) { s.f.Planned = &Renewal{}; s.Schedule.Renew.Last = s.now.Add(-4 * day24) }, Warning,
@@ -288,6 +289,22 @@ func TestMailu20MissesNoDovecot(t *testing.T) {
 	s := newScene(t)
 	s.f.Inside.NginxOnly, s.f.Inside.Daemons[1] = true, mailu.Daemon{Name: "dovecot", Pid: "unseen"}
 	assert.Empty(t, Judge(s.Look, thresholds))
+}
+
+func TestATimerWhoseUnitFailsEachTimeDoesNotPassForSync(t *testing.T) {
+	s := newScene(t)
+	s.f.Memory.LastSync = time.Time{}
+	s.Schedule.Sync.Last = s.now // it fired
+	assert.Empty(t, Judge(s.Look, thresholds), "the first deploy is a minute old")
+	s.f.Memory.Last.At = s.now.Add(-25 * time.Hour)
+	findings := Judge(s.Look, thresholds)
+	require.Equal(t, []Code{SyncTimerIdle}, codesOf(findings))
+	assert.Contains(t, findings[0].Text, "sync has never completed")
+	assert.Equal(t, "systemctl status mailu-hook-sync.service shows why", findings[0].Remedy)
+	s.Schedule.Sync = Timer{By: "/etc/cron.d/mailu-hook"}
+	assert.Equal(t, "run mailu-hook sync to see why", Judge(s.Look, thresholds)[0].Remedy)
+	s.f.Memory.LastSync = s.now.Add(-23 * time.Hour)
+	assert.Empty(t, Judge(s.Look, thresholds), "however it ended")
 }
 
 func TestWithoutAHookAndATimerNothingInstallsARenewal(t *testing.T) {

@@ -54,7 +54,7 @@ func newScene(t *testing.T) *scene {
 				Path: "/mailu/certs", Used: true, Chain: chain, Live: generation(chain),
 				Cert: File{Name: "cert.pem", Kind: Ours}, Key: File{Name: "key.pem", Kind: Ours},
 			},
-			Memory:   hook.State{Last: &hook.Last{At: s.now, Outcome: hook.OutcomeInstalled, Lineage: "/live/mail"}},
+			Memory:   hook.State{LastSync: s.now, Last: &hook.Last{At: s.now, Outcome: hook.OutcomeInstalled, Lineage: "/live/mail"}},
 			Lineages: []Lineage{{Path: "/live/mail", Chain: chain, Last: true, Certbot: true, Hooked: true}},
 		}},
 	}

@@ -25,6 +25,10 @@ func TestTimersFireWellWithinTheirSlack(t *testing.T) {
 		require.NotNil(t, when, name)
 		period, known := periods[string(when[1])]
 		require.True(t, known, "%s: add %q to periods", name, when[1])
-		assert.GreaterOrEqual(t, timerSlack, 4*period, "%s: a timer that missed a run or two is not idle", name)
+		slack := timerSlack
+		if filepath.Base(name) == "mailu-hook-sync.timer" {
+			slack = syncSlack
+		}
+		assert.GreaterOrEqual(t, slack, 4*period, "%s: a timer that missed a run or two is not idle", name)
 	}
 }

@@ -57,6 +57,7 @@ type frontLookDoc struct {
 	Installed *certificateDoc   `json:"installed"`
 	Endpoints []endpointLookDoc `json:"endpoints"`
 	Last      *lastDoc          `json:"last_deploy"`
+	LastSync  *time.Time        `json:"last_sync"`
 	Pending   *pendingDoc       `json:"pending"`
 	Held      string            `json:"held"`
 	Renewal   *nextDoc          `json:"next_renewal"`
@@ -168,6 +169,9 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 	}
 	if last := f.Memory.Last; last != nil {
 		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}
+	}
+	if at := f.Memory.LastSync.UTC(); !at.IsZero() {
+		doc.LastSync = &at
 	}
 	if p := f.Memory.Pending; p != nil {
 		doc.Pending = &pendingDoc{p.Since, p.Lineage, p.Leaf, p.Reason, p.Attempts, p.Next}

@@ -126,6 +126,9 @@ func (m *metrics) front(r *Report, f *health.Front) {
 		return // nothing is known of deploys, which is not that there was none
 	}
 	m.gauge("deploy_pending", "Whether a deploy is unfinished.", boolean(f.Memory.Pending != nil), "container", f.Container)
+	if at := f.Memory.LastSync; !at.IsZero() {
+		m.gauge("last_sync_timestamp_seconds", "When mailu-hook sync last ran to its end.", seconds(at), "container", f.Container)
+	}
 	if last := f.Memory.Last; last != nil {
 		m.gauge("last_deploy_timestamp_seconds", "When the last deploy ended.", seconds(last.At), "container", f.Container)
 		good := last.Outcome == hook.OutcomeInstalled || last.Outcome == hook.OutcomeUnchanged

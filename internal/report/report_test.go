@@ -49,7 +49,7 @@ func looked(t *testing.T) *Report {
 		Inside: &mailu.Inside{Daemons: []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: "intact", Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: "intact", Runs: true}}},
 		Directory: health.Directory{Path: "/mailu/certs", Used: true, Chain: newer,
 			Cert: health.File{Name: "cert.pem", Kind: health.Ours}, Key: health.File{Name: "key.pem", Kind: health.Ours}},
-		Memory: hook.State{Last: &hook.Last{At: at.Add(-25 * time.Hour), Outcome: hook.OutcomeInstalled, Lineage: "/etc/letsencrypt/live/mail.example.com"},
+		Memory: hook.State{LastSync: at.Add(-10 * time.Minute), Last: &hook.Last{At: at.Add(-25 * time.Hour), Outcome: hook.OutcomeInstalled, Lineage: "/etc/letsencrypt/live/mail.example.com"},
 			Pending: &hook.Pending{Since: at.Add(-time.Hour), Next: at.Add(time.Hour), Reason: "dovecot objects"}},
 		DANE:     []tlsa.Host{{Name: "mail.example.com", Verdict: dane.Match, TLSA: resolve.TLSA{Secure: true, Owner: "_25._tcp.mail.example.com.", TTL: time.Hour}}},
 		Lineages: []health.Lineage{{Path: "/etc/letsencrypt/live/mail.example.com", Chain: newer, Last: true, Certbot: true, Hooked: true}},
