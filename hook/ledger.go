@@ -156,3 +156,12 @@ func (l *ledger) record(state State) error {
 	}
 	return l.dir.Replace(l.name+".json", append(data, '\n'), 0o600)
 }
+
+// forget removes the ledger. The lock file stays until its holder has ended: a run
+// that waits for it must not meet another one.
+func (l *ledger) forget() error {
+	if err := l.dir.Remove(l.name + ".json"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return l.dir.Sync()
+}

@@ -23,7 +23,7 @@ import (
 // name it here.
 func commands() []command {
 	return []command{
-		hookCommand(), installCommand(), syncCommand(), rollbackCommand(),
+		hookCommand(), installCommand(), syncCommand(), rollbackCommand(), uninstallCommand(),
 		renewCommand(), accountCommand(), statusCommand(), tlsaCommand(),
 		versionCommand(), helpCommand(), completionCommand(),
 	}

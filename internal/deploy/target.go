@@ -233,15 +233,20 @@ func (t *Target) options() hook.Options {
 
 // deploy runs the transaction. What was noted before it stays noted.
 func (t *Target) deploy(ctx context.Context, bundle *hook.Bundle, o hook.Options) error {
-	var f hook.Front // stays nil without a front to ask
-	if t.Front != nil {
-		f = t.Front
-	}
 	notes := t.result.Warnings
-	r, err := hook.Deploy(ctx, bundle, t.store, f, o)
+	r, err := hook.Deploy(ctx, bundle, t.store, t.front(), o)
 	r.Warnings = append(notes, r.Warnings...)
 	t.result.Result = r
 	return err
+}
+
+// front is the front as the transaction takes it: a nil interface if there is none
+// to ask.
+func (t *Target) front() hook.Front {
+	if t.Front == nil {
+		return nil
+	}
+	return t.Front
 }
 
 // finish completes the result of a run that ended with err.

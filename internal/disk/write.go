@@ -30,8 +30,19 @@ func (d *Dir) Replace(name string, data []byte, mode fs.FileMode) error {
 	return d.Sync()
 }
 
+// ReplaceVia is Replace with tmp as the path of the temporary file, like LinkVia.
+func (d *Dir) ReplaceVia(tmp, name string, data []byte, mode fs.FileMode) error {
+	if err := d.putVia(tmp, name, data, mode); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
 func (d *Dir) put(name string, data []byte, mode fs.FileMode) error {
-	tmp := TempName()
+	return d.putVia(TempName(), name, data, mode)
+}
+
+func (d *Dir) putVia(tmp, name string, data []byte, mode fs.FileMode) error {
 	err := d.write(tmp, data, mode)
 	if err == nil {
 		err = d.Wrap(name, d.root.Rename(tmp, name))
