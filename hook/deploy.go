@@ -287,7 +287,7 @@ func (d *deploy) served() bool {
 	}
 	state, _ := d.s.State()
 	for _, e := range d.before.ports {
-		if e.Leaf != d.b.Fingerprint() && (e.Answers() || state.Pending != nil) {
+		if e.Leaf != d.b.Fingerprint() && (e.Answers() || errors.Is(e.Err, mailu.ErrSilent) || state.Pending != nil) {
 			return false
 		}
 	}

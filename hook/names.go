@@ -3,6 +3,7 @@ package hook
 import (
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"mailu-hook/internal/mailu"
@@ -48,4 +49,17 @@ func matchName(pattern, name string) bool {
 	suffix, wildcard := strings.CutPrefix(pattern, "*.")
 	label, rest, dotted := strings.Cut(name, ".")
 	return wildcard && dotted && label != "" && label != "*" && suffix == rest && strings.Contains(suffix, ".")
+}
+
+// Beyond returns the DNS names of the leaf that stand for more than these names:
+// others, and wildcards.
+func Beyond(leaf *x509.Certificate, names []string) []string {
+	var beyond []string
+	for _, san := range leaf.DNSNames {
+		known := slices.ContainsFunc(names, func(name string) bool { return mailu.CanonicalName(name) == mailu.CanonicalName(san) })
+		if !known && !slices.Contains(beyond, san) {
+			beyond = append(beyond, san)
+		}
+	}
+	return beyond
 }

@@ -17,7 +17,8 @@ import (
 //
 // A port that served no TLS before the deploy is reported and not counted, as
 // long as another did: it may be closed to this host, or its daemon may be
-// broken for reasons of its own. When no port did, the front was starting or
+// broken for reasons of its own. One that took the connection and then hung is no
+// such port: it speaks TLS once its daemon works again. When no port did, the front was starting or
 // had no certificate, and then all count.
 func (d *deploy) verify(ctx context.Context) error {
 	want := d.b.Fingerprint()
@@ -125,7 +126,8 @@ func (d *deploy) was(port mailu.Port) mailu.Endpoint {
 
 // counts reports whether the deploy depends on a port's answer.
 func (d *deploy) counts(e mailu.Endpoint) bool {
-	return d.was(e.Port).Answers() || !mailu.AnyAnswers(d.before.ports)
+	was := d.was(e.Port)
+	return was.Answers() || errors.Is(was.Err, mailu.ErrSilent) || !mailu.AnyAnswers(d.before.ports)
 }
 
 // judge says whether the answers in d.r.Endpoints prove the deploy. It returns

@@ -24,7 +24,7 @@ requests signed with that key, and removes it here; certificates stay valid,
 and the next renew creates a new account.`,
 		examples: `  mailu-hook account
   mailu-hook account show --staging --output json
-  mailu-hook account deactivate`,
+  mailu-hook account deactivate --yes`,
 		exits: `  0  done
   1  there is no account, or the CA refused or did not answer
   2  usage error, or ambiguous configuration
@@ -40,10 +40,12 @@ type accountOptions struct {
 	ca      caOptions
 	state   stateOptions
 	timeout time.Duration
+	yes     bool
 }
 
 func (o *accountOptions) add(fs *flags) {
 	fs.DurationVar(&o.timeout, "timeout", time.Minute, "time limit for the CA's answers")
+	fs.BoolVar(&o.yes, "yes", false, "deactivate without asking again")
 	fs.group("CA", &o.ca)
 	fs.group("State", &o.state)
 }
@@ -56,6 +58,9 @@ func (o *accountOptions) run(ctx context.Context, i *invocation) (result, error)
 	do, ok := map[string]func(*acme.Client) (acme.Account, error){"show": (*acme.Client).Account, "deactivate": (*acme.Client).Deactivate}[action]
 	if !ok {
 		return nil, usageError("account takes show or deactivate, not %s", say.Foreign(action))
+	}
+	if action == "deactivate" && !o.yes {
+		return nil, usageError("deactivating an account cannot be undone: to do it, add --yes")
 	}
 	client, err := o.ca.read(i, false)
 	if err != nil {

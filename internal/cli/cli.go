@@ -10,9 +10,11 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -35,7 +37,7 @@ func commands() []command {
 func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writer) int {
 	i := &invocation{settings: env, stderr: stderr, out: &outputOptions{}, all: commands()}
 	i.command = i.all[0]
-	r, err := i.start(ctx, args, env)
+	r, err := i.within(ctx, args, env)
 	err = i.hinted(err)
 	if err != nil && r == nil && i.failed != nil {
 		r, err = i.failed(err)
@@ -43,8 +45,45 @@ func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writ
 	return finish(i, r, err, stdout)
 }
 
-// start finds out which command is meant and how, and runs it.
-func (i *invocation) start(ctx context.Context, args []string, env Environ) (result, error) {
+// within runs the command in the longest time that it may take. Every step of it
+// has a limit of its own; this is the last resort against what none of them can
+// end, such as a file system that hangs.
+func (i *invocation) within(ctx context.Context, args []string, env Environ) (result, error) {
+	options, r, err := i.prepare(args, env)
+	if options == nil {
+		return r, err
+	}
+	b, ok := options.(bounded)
+	if !ok {
+		return options.run(ctx, i)
+	}
+	type end struct {
+		r   result
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		r, err := options.run(ctx, i)
+		ended <- end{r, err}
+	}()
+	select {
+	case e := <-ended:
+		return e.r, e.err
+	case <-time.After(b.longest() + grace):
+		return nil, say.Hint(fmt.Errorf("%w: it has not ended within %s, long after its time was up", errHung, b.longest()+grace),
+			"a file system or a device may hang (dmesg tells); look with mailu-hook status")
+	}
+}
+
+// bounded is an action that says how long it takes at most, a rollback included.
+type bounded interface{ longest() time.Duration }
+
+// grace is for what follows the end of a command's own time.
+const grace = time.Minute
+
+// prepare finds out which command is meant and how. The action is nil if there is
+// nothing to run any more.
+func (i *invocation) prepare(args []string, env Environ) (action, result, error) {
 	switch {
 	case slices.Equal(args, []string{"--version"}):
 		args = []string{"version"}
@@ -54,7 +93,7 @@ func (i *invocation) start(ctx context.Context, args []string, env Environ) (res
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		cmd, ok := named(i.all, args[0])
 		if !ok {
-			return nil, usageError("there is no command %s%s", say.Foreign(args[0]), didYouMean(args[0], i.all))
+			return nil, nil, usageError("there is no command %s%s", say.Foreign(args[0]), didYouMean(args[0], i.all))
 		}
 		i.command, args = cmd, args[1:]
 	}
@@ -63,9 +102,9 @@ func (i *invocation) start(ctx context.Context, args []string, env Environ) (res
 	i.args, i.out = fs.Args(), out
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		return text(helpText(i.command, i.all)), nil
+		return nil, text(helpText(i.command, i.all)), nil
 	case err != nil:
-		return nil, usageError("%v", err)
+		return nil, nil, usageError("%v", err)
 	case i.formats != nil:
 		if err = i.applySettings(fs, env); err == nil {
 			err = i.openLog()
@@ -75,9 +114,9 @@ func (i *invocation) start(ctx context.Context, args []string, env Environ) (res
 		err = i.checkArguments()
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return options.run(ctx, i)
+	return options, nil, nil
 }
 
 func (i *invocation) checkArguments() error {

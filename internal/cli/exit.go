@@ -41,6 +41,9 @@ const exitHelp = `  0  installed and served, or nothing to do, or not Mailu's ce
 
 var errUsage = errors.New("usage")
 
+// errHung means that the outcome is not known.
+var errHung = errors.New("mailu-hook hangs")
+
 // usageErr is a mistake in how the program was called or configured.
 type usageErr struct{ text string }
 
@@ -85,7 +88,7 @@ func exitStatus(err error) int {
 		return exitACME
 	case errors.Is(err, disk.ErrLocked):
 		return exitLocked
-	case errors.Is(err, hook.ErrPending), errors.Is(err, hook.ErrWaiting):
+	case errors.Is(err, hook.ErrPending), errors.Is(err, hook.ErrUnsettled), errors.Is(err, hook.ErrWaiting), errors.Is(err, errHung):
 		return exitPending
 	}
 	return exitError

@@ -119,6 +119,9 @@ func (o *deployOptions) add(fs *flags) {
 	fs.group("State", &o.state)
 }
 
+// longest is a deploy, a rollback, and what settling takes.
+func (o *deployOptions) longest() time.Duration { return 2*o.front.timeout + time.Minute }
+
 // read turns the options into those of a deploy. Files that they name are read
 // here.
 func (o *deployOptions) read(i *invocation, caller deploy.Caller) (d deploy.Options, err error) {

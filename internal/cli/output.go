@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/syslog"
+	"net"
+	"os"
 	"strings"
+	"time"
 
 	"mailu-hook/internal/say"
 )
@@ -29,8 +32,8 @@ func finish(i *invocation, r result, err error, stdout io.Writer) int {
 	}
 	if r != nil {
 		if out := r.tell(i.out.format, err, screenOf(stdout, i.settings)); out != "" {
-			if _, werr := io.WriteString(stdout, out); werr != nil && err == nil {
-				err = fmt.Errorf("writing the result: %w", werr)
+			if _, werr := io.WriteString(stdout, out); werr != nil {
+				err = i.unwritten(r, err, werr)
 			}
 		}
 	}
@@ -44,6 +47,21 @@ func finish(i *invocation, r result, err error, stdout io.Writer) int {
 		}
 	}
 	return exitStatus(err)
+}
+
+// unwritten reports that the result could not be written. What was done stays done:
+// for a deploy that changes no exit status; where the output is all there is, it
+// is an error.
+func (i *invocation) unwritten(r result, err, werr error) error {
+	werr = fmt.Errorf("writing the result: %w", werr)
+	if _, acted := r.(journaled); acted || err != nil {
+		writeError(i.stderr, werr)
+		return err
+	}
+	if i.failed != nil {
+		_, werr = i.failed(werr)
+	}
+	return werr
 }
 
 // hinted adds to a usage error where the command is explained, if it has no
@@ -65,18 +83,23 @@ func writeError(w io.Writer, err error) {
 // logToSyslog leaves a trace of a result. A host without syslog has none, and
 // that is no error of the deploy.
 func logToSyslog(err error, line string) {
-	w, serr := syslog.New(syslog.LOG_INFO|syslog.LOG_MAIL, "mailu-hook")
-	if serr != nil {
+	severity := syslog.LOG_INFO
+	if err != nil {
+		severity, line = syslog.LOG_ERR, "error: "+err.Error()
+		if hint := say.HintOf(err); hint != "" {
+			line += "; hint: " + hint
+		}
+	}
+	for _, network := range []string{"unixgram", "unix"} {
+		conn, err := net.DialTimeout(network, "/dev/log", syslogLimit)
+		if err != nil {
+			continue
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(syslogLimit)) // log/syslog waits for ever for one that hangs
+		_, _ = fmt.Fprintf(conn, "<%d>%s mailu-hook[%d]: %s\n", syslog.LOG_MAIL|severity, time.Now().Format(time.Stamp), os.Getpid(), say.OneLine(line))
 		return
 	}
-	defer w.Close()
-	if err == nil {
-		_ = w.Info(line)
-		return
-	}
-	text := "error: " + err.Error()
-	if hint := say.HintOf(err); hint != "" {
-		text += "; hint: " + hint
-	}
-	_ = w.Err(say.OneLine(text))
 }
+
+const syslogLimit = time.Second

@@ -78,6 +78,9 @@ func (o *renewOptions) run(ctx context.Context, i *invocation) (result, error) {
 	return &deployed{Result: res.Result, renewal: renewalDocOf(res), unattended: true}, err
 }
 
+// longest is the CA's time, and that of the deploys before and after.
+func (o *renewOptions) longest() time.Duration { return o.issue + 4*o.front.timeout + time.Minute }
+
 // read turns the options into those of a run.
 func (o *renewOptions) read(i *invocation) (r renewal.Options, err error) {
 	if err := positive("issue-timeout", o.issue); err != nil {

@@ -88,7 +88,7 @@ func TestUsageErrorsOfRenewAndAccountExit2AndChangeNothing(t *testing.T) {
 		"account of something":        {args: []string{"account", "delete"}, want: `"delete"`},
 		"account twice":               {args: []string{"account", "show", "show"}, want: `"show"`},
 		"account elsewhere":           {args: []string{"account", "--server", "http://ca.example/"}, want: "https://"},
-		"account with missing roots":  {args: []string{"account", "deactivate", "--ca-file", noSuchFile}, want: noSuchFile},
+		"account with missing roots":  {args: []string{"account", "deactivate", "--yes", "--ca-file", noSuchFile}, want: noSuchFile},
 	} {
 		for _, output := range []string{"text", "json"} {
 			t.Run(name+" "+output, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestOnlyOneRenewalRunsAtATime(t *testing.T) {
 	require.NoError(t, err)
 	defer unlock()
 	_, asked := w.acme(http.NotFound)
-	for _, args := range [][]string{{"renew", "--challenge", "standalone", "--timeout", "300ms"}, {"account", "deactivate", "--timeout", "300ms"}} {
+	for _, args := range [][]string{{"renew", "--challenge", "standalone", "--timeout", "300ms"}, {"account", "deactivate", "--yes", "--timeout", "300ms"}} {
 		r := w.run(args...)
 		assert.Equal(t, exitLocked, r.status, r.stderr)
 		assert.Contains(t, r.stderr, "another run holds the lock")
@@ -296,12 +296,12 @@ func TestTheConfigurationMaySetVariablesOfDNSProviders(t *testing.T) {
 func TestAMissingAccountIsAnError(t *testing.T) {
 	w := newRenewer(t)
 	_, asked := w.acme(http.NotFound)
-	for _, action := range []string{"show", "deactivate"} {
-		r := w.run("account", action)
+	for _, action := range [][]string{{"account", "show"}, {"account", "deactivate", "--yes"}} {
+		r := w.run(action...)
 		assert.Equal(t, exitError, r.status)
 		assert.Contains(t, r.stderr, "there is no account at this CA yet: "+w.env["MAILU_HOOK_SERVER"])
 		assert.Contains(t, r.stderr, "the first mailu-hook renew creates one")
-		doc := w.run("account", action, "--output", "json").document(t)
+		doc := w.run(append(action, "--output", "json")...).document(t)
 		assert.Contains(t, doc["error"], "no account")
 	}
 	assert.Zero(t, asked.Load())
@@ -351,6 +351,6 @@ func TestAnAccountIsShownAsTextAndAsJSON(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(w.run("account", "show", "--output", "json").stdout), &doc))
 	assert.Equal(t, "admin@example.com", doc["email"])
 	assert.Equal(t, w.env["MAILU_HOOK_SERVER"], doc["server"])
-	require.Equal(t, exitOK, w.run("account", "deactivate").status)
+	require.Equal(t, exitOK, w.run("account", "deactivate", "--yes").status)
 	assert.Equal(t, exitError, w.run("account").status)
 }

@@ -80,6 +80,8 @@ func (o *statusOptions) add(fs *flags) {
 	}
 }
 
+func (o *statusOptions) longest() time.Duration { return o.front.timeout }
+
 func (o *statusOptions) run(ctx context.Context, i *invocation) (result, error) {
 	began := time.Now()
 	r, err := o.look(ctx, i)

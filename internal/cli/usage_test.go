@@ -2,9 +2,12 @@ package cli
 
 import (
 	"cmp"
+	"context"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
@@ -131,10 +134,42 @@ func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())
 	w.env["RENEWED_LINEAGE"] = w.lineage
-	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}, {}, {"--output", "json"}} {
+	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}} {
 		var stderr strings.Builder
 		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, full{}, &stderr)
 		require.Equal(t, exitError, status, "%q", args)
 		assert.Contains(t, stderr.String(), "disk full")
 	}
+	for _, args := range [][]string{{}, {"--output", "json"}} {
+		var stderr strings.Builder
+		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, full{}, &stderr)
+		assert.Equal(t, exitOK, status, "what was installed stays installed")
+		assert.Contains(t, stderr.String(), "disk full")
+	}
+	assert.True(t, w.installed(w.pair))
+	var stderr strings.Builder
+	assert.Equal(t, 3, Run(t.Context(), []string{"status"}, func(name string) string { return w.env[name] }, full{}, &stderr), "never 0 or 2")
+}
+
+func TestDeactivatingAnAccountWantsAYes(t *testing.T) {
+	r := newRenewer(t).run("account", "deactivate")
+	assert.Equal(t, exitUsage, r.status)
+	assert.Contains(t, r.stderr, "--yes")
+}
+
+// hung is an action that never ends.
+type hung struct{ hookOptions }
+
+func (*hung) longest() time.Duration { return -grace }
+
+func (*hung) run(context.Context, *invocation) (result, error) { select {} }
+
+func TestACommandThatHangsIsGivenUp(t *testing.T) {
+	i := &invocation{settings: func(string) string { return "" }, stderr: io.Discard, out: &outputOptions{}}
+	i.command = hookCommand()
+	i.command.options = func() action { return &hung{} }
+	i.all = []command{i.command}
+	_, err := i.within(t.Context(), nil, func(string) string { return "" })
+	require.ErrorIs(t, err, errHung)
+	assert.Equal(t, exitPending, exitStatus(err))
 }

@@ -163,6 +163,9 @@ func (t *Target) isOurs(src source.Source, leaf *x509.Certificate) (bool, error)
 		return true, nil
 	}
 	missing := hook.Missing(leaf, names)
+	if beyond := hook.Beyond(leaf, names); len(missing) < len(names) && len(beyond) > 0 {
+		t.result.Note("its key, which the front can read, also speaks for " + say.Names(beyond))
+	}
 	switch {
 	case len(missing) == 0:
 	case missing[0] != names[0]:

@@ -34,7 +34,11 @@ func Sync(ctx context.Context, w Wish, o Options) (Result, error) {
 		if err := t.open(ctx); err != nil {
 			return err
 		}
-		return t.sync(ctx, w)
+		err := t.sync(ctx, w)
+		if !o.DryRun {
+			t.store.MarkSync(ctx, time.Now())
+		}
+		return err
 	})
 	return t.finish(err)
 }

@@ -17,6 +17,7 @@ type Endpoint struct {
 // reached, hung, or broke off.
 var (
 	ErrClosed  = errors.New("connection refused") // nothing listens there
+	ErrSilent  = errors.New("no answer")          // it took the connection, and then said nothing in time
 	ErrWithout = errors.New("no TLS")             // the server declined STARTTLS
 )
 

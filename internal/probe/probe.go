@@ -99,9 +99,12 @@ func (t Target) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mai
 func (t Target) ask(ctx context.Context, p mailu.Port) mailu.Endpoint {
 	ctx, cancel := context.WithTimeoutCause(ctx, askLimit, errors.New("no answer within "+askLimit.String()))
 	defer cancel()
-	chain, err := t.handshake(ctx, p)
+	chain, connected, err := t.handshake(ctx, p)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
+		if connected && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("connected, but %w", silent{err})
+		}
 	}
 	if err != nil {
 		return mailu.Endpoint{Port: p, Err: err}
@@ -110,25 +113,32 @@ func (t Target) ask(ctx context.Context, p mailu.Port) mailu.Endpoint {
 }
 
 // handshake completes a TLS handshake on the port, as a mail client would, and
-// returns the chain that was sent, which is never empty.
-func (t Target) handshake(ctx context.Context, p mailu.Port) ([]*x509.Certificate, error) {
+// returns the chain that was sent, which is never empty, and whether the port at
+// least accepted the connection.
+func (t Target) handshake(ctx context.Context, p mailu.Port) (chain []*x509.Certificate, connected bool, err error) {
 	conn, err := t.Dial(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	if !p.Implicit {
 		if err := startTLS(conn, p.Protocol); err != nil {
-			return nil, err
+			return nil, true, err
 		}
 	}
 	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: t.ServerName})
 	if err := client.Handshake(); err != nil {
-		return nil, fmt.Errorf("TLS handshake: %s", say.Foreign(err.Error()))
+		return nil, true, fmt.Errorf("TLS handshake: %s", say.Foreign(err.Error()))
 	}
-	return client.ConnectionState().PeerCertificates, nil
+	return client.ConnectionState().PeerCertificates, true, nil
 }
+
+// silent is why a port that accepted a connection did not answer in time.
+type silent struct{ error }
+
+func (s silent) Is(target error) bool { return target == mailu.ErrSilent }
+func (s silent) Unwrap() error        { return s.error }
 
 // Dial connects to the port at the first of its addresses that can be reached,
 // and sends a PROXY header where the port expects one. A refused connection is an

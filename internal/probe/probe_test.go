@@ -116,7 +116,7 @@ func TestHangingPortsDelayNoOtherAndLookIsBounded(t *testing.T) {
 		case "pop3":
 			assert.EqualError(t, e.Err, "connection refused at "+target.Published[110][0])
 		default:
-			assert.EqualError(t, e.Err, "no answer within 3s", "port %d", e.Number)
+			assert.EqualError(t, e.Err, "connected, but no answer within 3s", "port %d", e.Number)
 		}
 	}
 	within(t, askLimit+time.Second, began, "looking at hanging ports")
