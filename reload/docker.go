@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +19,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/tlsconfig"
 
@@ -26,12 +28,37 @@ import (
 
 // docker is an engine that speaks Docker's API: Docker itself, or Podman.
 type docker struct {
-	api    *client.Client
-	tls    bool
-	pinned bool // the administrator chose the API version
+	api      *client.Client
+	tls      bool
+	pinned   bool                       // the administrator chose the API version
+	networks func() ([]net.Addr, error) // of this host
+	owner    func(file string) int      // its uid, -1 if unknown
 }
 
-func dockerHere(func(string) string) bool { return true }
+// Podman speaks Docker's API on a socket of its own.
+const podmanSocket = "/run/podman/podman.sock"
+
+// dockerHere: Docker is named, or its socket is there.
+func dockerHere(env func(string) string) bool {
+	return env("DOCKER_HOST") != "" || exists(strings.TrimPrefix(client.DefaultDockerHost, "unix://"))
+}
+
+func podmanHere(func(string) string) bool { return exists(podmanSocket) }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// openPodman is openDocker for Podman's socket.
+func openPodman(env func(string) string) (Engine, error) {
+	return openDocker(func(name string) string {
+		if name == "DOCKER_HOST" {
+			return "unix://" + podmanSocket
+		}
+		return env(name)
+	})
+}
 
 // openDocker prepares to talk to the engine that DOCKER_HOST, DOCKER_TLS_VERIFY,
 // DOCKER_CERT_PATH and DOCKER_API_VERSION name, as the docker command understands
@@ -59,7 +86,7 @@ func openDocker(env func(string) string) (Engine, error) {
 	if err != nil {
 		return nil, say.Hint(fmt.Errorf("preparing the Docker client: %v", err), "check DOCKER_HOST: unix:///path or tcp://host:port")
 	}
-	return &docker{api: api, tls: env("DOCKER_CERT_PATH") != "", pinned: env("DOCKER_API_VERSION") != ""}, nil
+	return &docker{api: api, tls: env("DOCKER_CERT_PATH") != "", pinned: env("DOCKER_API_VERSION") != "", networks: net.InterfaceAddrs, owner: ownerOf}, nil
 }
 
 func tlsTransport(dir string, insecure bool) (*http.Client, error) {
@@ -81,40 +108,37 @@ func (d *docker) Close() { d.api.Close() }
 // List is the first question to an engine. It asks without a version, so that
 // every engine answers in the one it prefers: the answer also says which versions
 // it speaks, which saves the client a question of its own.
-func (d *docker) List(ctx context.Context, labels ...string) ([]Listed, error) {
-	args := filters.NewArgs()
-	for _, label := range labels {
-		args.Add("label", label)
-	}
-	list, err := d.list(ctx, args)
+func (d *docker) List(ctx context.Context) ([]Listed, error) {
+	list, err := d.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var found []Listed
 	for _, c := range list {
-		found = append(found, Listed{ID: c.ID, State: c.State, Labels: c.Labels, Mounts: mounts(c.Mounts)})
+		l := Listed{ID: c.ID, State: c.State, Labels: c.Labels, Mounts: mounts(c.Mounts)}
+		if len(c.Names) > 0 {
+			l.Name = strings.TrimPrefix(c.Names[0], "/")
+		}
+		found = append(found, l)
 	}
 	return found, nil
 }
 
-func (d *docker) list(ctx context.Context, args filters.Args) ([]container.Summary, error) {
+func (d *docker) list(ctx context.Context) ([]container.Summary, error) {
 	if d.pinned {
-		return d.api.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
-	}
-	query := url.Values{"all": {"1"}}
-	if args.Len() > 0 { // Podman rejects an empty one
-		text, err := filters.ToJSON(args)
-		if err != nil {
-			return nil, err
-		}
-		query.Set("filters", text)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base()+"/containers/json?"+query.Encode(), nil)
-	if err != nil {
-		return nil, err
+		return d.api.ContainerList(ctx, container.ListOptions{All: true})
 	}
 	var list []container.Summary
-	header, err := d.do(request, &list)
+	header, err := d.get(ctx, "/containers/json?all=1", &list)
+	if refused := (*refusal)(nil); errors.As(err, &refused) && refused.code < 500 {
+		// Some proxies let only paths with a version through.
+		for _, version := range []string{"/v1.44", "/v1.41"} { // the oldest that Docker 29 speaks, and the newest of Debian 12
+			if h, again := d.get(ctx, version+"/containers/json?all=1", &list); again == nil {
+				header, err = h, nil
+				break
+			}
+		}
+	}
 	if err == nil {
 		d.api.NegotiateAPIVersionPing(types.Ping{APIVersion: header.Get("Api-Version")})
 	}
@@ -123,8 +147,12 @@ func (d *docker) list(ctx context.Context, args filters.Args) ([]container.Summa
 
 const maxAnswer = 16 << 20 // bytes of an engine's answer
 
-// do sends a request and decodes the answer.
-func (d *docker) do(request *http.Request, answer any) (http.Header, error) {
+// get asks for a path and decodes the answer.
+func (d *docker) get(ctx context.Context, path string, answer any) (http.Header, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base()+path, nil)
+	if err != nil {
+		return nil, err
+	}
 	response, err := d.api.HTTPClient().Do(request)
 	if err != nil {
 		var failed *url.Error
@@ -139,18 +167,26 @@ func (d *docker) do(request *http.Request, answer any) (http.Header, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, refusal(response.Status, body)
+		return nil, newRefusal(response, body)
 	}
 	return response.Header, json.Unmarshal(body, answer)
 }
 
-// refusal is what an engine says of its refusal: in JSON, or as it stands.
-func refusal(status string, body []byte) error {
+// refusal is an answer with another status than 200.
+type refusal struct {
+	code            int
+	status, message string
+}
+
+func (r *refusal) Error() string { return r.status + ": " + say.Plain(r.message) }
+
+// newRefusal takes the message out of JSON, or as it stands.
+func newRefusal(r *http.Response, body []byte) error {
 	var said struct{ Message string }
 	if json.Unmarshal(body, &said) != nil || said.Message == "" {
 		said.Message = string(body)
 	}
-	return fmt.Errorf("%s: %s", status, say.Plain(said.Message))
+	return &refusal{r.StatusCode, r.Status, said.Message}
 }
 
 // base is how the URLs of the engine begin. Over a Unix socket the host is
@@ -188,6 +224,7 @@ func (d *docker) inspection(info container.InspectResponse) Inspection {
 		State:     info.State.Status,
 		Pid:       info.State.Pid,
 		Labels:    info.Config.Labels,
+		Confined:  confined(info.HostConfig),
 		Env:       info.Config.Env,
 		Mounts:    mounts(info.Mounts),
 		Hosts:     d.hosts(info),
@@ -199,59 +236,22 @@ func (d *docker) inspection(info container.InspectResponse) Inspection {
 	return i
 }
 
+// anonymous is the name of a volume that nobody named: it is there because the image
+// has a VOLUME.
+var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 // mounts sorts what Docker lists in no order.
 func mounts(list []container.MountPoint) []Mount {
 	var all []Mount
 	for _, m := range list {
+		if m.Type == mount.TypeVolume && anonymous.MatchString(m.Name) || m.Type == mount.TypeTmpfs {
+			continue
+		}
 		all = append(all, Mount{Source: m.Source, Destination: m.Destination})
 	}
 	slices.SortFunc(all, func(a, b Mount) int { return strings.Compare(a.Destination, b.Destination) })
 	return all
 }
-
-// hosts returns the addresses of the container, or of the host if it shares the
-// host's network.
-func (d *docker) hosts(info container.InspectResponse) (hosts []string) {
-	local := d.publicHost() == loopback // elsewhere, its networks are not ours
-	for _, n := range info.NetworkSettings.Networks {
-		for _, ip := range []string{n.IPAddress, n.GlobalIPv6Address} {
-			if ip != "" && local {
-				hosts = append(hosts, ip)
-			}
-		}
-	}
-	slices.Sort(hosts)
-	if info.HostConfig.NetworkMode.IsHost() {
-		hosts = append(hosts, d.publicHost())
-	}
-	return hosts
-}
-
-func (d *docker) published(info container.InspectResponse) map[int][]string {
-	published := map[int][]string{}
-	for port, bindings := range info.NetworkSettings.Ports {
-		for _, b := range bindings {
-			host := b.HostIP
-			if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-				host = d.publicHost()
-			}
-			if addr := net.JoinHostPort(host, b.HostPort); !slices.Contains(published[port.Int()], addr) {
-				published[port.Int()] = append(published[port.Int()], addr)
-			}
-		}
-	}
-	return published
-}
-
-// publicHost is where the engine publishes ports, as seen from here.
-func (d *docker) publicHost() string {
-	if u, err := url.Parse(d.api.DaemonHost()); err == nil && u.Scheme == "tcp" && u.Hostname() != "" {
-		return u.Hostname()
-	}
-	return loopback
-}
-
-const loopback = "127.0.0.1"
 
 func (d *docker) Restart(ctx context.Context, id string) error {
 	return d.api.ContainerRestart(ctx, id, container.StopOptions{})

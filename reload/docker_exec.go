@@ -47,7 +47,7 @@ func (d *docker) startExec(ctx context.Context, id string) ([]byte, error) {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, maxOutput))
-		return nil, refusal(response.Status, text)
+		return nil, newRefusal(response, text)
 	}
 	var out limited
 	_, err = stdcopy.StdCopy(&out, &out, response.Body)

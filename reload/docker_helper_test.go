@@ -102,27 +102,14 @@ func (s *engine) exec(w http.ResponseWriter, r *http.Request, parts []string) {
 	}
 }
 
-// list obeys the filter by labels, and lists in no order, as Docker does.
+// list lists in no order, as Docker does.
 func (s *engine) list(w http.ResponseWriter, r *http.Request) {
-	var want struct {
-		Label map[string]bool `json:"label"`
-	}
-	_ = json.Unmarshal([]byte(r.URL.Query().Get("filters")), &want)
 	found := []map[string]any{}
 	for id, answer := range s.containers {
-		var info struct {
-			Config struct{ Labels map[string]string }
-			State  struct{ Status string }
-			Mounts []container.MountPoint
-		}
+		var info container.InspectResponse
 		_ = json.Unmarshal([]byte(answer), &info)
-		matches := true
-		for filter := range want.Label {
-			name, value, _ := strings.Cut(filter, "=")
-			matches = matches && info.Config.Labels[name] == value
-		}
-		if matches && r.URL.Query().Get("all") == "1" {
-			found = append(found, map[string]any{"Id": id, "Labels": info.Config.Labels, "State": info.State.Status, "Mounts": info.Mounts})
+		if r.URL.Query().Get("all") == "1" {
+			found = append(found, map[string]any{"Id": id, "Names": []string{info.Name}, "Labels": info.Config.Labels, "State": info.State.Status, "Mounts": info.Mounts})
 		}
 	}
 	_ = json.NewEncoder(w).Encode(found)
@@ -182,7 +169,21 @@ func serveTLS(t *testing.T, config *tls.Config, handler http.Handler) string {
 	return l.Addr().String()
 }
 
-// describe is the front that newFront makes of an inspection by e.
+// describe is the front that newFront makes of an inspection by e, as root's engine
+// on a host that is in the networks of the fixture.
 func describe(e Engine, info container.InspectResponse) *Front {
-	return newFront(e, e.(*listedOnce).Engine.(*docker).inspection(info))
+	d := e.(*listedOnce).Engine.(*docker)
+	d.networks = func() ([]net.Addr, error) {
+		var all []net.Addr
+		for _, network := range []string{"127.0.0.1/8", "172.20.0.1/16", "192.168.203.1/24", "fd00:203::1/64"} {
+			ip, n, err := net.ParseCIDR(network)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, &net.IPNet{IP: ip, Mask: n.Mask})
+		}
+		return all, nil
+	}
+	d.owner = func(string) int { return 0 }
+	return newFront(e, d.inspection(info))
 }

@@ -76,7 +76,7 @@ func TestEngineThatHangsIsErrEngineWithinTheTime(t *testing.T) {
 		"in a body": ping(func(w http.ResponseWriter, r *http.Request) { flush(w, `[{"Id":`); waitForTheClient(w, r) }).ServeHTTP,
 		"in inspect": ping(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/containers/json") {
-				flush(w, `[{"Id":"abc","Labels":{}}]`)
+				flush(w, `[{"Id":"abc","Labels":{"com.docker.compose.service":"front"}}]`)
 				return
 			}
 			flush(w, list[:40])
@@ -162,7 +162,7 @@ func TestSilentPermissionIsSaidInPlainText(t *testing.T) {
 func TestFrontThatGoesBetweenListAndInspectIsNotFound(t *testing.T) {
 	e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/containers/json") {
-			_, _ = io.WriteString(w, `[{"Id":"abc","Labels":{}}]`)
+			_, _ = io.WriteString(w, `[{"Id":"abc","Labels":{"com.docker.compose.service":"front"}}]`)
 			return
 		}
 		saying(404, `{"message":"No such container: abc"}`)(w, r)

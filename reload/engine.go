@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +22,8 @@ import (
 // return when ctx ends at the latest. Their errors are the engine's own words; this
 // package turns them into ErrEngine.
 type Engine interface {
-	// List returns the containers that have all the labels, each NAME=VALUE,
-	// including those that are stopped.
-	List(ctx context.Context, labels ...string) ([]Listed, error)
+	// List returns all containers, including those that are stopped.
+	List(ctx context.Context) ([]Listed, error)
 	// Inspect describes a container. The error wraps errNoContainer if there is no
 	// container of that name or id.
 	Inspect(ctx context.Context, id string) (Inspection, error)
@@ -52,6 +50,7 @@ var engines = []struct {
 	open func(env func(string) string) (Engine, error)
 }{
 	{"Docker", dockerHere, openDocker},
+	{"Podman", podmanHere, openPodman},
 }
 
 // Open prepares to talk to the engine that the settings name. It connects to
@@ -70,12 +69,13 @@ func Open(env func(string) string) (Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &listedOnce{Engine: e, said: map[string]listing{}}, nil
+	return &listedOnce{Engine: e}, nil
 }
 
 // Listed is a container as a list shows it.
 type Listed struct {
 	ID     string
+	Name   string
 	State  string // as in Inspection
 	Labels map[string]string
 	Mounts []Mount
@@ -88,20 +88,24 @@ type Inspection struct {
 	Health          string // healthy, unhealthy, starting; "" without a health check
 	Pid             int    // of its first process, on the engine's host
 	Labels          map[string]string
+	Confined        bool             // its root may not read files of others (no CAP_DAC_OVERRIDE)
 	Env             []string         // NAME=VALUE; holds secrets: never to be kept, shown or logged
 	Mounts          []Mount          // by destination
 	Hosts           []string         // addresses at which this host reaches the container itself
 	Published       map[int][]string // by port of the container: host:port at which this host reaches it
 }
 
-// Mount is a directory or file that a container sees.
+// Mount is a directory or file that a container sees, and that somebody has placed
+// there: no volume that exists because the image asks for one.
 type Mount struct {
 	Source      string // on the engine's host
 	Destination string // in the container
 }
 
-// runs reports whether the container has processes that are not frozen.
-func (i Inspection) runs() bool { return i.State == "running" || i.State == "restarting" }
+// stopped reports whether a container in this state has no processes.
+func stopped(state string) bool {
+	return state != "running" && state != "paused" && state != "restarting"
+}
 
 // Event is something that happened to a container.
 type Event struct {
@@ -110,28 +114,17 @@ type Event struct {
 	Labels map[string]string
 }
 
-// listedOnce gives to the same question the answer that it got the first time.
+// listedOnce is an engine that is asked for its containers once.
 type listedOnce struct {
 	Engine
-	mu   sync.Mutex
-	said map[string]listing // by labels
+	once sync.Once
+	list []Listed
+	err  error
 }
 
-type listing struct {
-	found []Listed
-	err   error
-}
-
-func (e *listedOnce) List(ctx context.Context, labels ...string) ([]Listed, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	question := strings.Join(labels, "\n")
-	answer, ok := e.said[question]
-	if !ok {
-		answer.found, answer.err = e.Engine.List(ctx, labels...)
-		e.said[question] = answer
-	}
-	return answer.found, answer.err
+func (e *listedOnce) List(ctx context.Context) ([]Listed, error) {
+	e.once.Do(func() { e.list, e.err = e.Engine.List(ctx) })
+	return e.list, e.err
 }
 
 // Now asks an engine for its time. The error is an ErrEngine.

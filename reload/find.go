@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,42 +31,42 @@ type Selector struct {
 // whatever it finds when it starts.
 var (
 	ErrNone      = errors.New("no front container found")
+	ErrUnmatched = errors.New("no front matches") // although there are some
 	ErrAmbiguous = errors.New("several Mailu fronts run here")
 )
 
-// Find finds the front container that want selects, and all others that mount the
-// same certs directory: those of the Compose service "front" that have Mailu's
-// environment and a mount at /certs. It changes nothing. Errors wrap ErrEngine,
-// ErrNone, ErrAmbiguous or mailu.ErrUnsuitable.
+// Find finds the front that want selects, and all others that mount the same certs
+// directory. A front is a container of the Compose service "front" that has Mailu's
+// environment and a mount at /certs; if there is none, a running container that has
+// these two. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrUnmatched,
+// ErrAmbiguous or mailu.ErrUnsuitable.
 func Find(ctx context.Context, e Engine, want Selector) (Group, error) {
 	found, err := fronts(ctx, e, want)
 	if err != nil {
 		return nil, err
 	}
-	g, err := choose(found, want)
+	g, err := choose(found)
 	if err != nil {
 		return nil, err
 	}
 	if err := g.suitable(); err != nil {
 		return nil, err
 	}
-	g.each(func(f *Front) error { f.recognize(ctx); return nil })
+	_ = g.each(func(f *Front) error { f.recognize(ctx); return nil })
 	return g.named(), nil
 }
 
 // Survey finds every front that want may mean, including those on which a deploy
 // could not work, sorted by name. It changes nothing. Stopped containers beside a
-// running front of their project are left out. Errors wrap ErrEngine or ErrNone.
+// running front of their directory are left out. Errors wrap ErrEngine, ErrNone or
+// ErrUnmatched.
 func Survey(ctx context.Context, e Engine, want Selector) (Group, error) {
 	found, err := fronts(ctx, e, want)
 	if err != nil {
 		return nil, err
 	}
-	if len(found) == 0 {
-		return nil, none(want)
-	}
 	all := current(found)
-	all.each(func(f *Front) error { f.recognize(ctx); return nil })
+	_ = all.each(func(f *Front) error { f.recognize(ctx); return nil })
 	return all, nil
 }
 
@@ -78,7 +79,7 @@ func Only(ctx context.Context, e Engine, want Selector) (id, certsDir string) {
 	if want.Container != "" {
 		return "", ""
 	}
-	found, err := candidates(ctx, e)
+	found, _, err := candidates(ctx, e)
 	if err != nil {
 		return "", ""
 	}
@@ -94,14 +95,35 @@ func (s Selector) admits(labels map[string]string) bool {
 	return s.Project == "" || labels[labelProject] == s.Project
 }
 
-// candidates lists the containers of the Compose service "front".
-func candidates(ctx context.Context, e Engine) ([]Listed, error) {
-	list, err := e.List(ctx, labelService+"=front")
-	if err != nil {
-		return nil, engineError(ctx, "listing containers", err)
+// candidates returns the containers that may be fronts, and all containers.
+func candidates(ctx context.Context, e Engine) (found, all []Listed, err error) {
+	if all, err = e.List(ctx); err != nil {
+		return nil, nil, engineError(ctx, "listing containers", err)
 	}
-	return slices.DeleteFunc(slices.Clone(list), func(c Listed) bool { return c.Labels[labelOneOff] == "True" }), nil // docker compose run
+	for _, c := range all {
+		if c.Labels[labelService] == "front" && !c.oneOff() {
+			found = append(found, c)
+		}
+	}
+	return found, all, nil
 }
+
+// unlabeled returns the running containers that mount something at /certs: Mailu's
+// front may run by other means than Compose.
+func unlabeled(all []Listed) (found []Listed) {
+	for _, c := range all {
+		if !stopped(c.State) && !c.oneOff() && slices.ContainsFunc(c.Mounts, func(m Mount) bool {
+			at := path.Clean(m.Destination)
+			return at == mountPoint || path.Dir(at) == mountPoint
+		}) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// oneOff reports whether docker compose run made the container.
+func (c Listed) oneOff() bool { return c.Labels[labelOneOff] == "True" }
 
 func (c Listed) certsDir() string {
 	for _, m := range c.Mounts {
@@ -112,53 +134,105 @@ func (c Listed) certsDir() string {
 	return ""
 }
 
-// fronts returns the fronts that want selects, and those that share a certs
-// directory with one of them.
+// Mounting returns the names of the running containers that mount a certs directory,
+// whatever they are: as long as there is one, nobody can say that the front will load
+// its certificate when it starts.
+func Mounting(ctx context.Context, e Engine, dir string) (names []string, err error) {
+	all, err := e.List(ctx)
+	if err != nil {
+		return nil, engineError(ctx, "listing containers", err)
+	}
+	for _, c := range all {
+		if !stopped(c.State) && slices.ContainsFunc(c.Mounts, func(m Mount) bool { return sameDir(m.Source, dir) }) {
+			names = append(names, cmp.Or(c.Name, c.ID))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// fronts returns the fronts that want selects, at least one, and those that share a
+// certs directory with one of them.
 func fronts(ctx context.Context, e Engine, want Selector) (Group, error) {
-	listed, err := candidates(ctx, e)
+	listed, all, err := candidates(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	var found Group
-	add := func(id string, named bool) error {
-		i, err := e.Inspect(ctx, id)
-		if errors.Is(err, errNoContainer) {
-			return nil // it never existed, or is gone since
+	wanted, err := want.among(ctx, e, listed)
+	if err != nil {
+		return nil, err
+	}
+	if len(wanted) == 0 {
+		others, err := inspectAll(ctx, e, listed)
+		if err == nil && len(others) == 0 {
+			others, err = inspectAll(ctx, e, unlabeled(all))
 		}
 		if err != nil {
-			return engineError(ctx, "inspecting container "+id, err)
-		}
-		if f := newFront(e, i); named || f.isMailu() {
-			found = append(found, f)
-		}
-		return nil
-	}
-	if want.Container != "" {
-		if err := add(want.Container, true); err != nil {
 			return nil, err
 		}
-	} else {
-		for _, c := range listed {
-			if !want.admits(c.Labels) {
-				continue
-			}
-			if err := add(c.ID, false); err != nil {
-				return nil, err
-			}
+		if want != (Selector{}) || len(others) == 0 {
+			return nil, want.unmatched(others)
 		}
+		wanted = others
 	}
-	for _, c := range listed {
+	more, err := inspectAll(ctx, e, sharing(wanted, append(listed, unlabeled(all)...)))
+	return append(wanted, more...), err
+}
+
+// among returns the selected ones of the listed containers, or the one that is named.
+func (s Selector) among(ctx context.Context, e Engine, listed []Listed) (Group, error) {
+	if s.Container == "" {
+		return inspectAll(ctx, e, slices.DeleteFunc(slices.Clone(listed), func(c Listed) bool { return !s.admits(c.Labels) }))
+	}
+	i, err := e.Inspect(ctx, s.Container)
+	if errors.Is(err, errNoContainer) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, engineError(ctx, "inspecting container "+s.Container, err)
+	}
+	return Group{newFront(e, i)}, nil
+}
+
+// unmatched is why none of the fronts is selected.
+func (s Selector) unmatched(fronts Group) error {
+	if len(fronts) == 0 {
+		return say.Hint(ErrNone, "if Mailu runs here, does DOCKER_HOST name its engine? A front has TLS_FLAVOR in its environment and a mount at /certs")
+	}
+	choice := "--project " + s.Project
+	if s.Container != "" {
+		choice = "--container " + s.Container
+	}
+	return say.Hint(fmt.Errorf("%w %s; fronts on this host: %s", ErrUnmatched, say.Foreign(choice), current(fronts).names()),
+		"choose one of these, or none if there is only one (in the command, in the environment, or in /etc/mailu-hook.conf)")
+}
+
+// sharing returns those of the candidates that are not among the fronts and mount the
+// certs directory of one, each once.
+func sharing(fronts Group, candidates []Listed) (more []Listed) {
+	for _, c := range candidates {
+		same := func(l Listed) bool { return l.ID == c.ID }
 		known := func(f *Front) bool { return f.ID == c.ID }
-		shares := func(f *Front) bool { return c.Mounts == nil || sameDir(f.CertsDir, c.certsDir()) }
-		if slices.ContainsFunc(found, known) || !slices.ContainsFunc(found, shares) {
-			continue
+		shares := func(f *Front) bool { return sameDir(f.CertsDir, c.certsDir()) }
+		if !slices.ContainsFunc(more, same) && !slices.ContainsFunc(fronts, known) && slices.ContainsFunc(fronts, shares) {
+			more = append(more, c)
 		}
-		before := len(found)
-		if err := add(c.ID, false); err != nil {
-			return nil, err
+	}
+	return more
+}
+
+// inspectAll inspects containers, and returns those that are Mailu's fronts.
+func inspectAll(ctx context.Context, e Engine, list []Listed) (found Group, err error) {
+	for _, c := range list {
+		i, err := e.Inspect(ctx, c.ID)
+		if errors.Is(err, errNoContainer) {
+			continue // gone since
 		}
-		if len(found) > before && !slices.ContainsFunc(found[:before], func(f *Front) bool { return sameDir(f.CertsDir, found[before].CertsDir) }) {
-			found = found[:before]
+		if err != nil {
+			return nil, engineError(ctx, "inspecting container "+c.ID, err)
+		}
+		if f := newFront(e, i); f.isMailu() {
+			found = append(found, f)
 		}
 	}
 	return found, nil
@@ -178,12 +252,12 @@ func sameDir(a, b string) bool {
 	return err == nil && os.SameFile(one, other)
 }
 
-// current leaves out what is stopped beside a running front of the same project or
-// directory, and sorts by name.
+// current leaves out what is stopped beside a running front of the same directory,
+// and sorts by name.
 func current(found Group) Group {
 	kept := slices.DeleteFunc(slices.Clone(found), func(f *Front) bool {
 		return f.stopped() && slices.ContainsFunc(found, func(other *Front) bool {
-			return other.State == "running" && (other.Project == f.Project || sameDir(other.CertsDir, f.CertsDir))
+			return other.State == "running" && sameDir(other.CertsDir, f.CertsDir)
 		})
 	})
 	slices.SortFunc(kept, func(a, b *Front) int { return strings.Compare(a.Container, b.Container) })
@@ -192,27 +266,26 @@ func current(found Group) Group {
 
 // choose returns the fronts that are switched together, which must be all there
 // are.
-func choose(found Group, want Selector) (Group, error) {
-	if len(found) == 0 {
-		return nil, none(want)
-	}
+func choose(found Group) (Group, error) {
 	g := current(found)
 	if slices.ContainsFunc(g, func(f *Front) bool { return f != g[0] && !sameDir(f.CertsDir, g[0].CertsDir) }) {
-		var names []string
-		for _, f := range g {
-			names = append(names, fmt.Sprintf("%s (project %s)", f.Container, f.Project))
-		}
-		return nil, say.Hint(fmt.Errorf("%w: %s", ErrAmbiguous, strings.Join(names, ", ")),
+		return nil, say.Hint(fmt.Errorf("%w: %s", ErrAmbiguous, g.names()),
 			"choose one: --project NAME or --container NAME (in /etc/mailu-hook.conf: MAILU_HOOK_PROJECT=NAME)")
 	}
 	return g, nil
 }
 
-func none(want Selector) error {
-	if want.Container != "" {
-		return say.Hint(fmt.Errorf("%w: container %s does not exist", ErrNone, say.Foreign(want.Container)), "docker ps --all lists the containers")
+// names lists the fronts, to choose from.
+func (g Group) names() string {
+	var names []string
+	for _, f := range g {
+		name := say.Plain(f.Container)
+		if f.Project != "" {
+			name += " (project " + say.Plain(f.Project) + ")"
+		}
+		names = append(names, name)
 	}
-	return say.Hint(ErrNone, "if Mailu runs here without Compose, name its front with --container NAME")
+	return strings.Join(names, ", ")
 }
 
 // suitable returns a mailu.ErrUnsuitable if a deploy could not work on one of the

@@ -3,7 +3,10 @@ package reload
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +88,7 @@ func TestUnsuitableFrontIsRefusedWithReasonAndRemedy(t *testing.T) {
 		"notls":               {setEnv("TLS_FLAVOR", "notls"), "serves no TLS", "TLS_FLAVOR=cert"},
 		"unknown flavor":      {setEnv("TLS_FLAVOR", "x\x1b\ny"), `TLS_FLAVOR "x y"`, "TLS_FLAVOR=cert"},
 		"not Mailu":           {setEnv("TLS_FLAVOR", ""), "not Mailu's front", "--container"},
-		"nothing mounted":     {mounting("/mailu/overrides:/overrides"), "nothing is mounted at /certs", "ROOT/certs:/certs"},
+		"nothing mounted":     {mounting("/mailu/overrides:/overrides"), "nothing of the host is mounted at /certs", "ROOT/certs:/certs"},
 		"certificate file":    {mounting("/mailu/certs/cert.pem:/certs/cert.pem"), "/certs/cert.pem is mounted as a single file", "mount the directory"},
 		"both files":          {mounting("/a:/certs/cert.pem", "/b:/certs/key.pem"), "/certs/cert.pem and /certs/key.pem", "mount the directory"},
 		"file over directory": {mounting("/mailu/certs:/certs", "/b:/certs/key.pem"), "/certs/key.pem is mounted as a single file", "mount the directory"},
@@ -146,6 +149,10 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 	second := []change{named("other-front-1"), setLabel(labelProject, "other"), mounting("/srv/certs:/certs")}
 	twin := []change{named("twin-front-1"), setLabel(labelProject, "twin")}
 	leftover := []change{named("mailu_front_1"), inState("exited")}
+	quadlet := []change{named("systemd-front"), setLabel(labelService, ""), setLabel(labelProject, ""), mounting("/srv/certs:/certs")}
+	hostile := []change{named("evil"), setLabel(labelProject, "mailu"), mounting(), func(info *container.InspectResponse) {
+		info.Mounts = []container.MountPoint{{Type: "volume", Name: frontID, Source: "/var/lib/docker/volumes/" + frontID + "/_data", Destination: "/certs"}}
+	}}
 	for name, c := range map[string]struct {
 		others [][]change // besides the front of project mailu
 		want   Selector
@@ -158,6 +165,9 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 		"no mount, no Mailu":         {[][]change{{named("x"), mounting()}}, Selector{}, "mailu-front-1", nil, ""},
 		"one-off of the service":     {[][]change{{named("mailu-front-run-1"), setLabel(labelOneOff, "True")}}, Selector{}, "mailu-front-1", nil, ""},
 		"leftover of the project":    {[][]change{leftover}, Selector{}, "mailu-front-1", nil, ""},
+		"unlabeled beside another":   {[][]change{quadlet}, Selector{}, "mailu-front-1", nil, ""},
+		"volume of an image":         {[][]change{hostile}, Selector{}, "mailu-front-1", nil, ""},
+		"real one stopped":           {[][]change{append(slices.Clone(second), setLabel(labelProject, "mailu")), leftover}, Selector{}, "", ErrAmbiguous, "mailu-front-1 (project mailu), other-front-1 (project mailu)"},
 		"two fronts":                 {[][]change{second}, Selector{}, "", ErrAmbiguous, "mailu-front-1 (project mailu), other-front-1 (project other)"},
 		"two fronts, one stopped":    {[][]change{append(second, inState("exited"))}, Selector{}, "", ErrAmbiguous, "other-front-1"},
 		"two of one project":         {[][]change{{named("mailu-front-2")}}, Selector{}, "mailu-front-1 mailu-front-2", nil, ""},
@@ -170,8 +180,8 @@ func TestFrontIsChosenAmongContainers(t *testing.T) {
 		"they read other files":      {[][]change{append(twin, setEnv("TLS_CERT_FILENAME", "c.pem"))}, Selector{}, "", mailu.ErrUnsuitable, "mailu-front-1 and twin-front-1 mount /mailu/certs"},
 		"two fronts, project":        {[][]change{second}, Selector{Project: "other"}, "other-front-1", nil, ""},
 		"two fronts, container":      {[][]change{second}, Selector{Container: "other-front-1"}, "other-front-1", nil, ""},
-		"unknown project":            {nil, Selector{Project: "nope"}, "", ErrNone, ""},
-		"unknown container":          {nil, Selector{Container: "nope"}, "", ErrNone, "nope"},
+		"unknown project":            {nil, Selector{Project: "nope"}, "", ErrUnmatched, `no front matches "--project nope"; fronts on this host: mailu-front-1 (project mailu)`},
+		"unknown container":          {nil, Selector{Container: "nope"}, "", ErrUnmatched, "fronts on this host: mailu-front-1 (project mailu)"},
 		"named, but not Mailu's":     {[][]change{foreign}, Selector{Container: "shop-front-1"}, "", mailu.ErrUnsuitable, "not Mailu's front"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -227,3 +237,82 @@ func TestMailu20IsKnownByItsFirstProcess(t *testing.T) {
 }
 
 func silent([]string) (string, int) { return "", 0 }
+
+func TestFrontThatComposeDidNotMakeIsFound(t *testing.T) {
+	quadlet := []change{setLabel(labelService, ""), setLabel(labelProject, "")}
+	for name, c := range map[string]struct {
+		changes []change
+		want    Selector
+		err     error
+	}{
+		"running":             {nil, Selector{}, nil},
+		"named volume":        {[]change{mounting(), mountingVolume("mailu_certs")}, Selector{}, nil},
+		"by name":             {nil, Selector{Container: "mailu-front-1"}, nil},
+		"stopped":             {[]change{inState("exited")}, Selector{}, ErrNone},
+		"stopped, by name":    {[]change{inState("exited")}, Selector{Container: "mailu-front-1"}, nil},
+		"no TLS_FLAVOR":       {[]change{setEnv("TLS_FLAVOR", "")}, Selector{}, ErrNone},
+		"volume of the image": {[]change{mounting(), mountingVolume(frontID)}, Selector{}, ErrNone},
+		"mounted elsewhere":   {[]change{mounting("/mailu/certs:/data")}, Selector{}, ErrNone},
+		"single files":        {[]change{mounting("/a:/certs/cert.pem")}, Selector{}, mailu.ErrUnsuitable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := &engine{containers: map[string]string{frontID: answer(t, append(quadlet, c.changes...)...)}, command: silent}
+			if c.want.Container != "" {
+				fake.containers = map[string]string{c.want.Container: answer(t, append(append(quadlet, named(c.want.Container)), c.changes...)...)}
+			}
+			g, err := Find(t.Context(), serveHTTP(t, fake), c.want)
+			if c.err != nil {
+				require.ErrorIs(t, err, c.err)
+				return
+			}
+			require.NoError(t, err)
+			require.Len(t, g, 1)
+			assert.Equal(t, "mailu-front-1", g[0].Container)
+		})
+	}
+}
+
+func mountingVolume(name string) change {
+	return func(info *container.InspectResponse) {
+		info.Mounts = append(info.Mounts, container.MountPoint{Type: "volume", Name: name, Source: "/var/lib/docker/volumes/" + name + "/_data", Destination: "/certs"})
+	}
+}
+
+func TestEveryRunningContainerThatMountsTheDirectoryIsNamed(t *testing.T) {
+	fake := &engine{containers: map[string]string{}}
+	for _, changes := range [][]change{
+		{named("dumper"), mounting("/mailu/certs/:/output")},
+		{named("paused"), inState("paused")},
+		{named("stopped"), inState("exited")},
+		{named("another"), mounting("/srv/certs:/certs")},
+	} {
+		fake.containers[fixture(t, changes...).ID] = answer(t, changes...)
+	}
+	names, err := Mounting(t.Context(), serveHTTP(t, fake), "/mailu/certs")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"dumper", "paused"}, names)
+}
+
+func TestAddressOfAContainerIsUsedOnlyIfThisHostIsInItsNetwork(t *testing.T) {
+	info := fixture(t)
+	all := []string{"172.20.0.3", "192.168.203.4", "fd00:203::4"}
+	e := open(t, "/run/docker.sock")
+	d := e.(*listedOnce).Engine.(*docker)
+	assert.Equal(t, all, describe(e, info).hosts)
+	d.owner = func(file string) int { return map[string]int{"/run/docker.sock": 1000}[file] }
+	assert.Empty(t, newFront(e, d.inspection(info)).hosts, "a user's own engine: its networks are not this host's")
+	d.owner = func(string) int { return -1 }
+	assert.Empty(t, newFront(e, d.inspection(info)).hosts, "nobody knows whose engine that is")
+	d.owner, d.networks = func(string) int { return 0 }, net.InterfaceAddrs
+	assert.Empty(t, newFront(e, d.inspection(info)).hosts, "no network of this host")
+
+	tcp, err := Open(func(name string) string { return map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:2375"}[name] })
+	require.NoError(t, err)
+	defer tcp.Close()
+	assert.Empty(t, describe(tcp, info).hosts, "nor there")
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	require.NoError(t, err)
+	info.ID, info.State.Pid = strings.TrimSpace(string(groups)), os.Getpid()
+	assert.Equal(t, all, describe(tcp, info).hosts, "the container is on this host")
+	assert.Contains(t, describe(tcp, info).Target().Addresses(993), "192.0.2.7:10993")
+}

@@ -79,7 +79,7 @@ func (f *Front) isMailu() bool {
 
 // stopped reports whether the front will read its certificate when it starts.
 func (f *Front) stopped() bool {
-	return f.State != "running" && f.State != "paused" && f.State != "restarting"
+	return stopped(f.State)
 }
 
 // Suitable returns a mailu.ErrUnsuitable for a front on which a deploy could not
@@ -95,7 +95,7 @@ func (f *Front) Suitable() error {
 		return refuse("mount the directory instead (in compose: ROOT/certs:/certs) and recreate the front",
 			"%s is mounted as a single file: the container keeps the file that was there when it was created, and never sees a new one", strings.Join(f.fileMounts, " and "))
 	case f.CertsDir == "":
-		return refuse("mount a directory of the host (in compose: ROOT/certs:/certs) and recreate the front", "nothing is mounted at /certs")
+		return refuse("mount a directory of the host (in compose: ROOT/certs:/certs) and recreate the front", "nothing of the host is mounted at /certs")
 	}
 	return f.CheckFlavor()
 }
@@ -134,5 +134,5 @@ func (f *Front) Running(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	i, err := f.in.engine.Inspect(ctx, f.ID)
-	return err == nil && i.runs()
+	return err == nil && (i.State == "running" || i.State == "restarting")
 }

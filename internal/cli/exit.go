@@ -76,7 +76,7 @@ func exitStatus(err error) int {
 	case errors.As(err, &failed):
 		return int(health.Unknown)
 	case errors.Is(err, errUsage), errors.Is(err, deploy.ErrUsage), errors.Is(err, renewal.ErrUsage),
-		errors.Is(err, reload.ErrAmbiguous), errors.Is(err, mailu.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
+		errors.Is(err, reload.ErrAmbiguous), errors.Is(err, reload.ErrUnmatched), errors.Is(err, mailu.ErrUnsuitable), errors.Is(err, acme.ErrTerms):
 		return exitUsage
 	case errors.As(err, &rejection):
 		return exitRejected

@@ -29,6 +29,7 @@ func TestEachErrorHasItsExitStatus(t *testing.T) {
 		"refusal":            {&mailu.Refusal{Err: cause}, 1},
 		"usage":              {usageError("x"), 2},
 		"ambiguous":          {reload.ErrAmbiguous, 2},
+		"unmatched":          {reload.ErrUnmatched, 2},
 		"unsuitable":         {mailu.ErrUnsuitable, 2},
 		"rejected":           {&hook.Rejection{File: "x"}, 3},
 		"rolled back":        {hook.ErrRolledBack, 4},

@@ -242,3 +242,39 @@ func TestLineageOfAnotherSiteCostsOneQuestionToTheEngine(t *testing.T) {
 	w.engine(w.stopped(), recreated)
 	assert.Equal(t, exitUsage, w.hook().status, "nobody can tell which of two is meant")
 }
+
+func TestChoiceThatMatchesNoFrontIsAUsageErrorThatListsThem(t *testing.T) {
+	for _, args := range [][]string{{"--project", "nope"}, {"--container", "nope"}} {
+		w := newWorld(t)
+		w.engine(w.stopped())
+		r := w.hook(args...)
+		assert.Equal(t, exitUsage, r.status)
+		assert.Contains(t, r.stderr, `fronts on this host: mailu-front-1 (project mailu)`)
+		assert.False(t, w.installed(w.pair))
+	}
+}
+
+func TestFrontThatWasRemovedIsNoMistakeInTheChoice(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	require.Equal(t, exitOK, w.hook("--project", "mailu").status)
+	other := w.stopped()
+	other.name, other.project, other.certs = "other-front-1", "other", t.TempDir()
+	w.engine(other)
+	w.pair, w.lineage = w.issue("mail.example.com", mint.Leaf{})
+	assert.Equal(t, exitOK, w.hook("--project", "mailu", "--certs-dir", w.certs).status)
+	assert.True(t, w.installed(w.pair))
+	assert.Equal(t, exitUsage, w.hook("--project", "mailus", "--certs-dir", w.certs).status)
+}
+
+func TestRunningContainerThatMountsTheDirectoryLeavesTheDeployPending(t *testing.T) {
+	w := newWorld(t)
+	stranger := w.stopped()
+	stranger.name, stranger.state, stranger.env = "mail", "running", nil // Mailu's front cannot be told by this
+	w.engine(w.stopped(), stranger)
+	r := w.hook()
+	assert.Equal(t, exitPending, r.status)
+	assert.Contains(t, r.stderr, "the front mailu-front-1 is not running (exited), but mail runs and mounts "+w.certs)
+	assert.Contains(t, r.stderr, "--container")
+	assert.True(t, w.installed(w.pair))
+}

@@ -183,11 +183,14 @@ func (w *world) engine(containers ...container) *atomic.Int32 {
 		rw.Header().Set("Content-Type", "application/json")
 		list := []any{}
 		for _, c := range containers {
-			list = append(list, map[string]any{"Id": c.name, "Labels": c.labels(), "Mounts": []any{map[string]any{"Source": c.certs, "Destination": "/certs"}}})
+			list = append(list, map[string]any{"Id": c.name, "Names": []string{"/" + c.name}, "State": c.state, "Labels": c.labels(), "Mounts": []any{map[string]any{"Source": c.certs, "Destination": "/certs"}}})
 			if strings.HasSuffix(r.URL.Path, "/containers/"+c.name+"/json") {
 				_ = json.NewEncoder(rw).Encode(c.inspect())
 				return
 			}
+		}
+		if !strings.HasSuffix(r.URL.Path, "/containers/json") && strings.Contains(r.URL.Path, "/containers/") {
+			rw.WriteHeader(http.StatusNotFound)
 		}
 		_ = json.NewEncoder(rw).Encode(list)
 	})}

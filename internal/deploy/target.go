@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"mailu-hook/hook"
@@ -95,7 +96,7 @@ func (t *Target) locate(ctx context.Context) error {
 	switch {
 	case err == nil:
 		t.meet(found)
-	case errors.Is(err, reload.ErrNone):
+	case errors.Is(err, reload.ErrNone), errors.Is(err, reload.ErrUnmatched) && t.isRemembered():
 		t.Facts, t.Absent = Recall(t.o.StateDir, t.o.CertsDir), err.Error()
 	case errors.Is(err, reload.ErrEngine):
 		t.Facts, t.Unasked = Recall(t.o.StateDir, t.o.CertsDir), err
@@ -103,11 +104,37 @@ func (t *Target) locate(ctx context.Context) error {
 		return err
 	}
 	t.result.Front = &t.Facts
+	if err := t.override(&t.Facts); err != nil {
+		return err
+	}
+	if t.Absent != "" {
+		t.doubt(limited)
+	}
 	t.result.Note(t.Absent)
 	if t.Unasked != nil && t.o.DryRun {
 		t.result.Note(t.Unasked.Error())
 	}
-	return t.override(&t.Facts)
+	return nil
+}
+
+// isRemembered reports whether the front that was selected is the one that was there
+// last time: then the choice is no mistake, and the front has been removed.
+func (t *Target) isRemembered() bool {
+	facts, known := Remembered(t.o.StateDir, filepath.Clean(cmp.Or(t.o.CertsDir, mailu.DefaultCertsDir)))
+	want := t.o.Front
+	return known && (want.Container == "" || want.Container == facts.Container) && (want.Project == "" || want.Project == facts.Project)
+}
+
+// doubt looks for running containers that mount the certs directory. As long as there
+// is one, it may be the front.
+func (t *Target) doubt(ctx context.Context) {
+	names, err := reload.Mounting(ctx, t.engine, t.Facts.CertsDir)
+	if err != nil || len(names) == 0 {
+		return
+	}
+	t.Unasked = say.Hint(fmt.Errorf("%s, but %s runs and mounts %s", t.Absent, strings.Join(names, " and "), t.Facts.CertsDir),
+		"if it is the front, name it with --container; if it is not, start the front")
+	t.Absent = ""
 }
 
 // meet takes the facts of the fronts that were found, and the fronts themselves if

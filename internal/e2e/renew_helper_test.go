@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -38,7 +40,7 @@ func newStandalone(t *testing.T, ca rig.CAOptions, names ...string) *issuer {
 	i := newIssuer(t, ca)
 	i.address = loopback()
 	i.lead(i.address, names...)
-	i.env = append(i.env, "MAILU_HOOK_PROJECT=without-front", "MAILU_HOOK_CERTS_DIR="+i.certs(), "MAILU_HOOK_HOSTNAME="+strings.Join(names, ","),
+	i.env = append(i.env, "DOCKER_HOST=unix://"+idleEngine(t), "MAILU_HOOK_CERTS_DIR="+i.certs(), "MAILU_HOOK_HOSTNAME="+strings.Join(names, ","),
 		"MAILU_HOOK_CHALLENGE=standalone", "MAILU_HOOK_LISTEN="+i.address+":80")
 	return i
 }
@@ -163,4 +165,23 @@ func (i *issuer) clean(name string) {
 
 func pemOf(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+// idleEngine is an engine that runs no container. The one of the tests runs fronts of
+// other tests.
+func idleEngine(t *testing.T) (socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "engine") // short enough for a socket
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "docker.sock")
+	listener, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Api-Version", "1.41")
+		_, _ = w.Write([]byte("[]"))
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Close() })
+	return socket
 }

@@ -40,7 +40,7 @@ func newSpoiled(t *testing.T, o rig.CAOptions) *spoiled {
 	s := &spoiled{issuer: newIssuer(t, o), ip: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(200), rand.IntN(250), 1+rand.IntN(250))}
 	s.throughRelay()
 	s.lead(s.ip, spoiledNames...)
-	s.env = append(s.env, "MAILU_HOOK_PROJECT=mht-none", "MAILU_HOOK_HOSTNAME="+strings.Join(spoiledNames, ","),
+	s.env = append(s.env, "DOCKER_HOST=unix://"+idleEngine(t), "MAILU_HOOK_HOSTNAME="+strings.Join(spoiledNames, ","),
 		"MAILU_HOOK_CHALLENGE=standalone", "MAILU_HOOK_LISTEN="+s.ip+":80")
 	s.afresh()
 	return s
