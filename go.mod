@@ -2,6 +2,9 @@ module mailu-hook
 
 go 1.26.0
 
+// Some CAs issued negative serial numbers, which RFC 5280 forbids and every mail client accepts.
+godebug x509negativeserial=1
+
 require (
 	github.com/containerd/errdefs v1.0.0
 	github.com/docker/docker v28.5.2+incompatible

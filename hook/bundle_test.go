@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/pem"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +16,7 @@ import (
 	"mailu-hook/internal/mint"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 func joined(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
@@ -91,7 +95,7 @@ func TestParseRejectsWithFileFactAndRemedy(t *testing.T) {
 	}{
 		"empty certificate":         {nil, pair.KeyPEM, cert, "empty", "fullchain.pem"},
 		"empty key":                 {pair.Chain, nil, key, "empty", "privkey.pem"},
-		"certificate is not PEM":    {block.Bytes, pair.KeyPEM, cert, "no PEM block", "fullchain.pem"},
+		"certificate is not PEM":    {[]byte("hello"), pair.KeyPEM, cert, "no PEM block", "fullchain.pem"},
 		"key is not PEM":            {pair.Chain, []byte("secret"), key, "no PEM block", "privkey.pem"},
 		"truncated certificate":     {cut(pair.LeafPEM), pair.KeyPEM, cert, "1 of its 1 PEM blocks cannot be decoded", "damaged"},
 		"truncated chain":           {joined(pair.LeafPEM, cut(pair.IssuerPEM)), pair.KeyPEM, cert, "1 of its 2 PEM blocks", "damaged"},
@@ -101,21 +105,120 @@ func TestParseRejectsWithFileFactAndRemedy(t *testing.T) {
 		"key of nonsense":           {pair.Chain, badKey, key, "cannot be parsed", "damaged"},
 		"encrypted, traditional":    {pair.Chain, oldStyle, key, "encrypted", "openssl pkey"},
 		"encrypted, PKCS#8":         {pair.Chain, newStyle, key, "encrypted", "openssl pkey"},
-		"two keys":                  {pair.Chain, joined(pair.KeyPEM, other.KeyPEM), key, "more than one private key", "keep the one"},
-		"the same key twice":        {pair.Chain, joined(pair.KeyPEM, pair.KeySEC1PEM), key, "more than one private key", "keep the one"},
+		"two keys":                  {pair.Chain, joined(pair.KeyPEM, other.KeyPEM), key, "more than one private key", "keep only the key"},
+		"the same key twice":        {pair.Chain, joined(pair.KeyPEM, pair.KeySEC1PEM), key, "more than one private key", "keep only the key"},
 		"parameters without a key":  {pair.Chain, ecParameters, key, "no private key", "privkey.pem"},
-		"key in the certificate":    {joined(pair.Chain, pair.KeyPEM), pair.KeyPEM, cert, "block 3 is a private key", "fullchain.pem"},
-		"certificate in the key":    {pair.Chain, joined(pair.KeyPEM, pair.LeafPEM), key, `"CERTIFICATE" is not a private key`, "privkey.pem"},
-		"request as certificate":    {request, pair.KeyPEM, cert, `"CERTIFICATE REQUEST"`, "fullchain.pem"},
-		"files exchanged":           {pair.KeyPEM, pair.Chain, cert, "block 1 is a private key", "fullchain.pem"},
-		"key of another leaf":       {pair.Chain, other.KeyPEM, key, "does not belong to the leaf in fullchain.pem", "same lineage"},
+		"request as certificate":    {request, pair.KeyPEM, cert, `"CERTIFICATE REQUEST"`, "the CA returned"},
+		"files swapped":             {pair.KeyPEM, pair.Chain, cert, "the two files are swapped: this one holds the private key, and privkey.pem the certificate", "--cert and"},
+		"two keys, no certificate":  {pair.KeyPEM, pair.KeyPEM, cert, "a private key and no certificate", "fullchain.pem"},
+		"two chains, no key":        {pair.Chain, pair.Chain, key, "there is no private key in it", "privkey.pem"},
+		"key of another leaf":       {pair.Chain, other.KeyPEM, key, "does not belong to the certificate in fullchain.pem", "same lineage"},
 		"key of another kind":       {pair.Chain, rsa.KeyPEM, key, "does not belong", "same renewal"},
-		"leaf is not first":         {joined(pair.IssuerPEM, pair.LeafPEM), pair.KeyPEM, cert, "the leaf is certificate 2", "leaf first"},
-		"more than any chain needs": {joined(pair.LeafPEM, bytes.Repeat(pair.IssuerPEM, 11)), pair.KeyPEM, cert, "12 certificates", "nothing else"},
+		"more than any chain needs": {joined(pair.LeafPEM, bytes.Repeat(pair.IssuerPEM, 50)), pair.KeyPEM, cert, "more than 50 certificates", "fullchain.pem"},
+		"a key without end":         {pair.Chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: make([]byte, 17<<10)}), key, "a private key of 17408 bytes", "RSA of 2048"},
+		"whole, but not RFC 5280":   {notPrintable(t, pair), pair.KeyPEM, cert, "certificate 1 is not valid: ", "issue it again"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse(testSource, c.cert, c.key)
 			assertRejected(t, err, c.file, c.fact, c.remedy)
+		})
+	}
+}
+
+// notPrintable is the leaf with an '@' in a PrintableString, which crypto/x509
+// does not parse. Its signature does not matter here.
+func notPrintable(t *testing.T, pair *mint.Pair) []byte {
+	t.Helper()
+	der := bytes.Replace(pair.Cert.Raw, []byte("mint intermediate"), []byte("mint@intermediate"), 1)
+	require.NotEqual(t, pair.Cert.Raw, der)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func TestOtherFormatsAreNamedWithTheCommandThatConvertsThem(t *testing.T) {
+	pair := issue(t, mint.Leaf{})
+	dir := t.TempDir()
+	openssl := func(args ...string) []byte {
+		out, err := exec.Command("openssl", args...).Output()
+		require.NoError(t, err)
+		return out
+	}
+	chain, key := filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem")
+	writeFile(t, chain, pair.Chain, 0o600)
+	writeFile(t, key, pair.KeyPEM, 0o600)
+	utf16 := []byte{0xff, 0xfe}
+	for _, c := range pair.Chain {
+		utf16 = append(utf16, c, 0)
+	}
+	for name, c := range map[string]struct {
+		data         []byte
+		fact, remedy string
+	}{
+		"PKCS#12":            {openssl("pkcs12", "-export", "-in", chain, "-inkey", key, "-passout", "pass:secret"), "PKCS#12 (.pfx or .p12)", "openssl pkcs12 -in fullchain.pem -nodes -out fullchain.pem.pem"},
+		"PKCS#7 in DER":      {openssl("crl2pkcs7", "-nocrl", "-certfile", chain, "-outform", "DER"), "PKCS#7 (.p7b) in DER", "openssl pkcs7 -inform DER -print_certs -in fullchain.pem"},
+		"PKCS#7 in PEM":      {openssl("crl2pkcs7", "-nocrl", "-certfile", chain), `"PKCS7", not a certificate`, "openssl pkcs7 -print_certs -in fullchain.pem"},
+		"DER":                {pair.Cert.Raw, "a certificate in DER", "openssl x509 -inform DER -in fullchain.pem"},
+		"key in DER":         {openssl("pkey", "-in", key, "-outform", "DER"), "a private key in DER", "openssl pkey -inform DER -in fullchain.pem"},
+		"UTF-16":             {utf16, "UTF-16 text", "iconv -f UTF-16"},
+		"UTF-16, no mark":    {utf16[2:], "UTF-16 text", "iconv -f UTF-16"},
+		"a Java keystore":    {[]byte("\xfe\xed\xfe\xed\x00\x00\x00\x02"), "a Java keystore", "keytool"},
+		"no line break":      {joined(bytes.TrimSpace(pair.LeafPEM), pair.IssuerPEM), "the line break between two PEM blocks is missing", "sed -i"},
+		"trusted by OpenSSL": {openssl("x509", "-in", chain, "-trustout"), `"TRUSTED CERTIFICATE"`, "openssl x509 -in fullchain.pem"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse(testSource, c.data, pair.KeyPEM)
+			assertRejected(t, err, "fullchain.pem", c.fact, c.remedy)
+		})
+	}
+	_, err := Parse(testSource, pair.Chain, openssl("pkey", "-in", key, "-outform", "DER"))
+	assertRejected(t, err, "privkey.pem", "a private key in DER", "openssl pkey -inform DER -in privkey.pem")
+}
+
+// The remedies are to be pasted.
+func TestTheRemedyForAMissingLineBreakFixesTheFile(t *testing.T) {
+	pair := issue(t, mint.Leaf{})
+	src := source.Files(filepath.Join(t.TempDir(), "c.pem"), "privkey.pem")
+	joinedUp := joined(bytes.TrimSpace(pair.LeafPEM), pair.IssuerPEM)
+	writeFile(t, src.CertFile, joinedUp, 0o600)
+	_, err := Parse(src, joinedUp, pair.KeyPEM)
+	_, command, _ := strings.Cut(rejection(t, err).Remedy, "convert it: ")
+	require.NoError(t, exec.Command("sh", "-c", command).Run())
+	data, err := os.ReadFile(src.CertFile)
+	require.NoError(t, err)
+	_, err = Parse(src, data, pair.KeyPEM)
+	require.NoError(t, err)
+}
+
+// What clients put right themselves is put right before it is installed.
+func TestTheCanonicalChainIsInstalledWithAWarning(t *testing.T) {
+	pair, other := issue(t, mint.Leaf{}), issue(t, mint.Leaf{Names: []string{"www.example.com"}})
+	stranger := newCA(t, mint.CAOptions{Name: "stranger"})
+	for name, c := range map[string]struct {
+		cert, key []byte
+		want      [][]byte
+		warning   string
+	}{
+		"leaf last":              {joined(pair.IssuerPEM, pair.LeafPEM), pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM}, "in the wrong order"},
+		"root in the middle":     {joined(pair.LeafPEM, pair.RootPEM, pair.IssuerPEM), pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM, pair.RootPEM}, "in the wrong order"},
+		"leaf twice":             {joined(pair.LeafPEM, pair.Chain), pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM}, "more than once"},
+		"an unrelated CA":        {joined(pair.Chain, stranger.RootPEM), pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM}, `left out: "CN=stranger root"`},
+		"an unrelated leaf":      {joined(other.LeafPEM, pair.Chain), pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM}, `left out: "CN=www.example.com"`},
+		"key and chain together": {joined(pair.KeyPEM, pair.Chain), joined(pair.KeyPEM, pair.Chain), [][]byte{pair.LeafPEM, pair.IssuerPEM}, ""},
+		"as HAProxy has it":      {joined(pair.Chain, pair.KeyPEM), pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM}, ""},
+		"as it should be":        {pair.Chain, pair.KeyPEM, [][]byte{pair.LeafPEM, pair.IssuerPEM}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := Parse(testSource, c.cert, c.key)
+			require.NoError(t, err)
+			require.NoError(t, trusted(t).Check(b))
+			assert.Equal(t, string(joined(c.want...)), string(b.certPEM))
+			assert.Equal(t, string(pair.KeyPEM), string(b.keyPEM))
+			if c.warning == "" {
+				assert.Empty(t, b.Warnings)
+				return
+			}
+			require.Len(t, b.Warnings, 1)
+			assert.Contains(t, b.Warnings[0], c.warning)
+			assert.Equal(t, b.Warnings, install(t, t.TempDir(), b).Warnings, "a deploy passes it on")
 		})
 	}
 }

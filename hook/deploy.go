@@ -127,6 +127,7 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	if done, err := d.nothingToDo(ctx, old, before()); done || err != nil {
 		return r, err
 	}
+	r.Warnings = slices.Concat(r.Warnings, b.Warnings, o.Rules.Caveats(b))
 	if err := d.consult(ctx, old); err != nil {
 		return r, err
 	}

@@ -316,7 +316,7 @@ func TestRejectedTouchesNeitherDiskNorFront(t *testing.T) {
 func TestNoQuestionToTheFrontOutlivesTheDeploy(t *testing.T) {
 	s := newScene(t)
 	_, err := s.deploy(t, parsed(t, issue(t, mint.Leaf{IsCA: true})))
-	assertRejected(t, err, "fullchain.pem", "CA", "CA:FALSE")
+	assertRejected(t, err, "fullchain.pem", "CA", "fullchain.pem")
 	assert.Zero(t, s.asking)
 }
 
@@ -329,7 +329,7 @@ func TestDryRunTouchesNothing(t *testing.T) {
 	assert.Equal(t, OutcomeWouldInstall, r.Outcome)
 	assert.Len(t, r.Endpoints, 3)
 	_, err = s.deploy(t, parsed(t, issue(t, mint.Leaf{IsCA: true})))
-	assertRejected(t, err, "fullchain.pem", "CA", "CA:FALSE")
+	assertRejected(t, err, "fullchain.pem", "CA", "fullchain.pem")
 	r, err = s.deploy(t, aged(t, 5*time.Hour))
 	require.NoError(t, err)
 	assert.Equal(t, OutcomeSkipped, r.Outcome)

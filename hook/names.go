@@ -12,8 +12,9 @@ import (
 // Missing returns those of names that the leaf does not cover, in the same order. A
 // name is trimmed, lower-cased and converted to its A-label form (RFC 5891) before
 // it is compared with the DNS names of the leaf; a wildcard matches exactly one
-// whole leftmost label (RFC 9525, section 6.3). The common name does not count (RFC
-// 9525, section 2).
+// whole leftmost label (RFC 9525, section 6.3). The DNS names themselves are taken as
+// they are: most clients refuse one with a trailing dot or a space. The common name
+// does not count (RFC 9525, section 2).
 func Missing(leaf *x509.Certificate, names []string) []string {
 	var missing []string
 	for _, name := range names {
@@ -35,7 +36,7 @@ func covers(leaf *x509.Certificate, name string) bool {
 		return false
 	}
 	for _, san := range leaf.DNSNames {
-		if matchName(mailu.CanonicalName(san), name) {
+		if matchName(strings.ToLower(san), name) {
 			return true
 		}
 	}

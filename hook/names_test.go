@@ -21,6 +21,8 @@ func TestLeafCoversANameAsRFC9525Says(t *testing.T) {
 		"upper case asked":                     {[]string{"mail.example.com"}, "MAIL.Example.COM", true},
 		"upper case issued":                    {[]string{"Mail.EXAMPLE.com"}, "mail.example.com", true},
 		"trailing dot":                         {[]string{"mail.example.com"}, "mail.example.com.", true},
+		"trailing dot issued":                  {[]string{"mail.example.com."}, "mail.example.com", false},
+		"blank issued":                         {[]string{" mail.example.com"}, "mail.example.com", false},
 		"other name":                           {[]string{"www.example.com"}, "mail.example.com", false},
 		"parent":                               {[]string{"example.com"}, "mail.example.com", false},
 		"suffix without a dot":                 {[]string{"example.com"}, "notexample.com", false},

@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
+	"slices"
 
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/source"
 )
 
@@ -19,18 +21,21 @@ func Read(ctx context.Context, src source.Source) (*Bundle, error) {
 	return Parse(pair.Source, pair.Cert, pair.Key)
 }
 
-// ReadChain reads the certificates of a file, leaf first, by the rules of Parse,
-// but without a key. Every error is a *Rejection.
+// ReadChain reads the certificates of a file by the rules of Parse, but without a
+// key: the leaf is the first that is not a CA. Every error is a *Rejection.
 func ReadChain(certFile string) ([]*x509.Certificate, error) {
 	data, err := source.ReadFile(certFile)
 	if err != nil {
 		return nil, unreadable(err)
 	}
 	b := &Bundle{Source: source.Files(certFile, "")}
-	if err := b.parseChain(data); err != nil {
+	certs, err := b.parseCerts(data)
+	if err != nil {
 		return nil, err
 	}
-	return b.Chain, nil
+	leaf := max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))
+	chain, _ := pki.Order(certs[leaf], certs)
+	return chain, nil
 }
 
 // unreadable turns a failure to read a file of a source into a *Rejection.

@@ -76,7 +76,6 @@ func TestRejectedBundlesChangeNothing(t *testing.T) {
 	require.NoError(t, err)
 	good := l.issue(mint.Leaf{})
 	other := l.issue(mint.Leaf{})
-	reversed := append(append([]byte{}, good.IssuerPEM...), good.LeafPEM...)
 	encrypted := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("secret")})
 	pairOf := func(leaf mint.Leaf) [2][]byte { p := l.issue(leaf); return [2][]byte{p.Chain, p.KeyPEM} }
 	staging, err := stranger.Issue(mint.Leaf{})
@@ -91,19 +90,19 @@ func TestRejectedBundlesChangeNothing(t *testing.T) {
 		"not PEM":            {[2][]byte{[]byte("hello"), good.KeyPEM}, "fullchain.pem", "no PEM block"},
 		"truncated base64":   {[2][]byte{good.Chain[:len(good.Chain)/3], good.KeyPEM}, "fullchain.pem", "cannot be decoded"},
 		"too large":          {[2][]byte{append(make([]byte, 2<<20), good.Chain...), good.KeyPEM}, "fullchain.pem", "larger than"},
-		"key in certificate": {[2][]byte{append(append([]byte{}, good.Chain...), good.KeyPEM...), good.KeyPEM}, "fullchain.pem", "is a private key"},
-		"no key":             {[2][]byte{good.Chain, good.LeafPEM}, "privkey.pem", "not a private key"},
+		"files swapped":      {[2][]byte{good.KeyPEM, good.Chain}, "fullchain.pem", "the two files are swapped"},
+		"no key":             {[2][]byte{good.Chain, good.LeafPEM}, "privkey.pem", "there is no private key in it"},
 		"two keys":           {[2][]byte{good.Chain, append(append([]byte{}, good.KeyPEM...), other.KeyPEM...)}, "privkey.pem", "more than one private key"},
 		"encrypted key":      {[2][]byte{good.Chain, encrypted}, "privkey.pem", "encrypted"},
 		"mismatch":           {[2][]byte{good.Chain, other.KeyPEM}, "privkey.pem", "does not belong"},
 		"weak RSA":           {pairOf(mint.Leaf{Key: mint.RSA1024}), "privkey.pem", "RSA-1024"},
 		"P-521":              {pairOf(mint.Leaf{Key: mint.P521}), "privkey.pem", "P-521"},
 		"CA":                 {pairOf(mint.Leaf{IsCA: true}), "fullchain.pem", "is a CA"},
-		"expired":            {pairOf(mint.Leaf{NotAfter: time.Now().Add(-2 * time.Hour)}), "fullchain.pem", "expired"},
+		"expired":            {pairOf(mint.Leaf{NotAfter: time.Now().Add(-time.Minute)}), "fullchain.pem", "expired"},
 		"future":             {pairOf(mint.Leaf{NotBefore: time.Now().Add(2 * time.Hour)}), "fullchain.pem", "valid only from"},
 		"no serverAuth":      {pairOf(mint.Leaf{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}), "fullchain.pem", "serverAuth"},
+		"no signing":         {pairOf(mint.Leaf{Edit: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }}), "fullchain.pem", "lacks digitalSignature"},
 		"leaf only":          {[2][]byte{good.LeafPEM, good.KeyPEM}, "fullchain.pem", "stands alone"},
-		"wrong order":        {[2][]byte{reversed, good.KeyPEM}, "fullchain.pem", "not the first"},
 		"staging":            {[2][]byte{staging.Chain, staging.KeyPEM}, "fullchain.pem", "staging"},
 		"self-signed":        {[2][]byte{selfSigned.Chain, selfSigned.KeyPEM}, "fullchain.pem", "self-signed"},
 	} {
