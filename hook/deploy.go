@@ -180,10 +180,11 @@ type deploy struct {
 	r     *Result
 	began time.Time
 
-	current Step
-	since   time.Time // the current step began
-	locked  bool
-	settled bool // the front was asked to settle after the last switch
+	current   Step
+	since     time.Time // the current step began
+	locked    bool
+	published bool // the Guard found something published
+	settled   bool // the front was asked to settle after the last switch
 
 	state      State
 	before     situation

@@ -23,6 +23,8 @@ type Ruling struct {
 	// Doubt is why that could not be found out. It lets a bundle pass with a
 	// warning, but not one that is held back already.
 	Doubt *Rejection
+	// Published reports whether others know this server by anything at all.
+	Published bool
 	// TTL is for how long others may go on by what the Guard was told.
 	TTL      time.Duration
 	Warnings []string
@@ -47,6 +49,7 @@ func (d *deploy) consult(ctx context.Context, old Pair) error {
 	}
 	d.step(StepConsult)
 	ruling := d.o.Guard(ctx, d.b)
+	d.published = ruling.Published
 	d.r.Warnings = append(d.r.Warnings, ruling.Warnings...)
 	state, _ := d.s.State() // one that is damaged holds nothing back
 	held, guarded := ruling.weigh(d.b, state.Guarded, time.Now())

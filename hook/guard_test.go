@@ -289,3 +289,15 @@ func TestRulingsAreWeighedAgainstWhatIsRemembered(t *testing.T) {
 		})
 	}
 }
+
+func TestThatSomethingIsPublishedIsRemembered(t *testing.T) {
+	g := newGuarded(t)
+	g.ruling.Published = true
+	_, err := g.deploy(t, g.new)
+	require.NoError(t, err)
+	assert.True(t, remembered(t, g.dir).Published)
+	g = newGuarded(t)
+	_, err = g.deploy(t, g.new)
+	require.NoError(t, err)
+	assert.False(t, remembered(t, g.dir).Published)
+}

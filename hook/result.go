@@ -91,6 +91,7 @@ func (d *deploy) remember() {
 	if d.o.Facts.Hostnames != nil {
 		state.Front = d.o.Facts
 	}
+	state.Published = state.Published || d.published
 	d.state = state
 }
 

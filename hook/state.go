@@ -25,6 +25,9 @@ type State struct {
 	Last     *Last       `json:"last,omitempty"`     // result of the last deploy
 	Pending  *Pending    `json:"pending,omitempty"`  // what a later run has to finish
 	Guarded  *Guarded    `json:"guarded,omitempty"`  // what a Guard holds back
+	// Published: a Guard has found something published that others know the server
+	// by, so that it must not stay unchecked.
+	Published bool `json:"published,omitempty"`
 	// RolledBackFrom are the leaves that are not to be installed again unasked: the
 	// one that someone rolled back from, and what the lineages held at that time.
 	RolledBackFrom []string `json:"rolled_back_from,omitempty"`

@@ -65,7 +65,7 @@ func (o *statusOptions) add(fs *flags) {
 	fs.StringSliceVar(&o.ignore, "ignore", nil, "ignore findings with this `CODE`, such as sync_timer_missing; repeatable")
 	fs.StringVar(&o.textfile, "textfile", "", "also write Prometheus metrics to `FILE` (*.prom), for node_exporter")
 	fs.StringVar(&o.roots, "roots", "", "`FILE` with the CA certificates to trust instead of the system's")
-	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE`: auto or require look up the TLSA records of each host, off does not")
+	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE`: auto checks the TLSA records of each host; require reports where they cannot be checked; off does not look")
 	fs.group("Front", &o.front)
 	fs.group("DNS", &o.dns)
 	fs.group("State", &o.state)
@@ -133,12 +133,20 @@ func (o *statusOptions) judging(i *invocation) (h health.Options, err error) {
 			return h, usageError("%s: %v", i.origin(t.flag, t.text), err)
 		}
 	}
+	if h.Crit.Exceeds(h.Warn) {
+		return h, say.Hint(usageError("--crit %s is more than --warn %s, so nothing would ever be a warning", h.Crit, h.Warn), "set both, such as --warn 20%% --crit 10%%")
+	}
 	for _, code := range o.ignore {
 		if !slices.Contains(health.Codes, health.Code(code)) {
 			return h, usageError("--ignore: there is no finding %s", say.Foreign(code))
 		}
 		h.Ignore = append(h.Ignore, health.Code(code))
 	}
+	mode, err := tlsa.ParseMode(o.mode)
+	if err != nil {
+		return h, usageError("--dane: %v", err)
+	}
+	h.RequireDANE = mode == tlsa.Require
 	if o.textfile != "" && filepath.Ext(o.textfile) != report.TextfileExt {
 		return h, usageError("%s: node_exporter reads only *%s files, not %s", i.origin("textfile", o.textfile), report.TextfileExt, say.Foreign(o.textfile))
 	}
@@ -158,11 +166,7 @@ func (o *statusOptions) looking(i *invocation) (s survey.Options, err error) {
 		},
 		Override: func(facts *mailu.Facts) error { return deploy.Override(facts, o.front.certsDir, o.front.hostnames) },
 	}
-	mode, err := tlsa.ParseMode(o.mode)
-	if err != nil {
-		return s, usageError("--dane: %v", err)
-	}
-	if mode != tlsa.Off {
+	if o.mode != string(tlsa.Off) { // it was parsed before
 		if s.Resolver, err = o.dns.open(); err != nil {
 			return s, err
 		}

@@ -104,7 +104,7 @@ func TestSettingsOfOneFrontAreNotThoseOfSeveral(t *testing.T) {
 func TestMistakeOfTheCallerIsUnknownAndNotCritical(t *testing.T) {
 	w := newWorld(t)
 	for _, args := range [][]string{
-		{"--frobnicate"}, {"extra"}, {"--warn", "soon"}, {"--crit", "-1"}, {"--timeout", "0s"}, {"--ignore", "everything"},
+		{"--frobnicate"}, {"extra"}, {"--warn", "soon"}, {"--warn", "20%", "--crit", "50%"}, {"--warn", "7d", "--crit", "20d"}, {"--dane", "perhaps"}, {"--crit", "-1"}, {"--timeout", "0s"}, {"--ignore", "everything"},
 		{"--roots", "/nonexistent"}, {"--config", "/nonexistent"}, {"--log-level", "loud"}, {"--textfile", "/tmp/mailu.txt"},
 	} {
 		r := w.run(append([]string{"status"}, args...)...)

@@ -130,6 +130,9 @@ var Codes = []Code{
 type Options struct {
 	Warn, Crit Threshold
 	Ignore     []Code // findings to leave out
+	// RequireDANE: TLSA records that cannot be checked are a finding even where none
+	// was ever seen.
+	RequireDANE bool
 }
 
 // Judge returns what is wrong with what was seen, the worst first; nil if

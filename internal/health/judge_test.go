@@ -108,7 +108,9 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 		TLSAMismatch: {func(s *scene) {
 			s.f.DANE = []tlsa.Host{s.host("mail.example.com", true, dane.OfLeaf(s.f.Directory.Chain[0])), s.host("imap.example.com", false, dane.OfLeaf(s.older()[0])), s.host("mx.example.com", true, dane.OfLeaf(s.older()[0]))}
 		}, Critical, "no TLSA record of mx.example.com matches what port 25 serves, so mail servers that check DANE do not deliver"},
-		TLSAUnseen: {func(s *scene) { s.f.DANE = []tlsa.Host{{Name: "mx.example.com", Err: errors.New("SERVFAIL")}} },
+		TLSAUnseen: {func(s *scene) {
+			s.f.Memory.Published, s.f.DANE = true, []tlsa.Host{{Name: "mx.example.com", Err: errors.New("SERVFAIL")}}
+		},
 			Unknown, "the TLSA records of mx.example.com could not be checked: SERVFAIL"},
 		ClockSkew: {func(s *scene) { s.Engine.Ahead = -2 * time.Minute }, Warning, "the clocks of the Docker engine and of this host differ by 2m0s"},
 		CertbotTimerMissing: {func(s *scene) { s.Schedule.Certbot = Timer{} },
@@ -289,6 +291,18 @@ func TestMailu20MissesNoDovecot(t *testing.T) {
 	s := newScene(t)
 	s.f.Inside.NginxOnly, s.f.Inside.Daemons[1] = true, mailu.Daemon{Name: "dovecot", Pid: "unseen"}
 	assert.Empty(t, Judge(s.Look, thresholds))
+}
+
+func TestAResolverThatCannotTellIsNoFindingWhereNobodyUsesDANE(t *testing.T) {
+	s := newScene(t)
+	unknown := tlsa.Host{Name: "mx.example.com", Err: errors.New("NOTIMP")}
+	s.f.DANE = []tlsa.Host{unknown, s.host("mail.example.com", true)}
+	assert.Empty(t, Judge(s.Look, thresholds))
+	required := thresholds
+	required.RequireDANE = true
+	assert.Equal(t, []Code{TLSAUnseen}, codesOf(Judge(s.Look, required)))
+	s.f.DANE = []tlsa.Host{unknown, s.host("mail.example.com", false, dane.OfLeaf(s.f.Directory.Chain[0]))}
+	assert.Equal(t, []Code{TLSAUnseen}, codesOf(Judge(s.Look, thresholds)), "another host uses it")
 }
 
 func TestATimerWhoseUnitFailsEachTimeDoesNotPassForSync(t *testing.T) {

@@ -53,6 +53,12 @@ func (t Threshold) String() string {
 	return strconv.FormatFloat(t.Fraction*100, 'g', 4, 64) + "%"
 }
 
+// Exceeds reports whether t is reached before other, whatever the certificate. Of a
+// fraction and a time that depends on the certificate, and is not said.
+func (t Threshold) Exceeds(other Threshold) bool {
+	return t.Left != 0 && other.Left != 0 && t.Left > other.Left || t.Left == 0 && other.Left == 0 && t.Fraction > other.Fraction
+}
+
 // Of is the time that must be left of c.
 func (t Threshold) Of(c *x509.Certificate) time.Duration {
 	if t.Left != 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/dane"
 	"mailu-hook/internal/resolve"
 	"mailu-hook/internal/say"
 )
@@ -68,6 +69,9 @@ func (m Mode) Rule(hosts []Host) hook.Ruling {
 			unchecked, reasons = append(unchecked, h.Name), append(reasons, h.Err.Error())
 		case Insecure:
 			unchecked, reasons = append(unchecked, h.Name), append(reasons, fmt.Sprintf("the resolver did not validate those of %s (%s)", h.Name, h.Unvalidated()))
+		}
+		if h.Secure && h.Verdict != dane.None {
+			ruling.Published = true
 		}
 		if h.Secure {
 			ruling.TTL = max(ruling.TTL, h.TTL)

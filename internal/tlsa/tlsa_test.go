@@ -109,6 +109,7 @@ func TestOneHostThatDoesNotMatchHoldsEverythingBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ruling := c.mode.Rule(c.hosts)
 			assert.Equal(t, c.ttl, ruling.TTL)
+			assert.Equal(t, c.ttl > 0 || c.warning != "", ruling.Published)
 			if c.objection == "" {
 				assert.Nil(t, ruling.Objection)
 			} else {
