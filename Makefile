@@ -9,7 +9,9 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X mailu-hook/internal/cli.release=$(VERSION)'
 MOST := 12000000
-UNIT = $$(go list ./... | grep -v '/internal/e2e')
+# What drives real peers is in RIGS; everything else is tested under the race detector.
+RIGS := ./internal/e2e ./internal/rig/... ./internal/demo
+UNIT = $$(go list ./... | grep -Ev '/internal/(e2e|rig|demo)(/|$$)')
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -21,18 +23,23 @@ build: ## build ./mailu-hook, static
 setup: ## install what test and demo need, or say what is missing
 	@internal/rig/setup.sh
 
-check: setup ## gofmt, go vet, staticcheck
+check: setup ## gofmt, go vet, staticcheck, dead code
 	@unformatted=$$(find . -name '*.go' -not -path './.cache/*' -exec gofmt -l {} +); \
 	if [ -n "$$unformatted" ]; then printf 'gofmt would change:\n%s\n' "$$unformatted" >&2; exit 1; fi
 	go vet -tags measure ./...
-	.cache/bin/staticcheck -tags measure ./...
+	.cache/bin/staticcheck -tags measure -checks all,-ST1000,-ST1003,-ST1020,-ST1021,-ST1022 ./...
+	@for what in . '-tags measure -test ./...'; do \
+	dead=$$(.cache/bin/deadcode $$what); if [ -n "$$dead" ]; then printf '%s\n' "$$dead" >&2; exit 1; fi; done
 
+# The tests with peers mostly wait, so three of them run on each processor, beside
+# the others. Two runs of go test write to one pipe, an event at a time.
 test: check build ## check, unit tests, end-to-end suite; a skipped test fails
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_BINARY=$(CURDIR)/mailu-hook; \
-	{ go test -json -race -shuffle=on $(UNIT) && \
-	  go test -json -count=1 -timeout=45m ./internal/e2e/...; } | go run ./internal/rig/tally
+	{ go test -json -race -shuffle=on $(UNIT) & unit=$$!; status=0; \
+	  go test -json -count=1 -timeout=40m -parallel=$$((3 * $$(nproc))) $(RIGS) || status=$$?; \
+	  wait $$unit && exit $$status; } | go run ./internal/rig/tally
 
-soak: setup ## the long versions of the end-to-end tests, alone
+soak: setup ## the long versions of the end-to-end tests, alone: docs/testing.md
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_SOAK=1; \
 	go test -json -count=1 -timeout=85m ./internal/e2e/... | go run ./internal/rig/tally
 

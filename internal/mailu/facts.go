@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -146,6 +147,9 @@ func (f Facts) CheckHostnames() error {
 var label = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
 
 func isHostname(name string) bool {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
+	}
 	for part := range strings.SplitSeq(name, ".") {
 		if !label.MatchString(part) {
 			return false

@@ -36,6 +36,7 @@ func dig(t *testing.T, addr string, args ...string) string {
 }
 
 func TestASignedZoneIsValidatedAndFollowsChanges(t *testing.T) {
+	t.Parallel()
 	zone, resolver := startDNS(t, ZoneOptions{Signed: true, Records: []string{"mail 1 IN A 127.0.0.1"}})
 	out := dig(t, resolver.Addr, "mail.example.com", "A")
 	assert.Contains(t, out, "127.0.0.1")
@@ -55,6 +56,7 @@ func TestASignedZoneIsValidatedAndFollowsChanges(t *testing.T) {
 }
 
 func TestAnUnsignedZoneIsNotValidated(t *testing.T) {
+	t.Parallel()
 	_, resolver := startDNS(t, ZoneOptions{Name: "example.org", Records: []string{"mail 1 IN A 127.0.0.1"}})
 	out := dig(t, resolver.Addr, "mail.example.org", "A")
 	assert.Contains(t, out, "127.0.0.1")
@@ -62,6 +64,7 @@ func TestAnUnsignedZoneIsNotValidated(t *testing.T) {
 }
 
 func TestAForgedRecordIsRefusedByTheResolver(t *testing.T) {
+	t.Parallel()
 	zone, resolver := startDNS(t, ZoneOptions{Signed: true, Records: []string{"mail 1 IN A 127.0.0.9"}})
 	require.NoError(t, zone.Tamper(t.Context(), "127.0.0.9", "127.0.0.8"))
 	assert.Contains(t, dig(t, zone.Addr, "mail.example.com", "A"), "127.0.0.8")
@@ -69,6 +72,7 @@ func TestAForgedRecordIsRefusedByTheResolver(t *testing.T) {
 }
 
 func TestTheKeyOfAZoneMayUpdateTXTAndNothingElse(t *testing.T) {
+	t.Parallel()
 	Need(t, "knsupdate")
 	zone, _ := startDNS(t, ZoneOptions{Signed: true})
 	require.NoError(t, update(t, zone, "_acme-challenge 1 TXT token"))

@@ -26,6 +26,7 @@ func startCA(t *testing.T, o CAOptions) *CA {
 }
 
 func TestCertbotIssuesAndRenewsFromPebble(t *testing.T) {
+	t.Parallel()
 	Need(t, NeedCertbot, NeedOpenSSL)
 	ctx := t.Context()
 	ca := startCA(t, CAOptions{Validity: 6 * 24 * time.Hour})
@@ -53,6 +54,7 @@ func TestCertbotIssuesAndRenewsFromPebble(t *testing.T) {
 }
 
 func TestNameElsewhereIsNotValidated(t *testing.T) {
+	t.Parallel()
 	Need(t, NeedCertbot)
 	ca := startCA(t, CAOptions{})
 	require.NoError(t, ca.SetA(t.Context(), "mail.example.com", "127.0.0.2"))
@@ -63,6 +65,7 @@ func TestNameElsewhereIsNotValidated(t *testing.T) {
 }
 
 func TestClosedCALeavesNothingRunning(t *testing.T) {
+	t.Parallel()
 	ca := startCA(t, CAOptions{})
 	pids := []int{ca.pebble.cmd.Process.Pid, ca.dnsSrv.cmd.Process.Pid}
 	ca.Close()
@@ -73,6 +76,7 @@ func TestClosedCALeavesNothingRunning(t *testing.T) {
 }
 
 func TestFailedStartSaysWhatPebbleSaid(t *testing.T) {
+	t.Parallel()
 	Need(t, NeedPebble)
 	_, err := StartCA(t.Context(), t.TempDir(), CAOptions{Config: map[string]any{"keyAlgorithm": "dsa"}})
 	assert.ErrorContains(t, err, "invalid key algorithm")
@@ -121,6 +125,7 @@ func servesEverywhere(t *testing.T, front *Front, pair *mint.Pair) {
 }
 
 func TestFrontServesOnEveryPortAndIsHealthy(t *testing.T) {
+	t.Parallel()
 	root, pair := t.TempDir(), newPair(t)
 	writePair(t, root, pair)
 	front := startFront(t, FrontOptions{Root: root, HealthEvery: time.Second, Env: map[string]string{
@@ -148,6 +153,7 @@ func TestFrontServesOnEveryPortAndIsHealthy(t *testing.T) {
 }
 
 func TestFrontBehindProxyOnEveryPortServesFromAVolume(t *testing.T) {
+	t.Parallel()
 	Need(t, NeedImage, NeedOpenSSL)
 	root, pair := t.TempDir(), newPair(t)
 	writePair(t, root, pair)
@@ -169,6 +175,7 @@ func TestFrontBehindProxyOnEveryPortServesFromAVolume(t *testing.T) {
 }
 
 func TestRemovedFrontIsGoneInEveryState(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*Front, context.Context) error{
 		"running": (*Front).Start,
 		"paused":  (*Front).Pause,
@@ -176,6 +183,7 @@ func TestRemovedFrontIsGoneInEveryState(t *testing.T) {
 		"gone":    func(f *Front, _ context.Context) error { return f.Remove() },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			volume := "mht" + randomHex(4)
 			front := startFront(t, FrontOptions{CertsVolume: volume})
 			require.NoError(t, end(front, t.Context()))
@@ -190,6 +198,7 @@ func TestRemovedFrontIsGoneInEveryState(t *testing.T) {
 }
 
 func TestLeftoversOfADeadProcessAreRemoved(t *testing.T) {
+	t.Parallel()
 	dead := exec.Command("true")
 	require.NoError(t, dead.Run())
 	front := startFront(t, FrontOptions{Labels: map[string]string{pidLabel: strconv.Itoa(dead.Process.Pid)}})

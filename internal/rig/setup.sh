@@ -13,6 +13,7 @@ set -euo pipefail
 # A pinned tool is rebuilt when the version in .cache/bin is another one.
 readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
 readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
+readonly DEADCODE='golang.org/x/tools v0.51.0'
 
 readonly purpose=${1:-}
 
@@ -201,6 +202,7 @@ unpack_tool prometheus-node-exporter prometheus-node-exporter
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv
 	install_tool $STATICCHECK honnef.co/go/tools/cmd/staticcheck
+	install_tool $DEADCODE golang.org/x/tools/cmd/deadcode
 }
 [[ $purpose != bench ]] || build_lego
 if [[ -z ${FRONT_IMAGE:-} ]]; then

@@ -1,12 +1,14 @@
 // Command tally reads the events of `go test -json` on standard input and
 // prints what a person wants of them: one line a package, all that a failed
-// or skipped test said, and at the end `N passed, N failed, N skipped`.
-// Subtests count. It fails if any test failed, if any was skipped, and if
-// none ran: a suite that tests nothing must not pass in silence.
+// or skipped test said, and at the end the ten tests that took longest and
+// `N passed, N failed, N skipped`. Subtests count. It fails if any test failed,
+// if any was skipped, and if none ran: a suite that tests nothing must not pass
+// in silence.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,10 +37,13 @@ type event struct {
 	Output     string
 }
 
-type counts struct{ passed, failed, skipped, broken int }
+type counts struct {
+	passed, failed, skipped, broken int
+	took                            map[[2]string]float64 // seconds, by package and test
+}
 
 func tally(in io.Reader, out io.Writer) (ok bool, err error) {
-	var n counts
+	n := counts{took: map[[2]string]float64{}}
 	said := map[[2]string][]string{}
 	w := bufio.NewWriter(out)
 	defer w.Flush()
@@ -61,6 +66,7 @@ func tally(in io.Reader, out io.Writer) (ok bool, err error) {
 			w.Flush()
 		}
 	}
+	n.slowest(w)
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", n.passed, n.failed, n.skipped)
 	return n.passed > 0 && n.failed == 0 && n.skipped == 0 && n.broken == 0, nil
 }
@@ -81,6 +87,7 @@ func (n *counts) add(e event, said map[[2]string][]string, w io.Writer) {
 	if e.Test == "" {
 		n.addPackage(e, said, w)
 	} else {
+		n.took[key] = e.Elapsed
 		n.addTest(e, said[key], w)
 	}
 	delete(said, key)
@@ -115,6 +122,34 @@ func (n *counts) addPackage(e event, said map[[2]string][]string, w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "%-5s %-40s %6.1fs\n", e.Action, e.Package, e.Elapsed)
+}
+
+// slowest prints the tests that took longest. A test with subtests is left out: they
+// are its time, and while they run in parallel go test does not count it.
+func (n *counts) slowest(w io.Writer) {
+	const most = 10
+	var keys [][2]string
+	parents := map[[2]string]bool{}
+	for key := range n.took {
+		for name := key[1]; strings.Contains(name, "/"); {
+			name = name[:strings.LastIndexByte(name, '/')]
+			parents[[2]string{key[0], name}] = true
+		}
+	}
+	for key, took := range n.took {
+		if !parents[key] && took >= 1 {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b [2]string) int {
+		return cmp.Or(cmp.Compare(n.took[b], n.took[a]), strings.Compare(a[1], b[1]))
+	})
+	for i, key := range keys[:min(len(keys), most)] {
+		if i == 0 {
+			fmt.Fprintln(w, "slowest:")
+		}
+		fmt.Fprintf(w, "  %6.1fs %s %s\n", n.took[key], key[0], key[1])
+	}
 }
 
 // unfinished returns the tests of a failed package whose output was not

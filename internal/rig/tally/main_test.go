@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -50,4 +51,17 @@ func TestPassingTestsAreSilent(t *testing.T) {
 `), &out)
 	require.NoError(t, err)
 	assert.Equal(t, "1 passed, 0 failed, 0 skipped\n", out.String())
+}
+
+func TestTenSlowestTestsAreNamedAndParentsAreNot(t *testing.T) {
+	var in, out strings.Builder
+	for i := range 14 {
+		fmt.Fprintf(&in, `{"Action":"pass","Package":"p","Test":"TestA/%c","Elapsed":%d}`+"\n", 'a'+i, i)
+	}
+	fmt.Fprintln(&in, `{"Action":"pass","Package":"p","Test":"TestA","Elapsed":99}`)
+	_, err := tally(strings.NewReader(in.String()), &out)
+	require.NoError(t, err)
+	assert.Equal(t, 10, strings.Count(out.String(), "s p TestA/"))
+	assert.Contains(t, out.String(), "slowest:\n    13.0s p TestA/n\n    12.0s p TestA/m\n")
+	assert.NotContains(t, out.String(), "99.0s")
 }
