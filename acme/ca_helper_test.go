@@ -44,7 +44,7 @@ func issue(t *testing.T, l mint.Leaf) *mint.Pair {
 }
 
 // authority is an ACME server on a real socket, as small as an issuance allows.
-// It believes every signature; what it holds a client to is told by its fields.
+// It believes every signature, but each nonce once.
 type authority struct {
 	t      *testing.T
 	server *httptest.Server
@@ -66,12 +66,13 @@ type authority struct {
 	chains   map[string][]byte
 	asked    []string // method and path of each request
 	replaces []string
+	nonces   map[string]bool // that were given out and not spent
 }
 
 // newAuthority starts one, and a directory of documents that it looks into.
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{t: t, docs: t.TempDir(), proved: map[string]string{}, chains: map[string][]byte{}}
+	a := &authority{t: t, docs: t.TempDir(), proved: map[string]string{}, chains: map[string][]byte{}, nonces: map[string]bool{}}
 	a.server = httptest.NewTLSServer(a)
 	t.Cleanup(a.server.Close)
 	return a
@@ -143,10 +144,13 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asked = append(a.asked, r.Method+" "+r.URL.Path)
-	w.Header().Set("Replay-Nonce", base64.RawURLEncoding.EncodeToString([]byte(fmt.Sprint("nonce", len(a.asked)))))
+	nonce := base64.RawURLEncoding.EncodeToString([]byte(fmt.Sprint("nonce", len(a.asked))))
+	w.Header().Set("Replay-Nonce", nonce)
+	a.nonces[nonce] = true
 	var signed jws
 	var header struct {
-		JWK json.RawMessage
+		JWK   json.RawMessage
+		Nonce string
 	}
 	var payload []byte
 	if r.Method == http.MethodPost {
@@ -155,6 +159,11 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		protected, _ := base64.RawURLEncoding.DecodeString(signed.Protected)
 		_ = json.Unmarshal(protected, &header)
 		payload, _ = base64.RawURLEncoding.DecodeString(signed.Payload)
+		if !a.nonces[header.Nonce] {
+			refuse(w, 400, "badNonce", "spent")
+			return
+		}
+		delete(a.nonces, header.Nonce) // whatever becomes of the request (RFC 8555, section 6.5)
 	}
 	a.key = string(header.JWK)
 	if a.meddle == nil || !a.meddle(w, r, payload) {
@@ -167,7 +176,7 @@ func (a *authority) answer(w http.ResponseWriter, r *http.Request, payload []byt
 	switch parts[0] {
 	case "dir":
 		a.say(w, 200, map[string]any{"newNonce": a.server.URL + "/nonce", "newAccount": a.server.URL + "/account", "newOrder": a.server.URL + "/order",
-			"renewalInfo": a.server.URL + "/info", "meta": map[string]any{"termsOfService": a.server.URL + "/terms"}})
+			"renewalInfo": a.server.URL + "/info", "meta": map[string]any{"termsOfService": a.server.URL + "/terms", "profiles": map[string]string{"classic": "", "shortlived": "six days"}}})
 	case "nonce":
 	case "account":
 		n := slices.Index(a.accounts, a.key)

@@ -40,7 +40,7 @@ func NewClient(ctx context.Context, state *State, o Options) *Client {
 	logTo(o.Log)
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
-	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, agent: o.UserAgent, base: base, pause: firstPause, after: map[string]time.Time{}}}
+	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, agent: o.UserAgent, base: base, pause: firstPause, after: map[string]time.Time{}, faults: map[string]*fault{}}}
 }
 
 // OnProgress has tell called when a step begins, never concurrently.

@@ -92,6 +92,7 @@ func (c *Client) explain(err error, doing, identifier string) error {
 	if err == nil {
 		return nil
 	}
+	err = c.unmask(err)
 	var doc *lego.ProblemDetails
 	var page *pageError
 	var syntax *json.SyntaxError
@@ -115,6 +116,28 @@ func (c *Client) explain(err error, doing, identifier string) error {
 			"check that this host can reach %s and that it is an ACME directory; a private CA needs --ca-file", c.o.Directory)
 	}
 	return err
+}
+
+// unmask returns what the CA said first if lego gave up on a fault of the CA's.
+func (c *Client) unmask(err error) error {
+	var doc *lego.ProblemDetails
+	if !errors.As(err, &doc) || doc.Type != lego.BadNonceErr {
+		return err
+	}
+	first := c.http.firstFault(doc.URL)
+	switch {
+	case first == nil:
+		return err
+	case first.err != nil:
+		return first.err
+	}
+	said := &lego.ProblemDetails{}
+	whole := first.response.Body.(answer).whole
+	if json.Unmarshal(whole, said) != nil {
+		return &pageError{first.response.Status, string(whole), c.http.until(doc.URL)}
+	}
+	said.URL, said.HTTPStatus = doc.URL, first.response.StatusCode
+	return said
 }
 
 // stopped is the error of a run that timed out or was told to end.

@@ -32,6 +32,10 @@ const (
 // the network or of the server (5xx). It also records the last Retry-After of each
 // URL, since lego passes on too little of it.
 //
+// A signed request has spent its nonce (RFC 8555, section 6.5), also if the CA
+// answered with a 5xx. lego is told badNonce then, so that it signs again; what went
+// wrong first is what it gets in the end.
+//
 // A request whose response was lost may have been carried out. Its nonce is then
 // spent, the CA answers badNonce, and lego signs again; so an order may be placed
 // twice, which costs nothing, but no certificate is issued twice (see
@@ -42,8 +46,16 @@ type transport struct {
 	base  http.RoundTripper
 	pause time.Duration // before the second try, roughly; doubled before each further one
 
-	mu    sync.Mutex
-	after map[string]time.Time // by URL: the last Retry-After
+	mu     sync.Mutex
+	after  map[string]time.Time // by URL: the last Retry-After
+	faults map[string]*fault    // by URL: of signed requests
+}
+
+// fault is the first of the temporary faults that requests to one URL met in a row.
+type fault struct {
+	response *http.Response
+	err      error
+	times    int
 }
 
 // RoundTrip returns a response whose body has been read completely. A refusal that is
@@ -75,28 +87,96 @@ func (e *pageError) Error() string {
 
 // persist sends the request until the response is final.
 func (t *transport) persist(request *http.Request) (*http.Response, error) {
-	for try, pause := 1, t.pause; ; try, pause = try+1, min(2*pause, longestPause) {
+	if request.Method == http.MethodPost {
+		return t.persistSigned(request)
+	}
+	for try := 1; ; try++ {
 		response, err := t.once(request)
-		if !passing(response, err) || try == tries || t.ctx.Err() != nil {
+		if !passing(response, err) || try == tries || !t.pauseFor(response, try) {
 			return response, err
-		}
-		wait := pause/2 + rand.N(pause)
-		if response != nil {
-			asked := retryAfter(response.Header, time.Now())
-			if asked > longestPause { // the caller records it
-				return response, nil
-			}
-			wait = max(wait, asked)
 		}
 		if request.GetBody != nil {
 			if request.Body, err = request.GetBody(); err != nil {
 				return nil, err
 			}
 		}
-		if err := sleep(t.ctx, wait); err != nil {
-			return nil, err
-		}
 	}
+}
+
+// pauseFor waits before the next try; false if there is to be none, because the run
+// ends or because the CA wants it much later, which the caller records.
+func (t *transport) pauseFor(response *http.Response, try int) bool {
+	pause := min(t.pause<<(try-1), longestPause)
+	wait := pause/2 + rand.N(pause)
+	if response != nil {
+		asked := retryAfter(response.Header, time.Now())
+		if asked > longestPause {
+			return false
+		}
+		wait = max(wait, asked)
+	}
+	return sleep(t.ctx, wait) == nil
+}
+
+func (t *transport) persistSigned(request *http.Request) (*http.Response, error) {
+	url := request.URL.String()
+	response, err := t.once(request)
+	times := t.fault(url, response, err)
+	switch {
+	case times == 0:
+		return response, err
+	case times == tries || !t.pauseFor(response, times):
+		if t.ctx.Err() != nil {
+			return nil, context.Cause(t.ctx)
+		}
+		first := t.firstFault(url)
+		return first.response, first.err
+	}
+	return badNonce(request, response), nil
+}
+
+// fault counts a fault and returns how many there were in a row; 0 if it is not
+// temporary. badNonce after one belongs to it.
+func (t *transport) fault(url string, response *http.Response, err error) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.faults[url]
+	switch {
+	case passing(response, err) && f == nil:
+		f = &fault{response: response, err: err}
+		t.faults[url] = f
+	case passing(response, err):
+	case f == nil || err != nil || response.StatusCode != http.StatusBadRequest || !bytes.Contains(response.Body.(answer).whole, []byte(lego.BadNonceErr)):
+		delete(t.faults, url)
+		return 0
+	}
+	f.times++
+	return f.times
+}
+
+// firstFault returns the first of the faults that have not passed, nil if there is
+// none, and forgets them.
+func (t *transport) firstFault(url string) *fault {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.faults[url]
+	if delete(t.faults, url); f != nil && f.response != nil {
+		whole := f.response.Body.(answer).whole
+		f.response.Body = answer{bytes.NewReader(whole), whole}
+	}
+	return f
+}
+
+// badNonce makes lego sign the request again. It stands for a response of the CA,
+// which may be nil.
+func badNonce(request *http.Request, of *http.Response) *http.Response {
+	body := []byte(`{"type":"` + lego.BadNonceErr + `","status":400}`)
+	header := http.Header{"Content-Type": {"application/problem+json"}}
+	if of != nil && of.Header.Get("Replay-Nonce") != "" {
+		header.Set("Replay-Nonce", of.Header.Get("Replay-Nonce"))
+	}
+	return &http.Response{Status: "400 Bad Request", StatusCode: http.StatusBadRequest, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: answer{bytes.NewReader(body), body}, ContentLength: int64(len(body)), Request: request}
 }
 
 func (t *transport) once(request *http.Request) (*http.Response, error) {

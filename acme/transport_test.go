@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	lego "github.com/go-acme/lego/v4/acme"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -25,12 +26,19 @@ func serve(t *testing.T, handle func(n int32, w http.ResponseWriter, r *http.Req
 	var asked atomic.Int32
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(asked.Add(1), w, r) }))
 	t.Cleanup(server.Close)
-	return server, &transport{ctx: t.Context(), base: server.Client().Transport, pause: time.Millisecond, after: map[string]time.Time{}}, &asked
+	return server, &transport{ctx: t.Context(), base: server.Client().Transport, pause: time.Millisecond, after: map[string]time.Time{}, faults: map[string]*fault{}}, &asked
 }
 
 func post(t *testing.T, tr http.RoundTripper, url, body string) (int, string, error) {
 	t.Helper()
-	response, err := (&http.Client{Transport: tr}).Post(url, "text/plain", strings.NewReader(body))
+	return send(t, tr, http.MethodPost, url, body)
+}
+
+func send(t *testing.T, tr http.RoundTripper, method, url, body string) (int, string, error) {
+	t.Helper()
+	request, err := http.NewRequest(method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	response, err := (&http.Client{Transport: tr}).Do(request)
 	if err != nil {
 		return 0, "", err
 	}
@@ -61,13 +69,70 @@ func TestATemporaryFaultIsRetriedWithTheSameBody(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, "fine")
 			})
-			status, body, err := post(t, tr, server.URL, "the body")
+			status, body, err := send(t, tr, http.MethodPut, server.URL, "the body") // not signed
 			require.NoError(t, err)
 			assert.Equal(t, 200, status)
 			assert.Equal(t, "fine", body)
 			assert.EqualValues(t, tries, asked.Load())
 		})
 	}
+}
+
+// A CA that answers has spent the nonce, also with a 5xx.
+func TestASignedRequestThatMeetsAFaultIsSignedAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		times int // of the fault
+		fault func(http.ResponseWriter, *http.Request, []byte) bool
+		want  string // in the error
+	}{
+		"twice":            {2, on("/order", 500, "serverInternal", "the database is down"), ""},
+		"for good":         {100, on("/order", 500, "serverInternal", "the database is down"), `serverInternal: "the database is down"`},
+		"a page, for good": {100, page("/order", 503), "503 Service Unavailable"},
+		"no response":      {2, hangUp("/order"), ""},
+		"none, for good":   {100, hangUp("/order"), "EOF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, dir, met := newAuthority(t), t.TempDir(), 0
+			a.meddle = func(w http.ResponseWriter, r *http.Request, payload []byte) bool {
+				if r.URL.Path != "/order" || met == c.times {
+					return false
+				}
+				met++
+				return c.fault(w, r, payload)
+			}
+			_, err := a.obtain(dir, a.request())
+			if c.want == "" {
+				require.NoError(t, err)
+				assert.Equal(t, c.times+1, a.count("POST /order")-a.count("POST /order/"))
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			assert.NotContains(t, err.Error(), "badNonce")
+			assert.Equal(t, tries, a.count("POST /order"))
+		})
+	}
+}
+
+func TestWhatTheCAFirstSaidIsToldIfLegoGivesUp(t *testing.T) {
+	t.Parallel()
+	server, tr, _ := serve(t, func(n int32, w http.ResponseWriter, _ *http.Request) {
+		if n == 1 {
+			refuse(w, 500, "serverInternal", "down")
+			return
+		}
+		refuse(w, 400, "badNonce", "spent")
+	})
+	c := &Client{ctx: t.Context(), http: tr}
+	status, _, err := post(t, tr, server.URL, "x")
+	require.NoError(t, err)
+	assert.Equal(t, 400, status, "lego signs again")
+	gaveUp := &lego.NonceError{ProblemDetails: &lego.ProblemDetails{Type: lego.BadNonceErr, HTTPStatus: 400, URL: server.URL}}
+	err = c.explain(gaveUp, "ordering", "")
+	assert.True(t, isProblem(err, "serverInternal"), "%v", err)
+	err = c.explain(gaveUp, "ordering", "")
+	assert.True(t, isProblem(err, "badNonce"), "%v", err)
 }
 
 func TestAPersistentFaultEndsInAnError(t *testing.T) {
@@ -77,7 +142,7 @@ func TestAPersistentFaultEndsInAnError(t *testing.T) {
 		w.WriteHeader(503)
 		_, _ = io.WriteString(w, "<html>\x1b[31mdown for maintenance</html>")
 	})
-	_, _, err := post(t, tr, server.URL, "x")
+	_, _, err := send(t, tr, http.MethodGet, server.URL, "")
 	require.ErrorContains(t, err, `the server answered 503 Service Unavailable without a problem document: "<html> [31mdown for maintenance</html>"`)
 	assert.EqualValues(t, tries, asked.Load())
 }
@@ -265,7 +330,7 @@ func TestProblemsAreShownWithTypeDetailAndName(t *testing.T) {
 			assert.NotContains(t, err.Error(), "\x1b")
 			assert.NotContains(t, err.Error(), "BEGIN")
 			assert.Contains(t, say.HintOf(err), c.hint)
-			assert.Equal(t, c.limited, !limit(err).IsZero())
+			assert.Equal(t, c.limited, !limitOf(err).IsZero())
 		})
 	}
 }
