@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -61,11 +64,11 @@ func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 		DisableKeepAlives: true,
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+	client := &http.Client{Transport: transport, CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if len(via) > maxHops {
 			return fmt.Errorf("more than %d redirects", maxHops)
 		}
-		return nil
+		return redirectable(next.URL, a.name)
 	}}
 	for seen := error(nil); ; {
 		err := fetch(ctx, client, "http://"+urlHost(a.name)+challengePath+a.token, a.keyAuth)
@@ -80,6 +83,20 @@ func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 			return err
 		}
 	}
+}
+
+// redirectable refuses a redirect that no CA follows, to another port than 80 and
+// 443 or to an address: whoever answers for the name must not make this host fetch
+// from its internal networks.
+func redirectable(to *url.URL, name string) error {
+	_, err := netip.ParseAddr(to.Hostname())
+	switch {
+	case err == nil && to.Hostname() != name:
+		return fmt.Errorf("a redirect to an address, %s", to.Host)
+	case to.Scheme == "http" && cmp.Or(to.Port(), "80") == "80", to.Scheme == "https" && cmp.Or(to.Port(), "443") == "443":
+		return nil
+	}
+	return fmt.Errorf("a redirect to %s://%s, where no CA looks", to.Scheme, to.Host)
 }
 
 const challengePath = "/.well-known/acme-challenge/"

@@ -2,12 +2,14 @@ package acme
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,7 +67,7 @@ func TestTheSelfCheckSeesWhatTheCAWillSee(t *testing.T) {
 		"nothing":               {http.NotFound, "returns 404 Not Found", "override"},
 		"an error":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "returns 500", "override"},
 		"a circle of redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, "redirects", "port 80"},
-		"a redirect nowhere":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "gopher://x/", http.StatusFound) }, "unsupported protocol", "port 80"},
+		"a redirect nowhere":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "gopher://x/", http.StatusFound) }, "where no CA looks", "port 80"},
 		"no HTTP":               {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF", "port 80"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,12 +99,41 @@ func answering(text string) http.HandlerFunc {
 func TestTheSelfCheckFollowsTheFrontsRedirectToAnyCertificate(t *testing.T) {
 	t.Parallel()
 	ip := host(t)
-	a := newAuthority(t) // has a certificate that nobody trusts
-	a.meddle = raw(challengePath+"token", "token.thumb")
+	a := newAuthority(t) // whose certificate is not trusted
+	l, err := net.Listen("tcp", ip+":443")
+	require.NoError(t, err)
+	secure := &http.Server{Handler: answering("token.thumb")}
+	go func() {
+		_ = secure.Serve(tls.NewListener(l, &tls.Config{Certificates: a.server.TLS.Certificates}))
+	}()
+	t.Cleanup(func() { secure.Close() })
 	serveAt(t, ip+":80", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, a.server.URL+r.URL.Path, http.StatusMovedPermanently)
+		http.Redirect(w, r, "https://"+ip+r.URL.Path, http.StatusMovedPermanently)
 	})
 	require.NoError(t, look(t, ip))
+}
+
+// Whoever answers for the name must not make this host fetch from internal services.
+func TestTheSelfCheckFollowsNoRedirectToAnAddressOrAnotherPort(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	secret := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = io.WriteString(w, "a secret")
+	}))
+	t.Cleanup(secret.Close)
+	port := secret.URL[strings.LastIndex(secret.URL, ":"):]
+	other := host(t)
+	serveAt(t, other+":80", func(w http.ResponseWriter, r *http.Request) { secret.Config.Handler.ServeHTTP(w, r) })
+	for _, to := range []string{secret.URL, "http://localhost" + port, "http://" + other, "https://localhost:80", "http://[::ffff:127.0.0.1]"} {
+		ip := host(t)
+		serveAt(t, ip+":80", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) })
+		err := look(t, ip)
+		require.ErrorContains(t, err, "a redirect to ", to)
+		assert.NotContains(t, err.Error(), "a secret")
+		assert.Contains(t, say.HintOf(err), "--no-self-check")
+	}
+	assert.Zero(t, asked.Load())
 }
 
 func TestTheSelfCheckWaitsForAFrontThatIsLoading(t *testing.T) {
