@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -28,6 +29,12 @@ func CheckNames(names []string, method Method, profile string, private bool) err
 	for _, name := range names {
 		if err := checkName(name, method, profile, private); err != nil {
 			return err
+		}
+	}
+	for _, name := range names {
+		_, parent, _ := strings.Cut(name, ".")
+		if wild := "*." + parent; name != wild && slices.Contains(names, wild) {
+			return say.Hint(fmt.Errorf("%s is redundant: %s covers it, and CAs refuse to issue for both", say.Foreign(name), say.Foreign(wild)), "leave one of the two out of --hostname")
 		}
 	}
 	return nil

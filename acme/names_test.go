@@ -48,6 +48,8 @@ func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 		"a wildcard by http":           {names: []string{"mail.example.com", "*.example.com"}, method: Front, want: "needs dns-01"},
 		"a wildcard by tls-alpn":       {names: []string{"*.example.com"}, method: TLSALPN, want: "needs dns-01"},
 		"a wildcard of a suffix":       {names: []string{"*.co.uk"}, method: DNS, want: "public suffix"},
+		"covered by a wildcard":        {names: []string{"mail.example.com", "*.example.com", "example.com"}, method: DNS, want: `"mail.example.com" is redundant`},
+		"below a wildcard":             {names: []string{"a.mail.example.com", "*.example.com", "example.com"}, method: DNS},
 		"two wildcards":                {names: []string{"*.*.example.com"}, method: DNS, want: "not a valid host name"},
 		"an address":                   {names: []string{"192.0.2.1"}, want: "with a profile"},
 		"an address under a profile":   {names: []string{"192.0.2.1", "2001:db8::1"}, profile: "shortlived"},
