@@ -161,7 +161,7 @@ func DNSProvider(name, resolver string, get func(string) string, noCheck bool) (
 	}
 	hint := fmt.Sprintf("check the credentials and the zone in the variables of %s (%s…); --log-level debug shows what it printed",
 		name, strings.Join(p.prefixes, "…, "))
-	return &dnsSolver{provider: opened, hint: hint, options: options, skip: noCheck}, nil
+	return &dnsSolver{provider: opened, hint: hint, options: options, skip: noCheck, removed: map[string]time.Time{}}, nil
 }
 
 type dnsSolver struct {
@@ -170,6 +170,7 @@ type dnsSolver struct {
 	options  []dns01.ChallengeOption
 	skip     bool
 	mu       sync.Mutex // some services read the whole zone and write it back
+	removed  map[string]time.Time
 }
 
 func (*dnsSolver) kind() challenge.Type { return challenge.DNS01 }
@@ -191,15 +192,29 @@ type endable interface {
 func (s *dnsSolver) present(ctx context.Context, a answerTo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.apart(ctx, a.name); err != nil {
+		return err
+	}
 	if p, ok := s.provider.(endable); ok {
 		return s.foreign(p.present(ctx, a.name, a.token, a.keyAuth))
 	}
 	return s.foreign(s.provider.Present(a.name, a.token, a.keyAuth))
 }
 
+// apart waits until the last record of the name, that of its wildcard for example,
+// has left the caches, as long as a provider wants that does one after the other.
+func (s *dnsSolver) apart(ctx context.Context, name string) error {
+	one, ok := s.provider.(interface{ Sequential() time.Duration })
+	if last := s.removed[name]; ok && !last.IsZero() {
+		return sleep(ctx, time.Until(last.Add(one.Sequential())))
+	}
+	return nil
+}
+
 func (s *dnsSolver) cleanUp(ctx context.Context, a answerTo) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() { s.removed[a.name] = time.Now() }()
 	if p, ok := s.provider.(endable); ok {
 		return s.foreign(p.cleanUp(ctx, a.name, a.token, a.keyAuth))
 	}
