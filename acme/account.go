@@ -81,8 +81,8 @@ func (c *Client) register() error {
 	if err != nil {
 		return err
 	}
-	if made.Location == "" {
-		return errors.New("creating an account: the CA sent no Location header")
+	if err := location("creating an account", made.Location); err != nil {
+		return err
 	}
 	c.account.URL = made.Location
 	return c.state.keepAccount(c.account, c.key)

@@ -53,6 +53,10 @@ type Request struct {
 	ReuseKey       bool   // keep the key of the lineage if it has the right type
 	PreparedKey    bool   // use the key that PrepareKey made
 	Subset         bool   // drop names that fail validation, but never the main one
+
+	// Lacks are names that the live certificate lacks, if they are the only reason for
+	// the request: it is not replaced by one that lacks the same.
+	Lacks []string
 }
 
 // LineageName is the name of the lineage for this request, chosen as certbot

@@ -72,8 +72,7 @@ func TestAChangedRequestIsDueAtOnce(t *testing.T) {
 		due := l.Due(r, began.Add(2*time.Hour), false)
 		assert.True(t, due.Now)
 		assert.Contains(t, due.Reason, want)
-		until, _ := l.Wait(due, DefaultInterval, began.Add(2*time.Hour), false)
-		assert.Zero(t, until, want)
+		assert.Zero(t, l.Wait(due, r, DefaultInterval, began.Add(2*time.Hour)), want)
 	}
 }
 
@@ -81,12 +80,12 @@ func TestTheCAsAdviceTakesPrecedenceOverTheLifetime(t *testing.T) {
 	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Start: began.Add(5 * day), End: began.Add(7 * day), Draw: began.Add(6 * day)}
-	dueFrom(t, l, want, began.Add(6*day-12*time.Hour), "a run half a day later may be the next")
-	l.Info.Draw = began.Add(5*day + time.Hour)
+	dueFrom(t, l, want, began.Add(6*day-time.Hour), "a run an hour later may be the next")
+	l.Info.Draw = began.Add(5*day + time.Minute)
 	dueFrom(t, l, want, began.Add(5*day), "never before the window")
 
 	l.Info.Start, l.Info.Draw = began.Add(65*day), began.Add(75*day)
-	dueFrom(t, l, want, began.Add(75*day-12*time.Hour), "later than by the lifetime, too")
+	dueFrom(t, l, want, began.Add(75*day-time.Hour), "later than by the lifetime, too")
 	l.Info.Draw = began.Add(90*day - time.Minute)
 	dueFrom(t, l, want, began.Add(90*day*7/8), "but not in the last eighth")
 
@@ -111,23 +110,22 @@ func TestReturningToThePreviousRequestWaits(t *testing.T) {
 	now := l.Issued.Add(time.Hour)
 	other := want
 	other.Names = []string{"mail.example.com", "b.example.com"}
-	until, _ := l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
-	assert.Zero(t, until, "a new request")
+	assert.Zero(t, l.Wait(l.Due(other, now, false), other, DefaultInterval, now), "a new request")
 
 	l.Former = &Former{other.Directory, other.Names, other.Key, other.Profile}
-	until, reason := l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
-	assert.Equal(t, l.Issued.Add(DefaultInterval), until, "the one before this")
-	assert.Contains(t, reason, "minimum interval")
+	d := l.Wait(l.Due(other, now, false), other, DefaultInterval, now)
+	assert.Equal(t, l.Issued.Add(DefaultInterval), d.Until, "the previous one")
+	assert.Equal(t, MinInterval, d.By)
+	assert.Contains(t, d.Reason, "minimum interval")
 	other.Key = RSA2048
-	until, _ = l.Wait(l.Due(other, now, false), DefaultInterval, now, true)
-	assert.Zero(t, until, "not quite the one before this")
+	assert.Zero(t, l.Wait(l.Due(other, now, false), other, DefaultInterval, now), "not quite the previous one")
 }
 
 func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		lifetime, since, interval time.Duration
-		advice, force, insist     bool
+		advice, force             bool
 		waits                     bool
 	}{
 		"by age, soon after":            {lifetime: 90 * day, since: time.Hour, interval: DefaultInterval, waits: true},
@@ -137,7 +135,6 @@ func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
 		"by force, soon after":          {lifetime: 90 * day, since: 7 * time.Hour, interval: DefaultInterval, force: true, waits: true},
 		"by force against advice":       {lifetime: 90 * day, since: 7 * time.Hour, interval: DefaultInterval, force: true, advice: true, waits: true},
 		"by force, and no interval":     {lifetime: 90 * day, since: time.Minute, interval: time.Second, force: true},
-		"--now does not help":           {lifetime: 90 * day, since: time.Hour, interval: DefaultInterval, insist: true, waits: true},
 		"a short life, a short wait":    {lifetime: 6 * time.Hour, since: 2 * time.Hour, interval: DefaultInterval},
 		"issued by a clock in 2035":     {lifetime: 90 * day, since: -9 * 365 * day, interval: DefaultInterval},
 		"issued by a clock a bit ahead": {lifetime: 90 * day, since: -time.Hour, interval: DefaultInterval},
@@ -152,12 +149,12 @@ func TestTheMinimumIntervalBetweenIssuances(t *testing.T) {
 			}
 			due := l.Due(want, now, c.force)
 			require.True(t, due.Now)
-			until, reason := l.Wait(due, c.interval, now, c.insist)
-			assert.Equal(t, c.waits, !until.IsZero(), reason)
+			d := l.Wait(due, want, c.interval, now)
+			assert.Equal(t, c.waits, !d.Until.IsZero(), d.Reason)
 			if c.waits {
-				assert.Contains(t, reason, "minimum interval")
-				next, _ := l.Wait(due, c.interval, until, c.insist)
-				assert.Zero(t, next)
+				assert.Equal(t, MinInterval, d.By)
+				assert.Contains(t, d.Reason, "minimum interval")
+				assert.Zero(t, l.Wait(due, want, c.interval, d.Until))
 			}
 		})
 	}
@@ -168,64 +165,144 @@ func TestTheTextOfARequestCannotForceARenewal(t *testing.T) {
 	l, want := lineageOf(t, began, 90*day)
 	l.Profile = "--force"
 	now := began.Add(2 * time.Hour)
-	until, _ := l.Wait(l.Due(want, now, false), DefaultInterval, now, false)
-	assert.Zero(t, until, "a changed profile waits for nothing")
+	assert.Zero(t, l.Wait(l.Due(want, now, false), want, DefaultInterval, now), "a changed profile waits for nothing")
 }
 
 func TestEachFailureDoublesTheBackOff(t *testing.T) {
 	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	now := began.Add(80 * day)
-	for n, wait := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour} {
-		l.fail(errors.New("the reason"), now)
+	wait := func(now time.Time) Delay { return l.Wait(l.Due(want, now, false), want, DefaultInterval, now) }
+	for n, after := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour} {
+		l.fail(want, errors.New("the reason"), now)
 		assert.Equal(t, n+1, l.Failures)
-		assert.Equal(t, now.Add(wait), l.Next)
-		until, reason := l.Wait(l.Due(want, now, false), DefaultInterval, now, false)
-		assert.Equal(t, l.Next, until)
-		assert.Contains(t, reason, "the reason")
-		until, _ = l.Wait(l.Due(want, now, false), DefaultInterval, now, true)
-		assert.Zero(t, until, "a person may insist")
-		until, _ = l.Wait(l.Due(want, now, false), DefaultInterval, l.Next, false)
-		assert.Zero(t, until)
+		assert.Equal(t, now.Add(after), l.Next)
+		d := wait(now)
+		assert.Equal(t, l.Next, d.Until)
+		assert.Equal(t, BackOff, d.By)
+		assert.Contains(t, d.Reason, "the reason")
+		assert.Zero(t, wait(l.Next))
 	}
 	l.Failures = 1 << 30
-	l.fail(errors.New("x"), now)
+	l.fail(want, errors.New("x"), now)
 	assert.Equal(t, now.Add(longestWait), l.Next)
 	l.Failures = -5 // as in a file that somebody edited
-	l.fail(errors.New("x"), now)
+	l.fail(want, errors.New("x"), now)
 	assert.Equal(t, now.Add(firstWait), l.Next)
 	assert.Equal(t, 1, l.Failures)
 }
 
-func TestTheCAsLimitIsKeptEvenWithNow(t *testing.T) {
+func TestTheBackOffIsAFractionOfTheTimeLeft(t *testing.T) {
 	t.Parallel()
+	for name, c := range map[string]struct {
+		lifetime, left, after time.Duration
+		failures              int
+	}{
+		"5 minutes, half left":       {5 * time.Minute, 150 * time.Second, 37500 * time.Millisecond, 0},
+		"5 minutes, expired":         {5 * time.Minute, -time.Minute, 18750 * time.Millisecond, 6},
+		"a day, 8 hours left":        {day, 8 * time.Hour, 2 * time.Hour, 6},
+		"a day, an hour left":        {day, time.Hour, 15 * time.Minute, 6},
+		"a day, first failure":       {day, 8 * time.Hour, 15 * time.Minute, 0},
+		"90 days, much left":         {90 * day, 30 * day, 8 * time.Hour, 6},
+		"90 days, expired":           {90 * day, -time.Hour, time.Hour, 6},
+		"90 days, expired, at first": {90 * day, -time.Hour, 15 * time.Minute, 0},
+	} {
+		l, want := lineageOf(t, began, c.lifetime)
+		now := began.Add(c.lifetime - c.left)
+		l.Failures = c.failures
+		l.fail(want, errors.New("down"), now)
+		assert.Equal(t, now.Add(c.after), l.Next, name)
+	}
+}
+
+func TestBackOffIsKeptPerRequestAndLimitsPerCA(t *testing.T) {
+	t.Parallel()
+	l, want := lineageOf(t, began, 90*day)
 	now := began.Add(80 * day)
-	for name, c := range map[string]struct{ said, kept time.Time }{
-		"an hour":  {now.Add(time.Hour), now.Add(time.Hour)},
-		"a week":   {now.Add(7 * day), now.Add(7 * day)},
-		"a year":   {now.Add(365 * day), now.Add(longestLimit)},
-		"68 years": {now.Add(2147483647 * time.Second), now.Add(longestLimit)},
+	wait := func(want Request) Delay { return l.Wait(l.Due(want, now, false), want, DefaultInterval, now) }
+	limited := &Problem{Type: "rateLimited", Until: now.Add(2 * day)}
+	l.fail(want, limited, now)
+	l.limit(want, limited, now)
+	assert.Equal(t, Limit, wait(want).By)
+
+	more := want
+	more.Names = []string{"mail.example.com", "b.example.com"}
+	assert.Equal(t, Limit, wait(more).By, "the CA's limit holds for all requests")
+	other := want
+	other.Directory = LetsEncryptStaging
+	assert.Zero(t, wait(other), "and for no other CA")
+
+	l.fail(other, errors.New("down"), now)
+	assert.Equal(t, 1, l.Failures, "of this request")
+	assert.Equal(t, BackOff, wait(other).By)
+	assert.Equal(t, Limit, wait(want).By, "which the first CA's limit survives")
+	delete(l.Limits, want.Directory)
+	assert.Zero(t, wait(want), "the back-off is about the other request")
+	corrected := other
+	corrected.Names = []string{"mail.example.org"}
+	assert.Zero(t, wait(corrected))
+}
+
+func TestACAsLimitIsCutToHalfOfTheTimeLeft(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ left, said, kept time.Duration }{
+		"an hour":                {10 * day, time.Hour, time.Hour},
+		"a week, 10 days left":   {10 * day, 7 * day, 5 * day},
+		"a week, a month left":   {30 * day, 7 * day, 7 * day},
+		"a year":                 {30 * day, 365 * day, longestLimit},
+		"68 years":               {30 * day, 2147483647 * time.Second, longestLimit},
+		"a week, an hour left":   {time.Hour, 7 * day, 30 * time.Minute},
+		"a week, it has expired": {-time.Hour, 7 * day, expiredWait},
 	} {
 		l, want := lineageOf(t, began, 90*day)
-		l.fail(unproved{"mail.example.com": &Problem{Type: "rateLimited", Until: c.said}}, now)
-		until, reason := l.Wait(l.Due(want, now, true), time.Second, now, true)
-		assert.Equal(t, c.kept, until, name)
-		assert.Contains(t, reason, "the CA's rate limit is in force")
-		l.fail(errors.New("another"), now)
-		until, _ = l.Wait(l.Due(want, now, true), time.Second, now, true)
-		assert.Zero(t, until, "the last answer counts")
+		now := began.Add(90*day - c.left)
+		l.limit(want, unproved{"mail.example.com": &Problem{Type: "rateLimited", Until: now.Add(c.said)}}, now)
+		d := l.Wait(l.Due(want, now, true), want, time.Second, now)
+		assert.Equal(t, now.Add(c.kept), d.Until, name)
+		assert.Contains(t, d.Reason, "the CA's rate limit is in force")
+		l.limit(want, errors.New("another"), now)
+		assert.Zero(t, l.Wait(l.Due(want, now, true), want, time.Second, now), "the last response counts")
 	}
+	l := &Lineage{}
+	l.limit(Request{}, &Problem{Until: began.Add(365 * day)}, began)
+	assert.Equal(t, began.Add(longestLimit), l.Limits[""].Until, "without a certificate")
+}
+
+func TestAMissingNameIsDueAgainWithBackOff(t *testing.T) {
+	t.Parallel()
+	l, want := lineageOf(t, began, 90*day)
+	now := began.Add(2 * time.Hour)
+	want.Names = []string{"mail.example.com", "imap.example.com"}
+	l.Names = want.Names // were asked for, and one was dropped
+	for _, subset := range []bool{false, true} {
+		want.Subset = subset
+		due := l.Due(want, now, false)
+		assert.True(t, due.Now)
+		assert.Equal(t, []string{"imap.example.com"}, due.Lacks)
+		assert.Zero(t, l.Wait(due, want, DefaultInterval, now), "the minimum interval is for complete certificates")
+	}
+	l.miss("no such host", now)
+	d := l.Wait(l.Due(want, now, false), want, DefaultInterval, now)
+	assert.Equal(t, Delay{now.Add(firstWait), "no such host", MissingNames}, d)
+	l.miss("no such host", now)
+	assert.Equal(t, now.Add(2*firstWait), l.Missed.Next)
+	want.Subset = false
+	assert.Zero(t, l.Wait(l.Due(want, now, false), want, DefaultInterval, now), "it is wanted now")
+	assert.Nil(t, l.Due(want, began.Add(70*day), false).Lacks, "a renewal is for all names anyway")
+	assert.Zero(t, l.Failures)
 }
 
 func TestAClockThatWasOnceWrongBlocksNothing(t *testing.T) {
 	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)
 	wrong, now := at("2035-01-01T00:00:00Z"), began.Add(80*day)
-	l.fail(&Problem{Type: "rateLimited", Until: wrong.Add(time.Hour)}, wrong)
+	limited := &Problem{Type: "rateLimited", Until: wrong.Add(time.Hour)}
+	l.fail(want, limited, wrong)
+	l.limit(want, limited, wrong)
+	l.miss("x", wrong)
 	l.Info = &Info{Leaf: pki.Fingerprint(l.Leaf), Next: wrong}
 	l.Issued = wrong
-	until, reason := l.Wait(l.Due(want, now, false), DefaultInterval, now, false)
-	assert.Zero(t, until, reason)
+	assert.Zero(t, l.Wait(l.Due(want, now, false), want, DefaultInterval, now))
 	assert.True(t, l.Info.stale(l.Leaf, now))
 }
 

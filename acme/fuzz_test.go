@@ -25,8 +25,8 @@ func FuzzRetryAfter(f *testing.F) {
 		assert.GreaterOrEqual(t, wait, time.Duration(0))
 		assert.False(t, now.Add(wait).Before(now))
 		l := &Lineage{}
-		l.fail(&Problem{Type: "rateLimited", Until: now.Add(wait)}, now)
-		assert.LessOrEqual(t, l.Limited.Sub(now), longestLimit)
+		l.limit(Request{}, &Problem{Type: "rateLimited", Until: now.Add(wait)}, now)
+		assert.LessOrEqual(t, l.Limits[""].Until.Sub(now), longestLimit)
 		assert.GreaterOrEqual(t, clamp(wait), leastInterval)
 		assert.LessOrEqual(t, clamp(wait), longestInterval)
 	})
@@ -127,10 +127,9 @@ func FuzzRecordOnDisk(f *testing.F) {
 		want := Request{Directory: l.Directory, Names: append([]string{"mail.example.com"}, l.Names...), Key: EC256, Profile: l.Profile}
 		for _, force := range []bool{false, true} {
 			due := l.Due(want, now, force)
-			until, _ := l.Wait(due, DefaultInterval, now, force)
-			assert.LessOrEqual(t, until.Sub(now), longestLimit)
+			assert.LessOrEqual(t, l.Wait(due, want, DefaultInterval, now).Until.Sub(now), longestLimit)
 		}
-		l.fail(ErrFailed, now)
+		l.fail(want, ErrFailed, now)
 		assert.Positive(t, l.Failures)
 		assert.True(t, l.Next.After(now))
 	})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"time"
 
 	lego "github.com/go-acme/lego/v4/acme"
@@ -41,7 +42,7 @@ func (i *Info) about(leaf *x509.Certificate) bool {
 }
 
 // wakeUp is the interval of the timer in examples/systemd.
-const wakeUp = 12 * time.Hour
+const wakeUp = time.Hour
 
 // time is when to renew: at the picked time, or earlier in the window if the next
 // run may come too late (RFC 9773, section 4.2).
@@ -66,7 +67,7 @@ func (c *Client) Refresh(l *Lineage, now time.Time) error {
 	if errors.Is(err, api.ErrNoARI) {
 		err, wait = nil, longestInterval
 	}
-	next := &Info{Leaf: pki.Fingerprint(l.Leaf), Explanation: explanation, Next: now.Add(clamp(wait)).UTC()}
+	next := &Info{Leaf: pki.Fingerprint(l.Leaf), Explanation: plainURL(explanation), Next: now.Add(clamp(wait)).UTC()}
 	switch {
 	case err != nil:
 	case window == nil: // not offered
@@ -131,6 +132,15 @@ func plausible(w lego.Window, leaf *x509.Certificate) error {
 // draw picks a uniformly random time in the window (RFC 9773, section 4.2), so that
 // certificates issued on one day are not all renewed on one day.
 func draw(w lego.Window) time.Time { return w.Start.Add(rand.N(w.End.Sub(w.Start))) }
+
+// plainURL returns a URL that may be stored and shown, "" for anything else.
+func plainURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || len(text) > maxURL || u.Scheme != "https" && u.Scheme != "http" || say.Plain(text) != text {
+		return ""
+	}
+	return text
+}
 
 func clamp(wait time.Duration) time.Duration {
 	if wait == 0 {

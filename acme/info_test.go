@@ -3,6 +3,7 @@ package acme
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,26 @@ func TestRenewalInformationIsFetchedWhenItIsTime(t *testing.T) {
 	a.window = windowOf(now.Add(-time.Hour), now)
 	require.NoError(t, c.Refresh(l, now.Add(4*time.Hour)))
 	assert.True(t, l.Due(a.request(), now.Add(4*time.Hour), false).Now, "a window that was moved, as after a revocation")
+}
+
+func TestAnExplanationIsStoredOnlyIfItIsAPlainURL(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"https://ca.example/why":                         "https://ca.example/why",
+		"javascript:alert(1)":                            "",
+		`https://ca.example/\u001b[2J`:                   "",
+		"https://ca.example/" + strings.Repeat("a", 3e5): "",
+	} {
+		a := newAuthority(t)
+		_, l, c := renewed(t, a)
+		now := time.Now()
+		a.window = strings.Replace(windowOf(now.Add(50*day), now.Add(52*day)), "https://ca.example/why", text, 1)
+		require.NoError(t, c.Refresh(l, now))
+		require.True(t, l.Info.about(l.Leaf))
+		assert.Equal(t, want, l.Info.Explanation)
+		_, err := c.state.Lineage("mail.example.com")
+		require.NoError(t, err)
+	}
 }
 
 func TestEveryRequestHasAUserAgent(t *testing.T) {

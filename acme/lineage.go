@@ -48,18 +48,39 @@ type Record struct {
 	Info      *Info     `json:"renewal_info,omitempty"`
 	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key has been published
 
-	Failures int       `json:"failures,omitempty"` // in a row
+	Tried    *Former   `json:"tried,omitempty"`    // the request that failed last
+	Failures int       `json:"failures,omitempty"` // of it, in a row
 	Failure  string    `json:"failure,omitempty"`  // of the last try
-	Next     time.Time `json:"next,omitzero"`      // before which there is no automatic try
-	Limited  time.Time `json:"limited,omitzero"`   // before which the CA accepts none
+	Next     time.Time `json:"next,omitzero"`      // before which it is not tried automatically
+
+	Limits map[string]Limited `json:"limits,omitempty"` // by directory of the CA
+	Missed *Missed            `json:"missed,omitempty"` // names that the live certificate lacks
 }
 
-// Former is a request whose certificate has been replaced by one for another request.
+// Limited says that a CA accepts no request for some time.
+type Limited struct {
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
+}
+
+// Missed says why names were left out of a certificate and when to try them again.
+type Missed struct {
+	Times  int       `json:"times"` // in a row
+	Reason string    `json:"reason"`
+	Next   time.Time `json:"next"`
+}
+
+// Former is an earlier request, as far as it is recorded.
 type Former struct {
 	Directory string   `json:"directory"`
 	Names     []string `json:"names"`
 	Key       KeyType  `json:"key_type"`
 	Profile   string   `json:"profile,omitempty"`
+}
+
+// recorded is what a record keeps of a request.
+func recorded(want Request) *Former {
+	return &Former{want.Directory, want.Names, want.Key, want.Profile}
 }
 
 func (f *Former) is(want Request) bool {

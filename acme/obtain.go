@@ -30,21 +30,27 @@ import (
 // error is what the CA said. After a crash the next Obtain continues after the last
 // step that the CA knows of. A dry run keeps only the account.
 func (c *Client) Obtain(l *Lineage, want Request, s Solver) error {
-	return c.ended(l, c.obtain(l, want, s))
+	return c.ended(l, want, c.obtain(l, want, s))
 }
 
 // SignIn is the first step of Obtain, for a caller that has to change something
 // before it can make a Solver: if the CA rejects the account, nothing should have
 // been changed.
-func (c *Client) SignIn(l *Lineage) error { return c.ended(l, c.signIn()) }
+func (c *Client) SignIn(l *Lineage, want Request) error { return c.ended(l, want, c.signIn()) }
 
 // ended records a failure.
-func (c *Client) ended(l *Lineage, err error) error {
+func (c *Client) ended(l *Lineage, want Request, err error) error {
 	if err == nil {
 		return nil
 	}
 	if c.counts(err) {
-		l.fail(err, time.Now())
+		now := time.Now()
+		l.limit(want, err, now)
+		if want.Lacks != nil && want.Subset {
+			l.miss(err.Error(), now)
+		} else {
+			l.fail(want, err, now)
+		}
 		if rerr := l.record(); rerr != nil {
 			c.o.Log.Warn("the failure could not be recorded", "error", rerr)
 		}
@@ -89,10 +95,19 @@ func (c *Client) obtain(l *Lineage, want Request, s Solver) error {
 	}
 	err = c.prove(o, s) // 3
 	if failed := dropped(err, want); failed != nil {
+		if want.Lacks != nil && !slices.ContainsFunc(want.Lacks, func(name string) bool { return !slices.Contains(failed, name) }) {
+			return errors.Join(err, o.forget()) // another certificate would lack the same
+		}
 		c.o.Log.Warn("continuing without the names that failed validation", "names", failed, "error", err)
 		names := slices.DeleteFunc(slices.Clone(want.Names), func(name string) bool { return slices.Contains(failed, name) })
+		reason := err
 		if o, err = c.begin(l, want, names); err != nil {
 			return err
+		}
+		if o.Dropped = cut(reason.Error()); !c.o.DryRun {
+			if err := o.keep(); err != nil {
+				return local{err}
+			}
 		}
 		err = c.prove(o, s)
 	}
@@ -148,7 +163,14 @@ func (l *Lineage) complete(o *order) error {
 	if last := (&Former{l.Directory, l.Names, l.Key, l.Profile}); l.Directory != "" && !last.is(done) {
 		former = last
 	}
-	l.Record = Record{Directory: done.Directory, Names: done.Names, Key: done.Key, Profile: done.Profile, Former: former, Issued: time.Now().UTC()}
+	l.Record = Record{Directory: done.Directory, Names: done.Names, Key: done.Key, Profile: done.Profile, Former: former, Issued: time.Now().UTC(),
+		Limits: l.Limits, Missed: l.Missed}
+	delete(l.Limits, done.Directory)
+	if len(missing(l.Leaf, done.Names)) == 0 {
+		l.Missed = nil
+	} else {
+		l.miss(o.Dropped, l.Issued)
+	}
 	if err := l.record(); err != nil {
 		return err
 	}

@@ -154,11 +154,141 @@ func TestNamesThatFailValidationAreDroppedOnlyIfAllowed(t *testing.T) {
 			}
 			require.NoError(t, err)
 			assert.Equal(t, []string{"mail.example.com"}, live(t, dir, "mail.example.com").DNSNames)
-			assert.False(t, l.Due(want, time.Now(), false).Now, "else each run would issue again")
 			again, err := l.state.Lineage("mail.example.com")
 			require.NoError(t, err)
-			assert.False(t, again.Due(want, time.Now(), false).Now)
+			for _, l := range []*Lineage{l, again} {
+				due := l.Due(want, time.Now(), false)
+				assert.Equal(t, []string{"smtp.example.com"}, due.Lacks)
+				d := l.Wait(due, want, DefaultInterval, time.Now())
+				assert.Equal(t, MissingNames, d.By)
+				assert.Contains(t, d.Reason, "smtp.example.com")
+				assert.WithinDuration(t, time.Now().Add(firstWait), d.Until, time.Minute)
+			}
 		})
+	}
+}
+
+func TestAMissingNameIsTriedAgainAndCostsNoCertificateWhileItFails(t *testing.T) {
+	t.Parallel()
+	a, dir := newAuthority(t), t.TempDir()
+	broken := func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if !strings.HasPrefix(r.URL.Path, "/challenge/") || !strings.Contains(r.URL.Path, "smtp") {
+			return false
+		}
+		a.proved[strings.TrimPrefix(r.URL.Path, "/challenge/")] = "invalid"
+		a.say(w, 200, map[string]any{"status": "processing"})
+		return true
+	}
+	a.meddle = broken
+	want := a.request()
+	want.Names, want.Subset = append(want.Names, "smtp.example.com"), true
+	_, err := a.obtain(dir, want)
+	require.NoError(t, err)
+	first := live(t, dir, "mail.example.com")
+
+	want.Lacks = []string{"smtp.example.com"}
+	l, err := a.obtain(dir, want)
+	require.ErrorContains(t, err, "smtp.example.com")
+	assert.True(t, first.Equal(live(t, dir, "mail.example.com")))
+	assert.Equal(t, 1, a.finals)
+	assert.Zero(t, l.Failures, "the certificate is fine")
+	assert.Equal(t, 2, l.Missed.Times)
+
+	a.meddle = nil
+	l, err = a.obtain(dir, want)
+	require.NoError(t, err)
+	assert.Equal(t, want.Names, live(t, dir, "mail.example.com").DNSNames)
+	assert.Nil(t, l.Missed)
+	assert.False(t, l.Due(want, time.Now(), false).Now)
+}
+
+// step-ca and Caddy do so (RFC 8555, section 8.2).
+func TestAChallengeThatTheCALeavesPendingIsTriedAgainAndItsReasonTold(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ fails, looks int }{"until it succeeds": {1, 2}, "for good": {100, mostLooks}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "for good" && testing.Short() {
+				t.Skip("takes 16 seconds")
+			}
+			a, dir, looks := newAuthority(t), t.TempDir(), 0
+			a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+				challenge := strings.HasPrefix(r.URL.Path, "/challenge/")
+				if challenge {
+					looks++
+				}
+				if !challenge && !strings.HasPrefix(r.URL.Path, "/authz/") || looks == 0 || looks > c.fails {
+					return false
+				}
+				doc := map[string]any{"type": "http-01", "url": a.server.URL + "/challenge/0/mail.example.com", "token": "token-0-mail_example_com", "status": "pending",
+					"error": map[string]any{"type": "urn:ietf:params:acme:error:connection", "detail": "refused by 192.0.2.1"}}
+				if !challenge {
+					doc = map[string]any{"status": "pending", "identifier": map[string]string{"type": "dns", "value": "mail.example.com"}, "challenges": []any{doc}}
+				}
+				a.say(w, 200, doc)
+				return true
+			}
+			began := time.Now()
+			_, err := a.obtain(dir, a.request())
+			assert.Equal(t, c.looks, looks)
+			if c.fails == 1 {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, `the CA answered connection for mail.example.com: "refused by 192.0.2.1"`)
+			assert.Contains(t, say.HintOf(err), "port 80")
+			assert.Less(t, time.Since(began), time.Minute)
+		})
+	}
+}
+
+func TestAnAuthorizationForANameThatWasNotOrderedIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"victim.example", "smtp.example.com", ""} {
+		a, dir := newAuthority(t), t.TempDir()
+		a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if !strings.HasPrefix(r.URL.Path, "/authz/") {
+				return false
+			}
+			a.say(w, 200, map[string]any{"status": "pending", "identifier": map[string]string{"type": "dns", "value": name},
+				"challenges": []any{map[string]any{"type": "http-01", "url": a.server.URL + "/challenge/0/x", "token": "token"}}})
+			return true
+		}
+		want := a.request()
+		_, err := a.obtain(dir, want)
+		require.ErrorContains(t, err, "which was not ordered", name)
+		entries, err := os.ReadDir(a.docs)
+		require.NoError(t, err)
+		assert.Empty(t, entries, "nothing was published")
+	}
+}
+
+func TestAProfileThatTheCADoesNotOfferIsRefusedBeforeTheOrder(t *testing.T) {
+	t.Parallel()
+	a, dir := newAuthority(t), t.TempDir()
+	want := a.request()
+	want.Profile = "tlsserver"
+	l, err := a.obtain(dir, want)
+	require.ErrorContains(t, err, `does not offer the profile "tlsserver"`)
+	assert.Equal(t, "it offers classic, shortlived", say.HintOf(err))
+	assert.Zero(t, a.count("POST /order"))
+	assert.Zero(t, l.Failures)
+}
+
+func TestALocationThatIsTooLongToStoreIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/account", "/order"} {
+		a, dir := newAuthority(t), t.TempDir()
+		a.meddle = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if r.URL.Path != path {
+				return false
+			}
+			w.Header().Set("Location", a.server.URL+strings.Repeat("/long", 1000))
+			a.say(w, 201, map[string]any{"status": "pending", "identifiers": []any{map[string]string{"type": "dns", "value": "mail.example.com"}}})
+			return true
+		}
+		_, err := a.obtain(dir, a.request())
+		require.ErrorContains(t, err, "a Location header of 50")
 	}
 }
 
@@ -518,9 +648,9 @@ func TestTheLongestLimitOfAllNamesCounts(t *testing.T) {
 	t.Parallel()
 	soon, late := at("2026-11-24T08:00:00Z"), at("2026-11-24T20:00:00Z")
 	err := unproved{"a": &Problem{Type: "dns"}, "b": &Problem{Type: "rateLimited", Until: soon}, "c": &Problem{Type: "rateLimited", Until: late}, "d": os.ErrNotExist}
-	assert.Equal(t, late, limit(err))
-	assert.Equal(t, soon, limit(&pageError{until: soon}))
-	assert.Zero(t, limit(os.ErrNotExist))
+	assert.Equal(t, late, limitOf(err))
+	assert.Equal(t, soon, limitOf(&pageError{until: soon}))
+	assert.Zero(t, limitOf(os.ErrNotExist))
 }
 
 func TestTheErrorForManyFailedNamesIsShort(t *testing.T) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +31,8 @@ type order struct {
 	Wanted    []string  `json:"wanted"` // that were requested
 	Profile   string    `json:"profile,omitempty"`
 	Made      time.Time `json:"made"`
-	Leaf      string    `json:"leaf,omitempty"` // SHA-256 of the certificate about to go live
+	Dropped   string    `json:"dropped,omitempty"` // why names were dropped
+	Leaf      string    `json:"leaf,omitempty"`    // SHA-256 of the certificate about to go live
 
 	lego.Order `json:"-"`
 	key        crypto.Signer
@@ -92,8 +95,8 @@ func (c *Client) begin(l *Lineage, want Request, names []string) (*order, error)
 			}
 		}
 	}
-	if err == nil && made.Location == "" { // RFC 8555, section 7.4
-		err = errors.New("ordering: the CA sent no Location header")
+	if err == nil {
+		err = location("ordering", made.Location) // RFC 8555, section 7.4
 	}
 	if err != nil {
 		return nil, err
@@ -102,10 +105,37 @@ func (c *Client) begin(l *Lineage, want Request, names []string) (*order, error)
 	return o, o.keep()
 }
 
+// noProfile is the error of a profile that the CA does not offer: some would ignore
+// it.
+func noProfile(profile string, offered map[string]string) error {
+	if len(offered) == 0 {
+		return say.Hint(local{fmt.Errorf("ordering: the CA offers no profiles, and --profile asks for %s", say.Foreign(profile))}, "run again without --profile")
+	}
+	names := say.Plain(strings.Join(slices.Sorted(maps.Keys(offered)), ", "))
+	return say.Hint(local{fmt.Errorf("ordering: the CA does not offer the profile %s", say.Foreign(profile))}, "it offers %s", names)
+}
+
+const maxURL = 1000 // bytes, of a URL that a CA sends and that is stored
+
+// location refuses a Location header that is missing or too long to be stored.
+func location(doing, url string) error {
+	switch {
+	case url == "":
+		return fmt.Errorf("%s: the CA sent no Location header", doing)
+	case len(url) > maxURL:
+		return fmt.Errorf("%s: the CA sent a Location header of %d bytes", doing, len(url))
+	}
+	return nil
+}
+
 // newOrder places the order, as a replacement of the live certificate if this CA
 // issued that (RFC 9773, section 5), which exempts it from rate limits. If the CA
 // refuses, it is asked once more without the replacement.
 func (c *Client) newOrder(want Request, names []string, l *Lineage) (lego.ExtendedOrder, error) {
+	offered := c.core.GetDirectory().Meta.Profiles
+	if _, ok := offered[want.Profile]; want.Profile != "" && !ok {
+		return lego.ExtendedOrder{}, noProfile(want.Profile, offered)
+	}
 	options := &api.OrderOptions{Profile: want.Profile}
 	if l.Leaf != nil && l.Directory == want.Directory && !c.o.DryRun {
 		options.ReplacesCertID, _ = certificate.MakeARICertID(l.Leaf) // without an identifier it is an ordinary order

@@ -77,6 +77,17 @@ func (u unproved) Unwrap() []error {
 	return reasons
 }
 
+// soFar adds to err, which ended a run, what the CA had said of names by then.
+func (u unproved) soFar(err error) error {
+	for _, reason := range u.Unwrap() {
+		var said *Problem
+		if errors.As(reason, &said) {
+			return say.Hint(fmt.Errorf("%w; so far %w", err, said), "%s", said.Hint())
+		}
+	}
+	return err
+}
+
 // dropped returns the names to continue without, if want allows that: those whose
 // own setup is wrong, unless the main one is among them or none would be left. If
 // the CA was in trouble or limits requests, no name is dropped.
@@ -114,14 +125,23 @@ func (c *Client) prove(o *order, s Solver) error {
 	if o.Status != lego.StatusPending {
 		return nil // by an earlier run
 	}
-	failed := unproved{}
+	failed, left := unproved{}, slices.Clone(o.Names)
 	var mu sync.Mutex
 	each(o.Authorizations, min(width, s.width()), func(url string) {
 		a, err := c.core.Authorizations.Get(url)
 		name := challenge.GetTargetedDomain(a)
-		if err != nil {
+		mu.Lock()
+		ordered := slices.Index(left, CanonicalNames([]string{name})[0])
+		if err == nil && ordered >= 0 {
+			left = slices.Delete(left, ordered, ordered+1)
+		}
+		mu.Unlock()
+		switch {
+		case err != nil:
 			name, err = url, c.explain(err, "fetching an authorization", "")
-		} else {
+		case ordered < 0: // the solver would publish something under a foreign name
+			name, err = url, fmt.Errorf("the CA sent an authorization for %s, which was not ordered", say.Foreign(name))
+		default:
 			err = c.proveOne(url, a, s)
 		}
 		if err != nil {
@@ -131,7 +151,7 @@ func (c *Client) prove(o *order, s Solver) error {
 		}
 	})
 	if c.ctx.Err() != nil {
-		return c.stopped("validating the names")
+		return failed.soFar(c.stopped("validating the names"))
 	}
 	if len(failed) > 0 {
 		return failed
@@ -198,7 +218,9 @@ func (c *Client) proveOne(url string, a lego.Authorization, s Solver) (err error
 	return c.validate(url, name, a.Challenges[i])
 }
 
-// validate asks the CA to validate and waits for the result.
+// validate asks the CA to validate and waits for the result. A CA may leave a
+// challenge that it could not validate pending, with the reason, and look again only
+// when it is asked to (RFC 8555, section 8.2): step-ca and Caddy do.
 func (c *Client) validate(url, name string, ch lego.Challenge) error {
 	if c.ctx.Err() != nil {
 		return c.cause()
@@ -206,9 +228,13 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 	now, told := c.core.Challenges.New(ch.URL)
 	done := now.Status == lego.StatusValid || now.Status == lego.StatusInvalid
 	until := c.http.until(ch.URL) // an earlier Retry-After of the authorization was not about this validation
+	looks, again := 1, time.Now().Add(firstLook)
+	var seen *Problem
 	for wait := (pace{}); ; done = false {
 		if told == nil && !done { // otherwise the CA may have received the request whose response was lost
-			if err := wait.next(c.ctx, until); err != nil {
+			if err := wait.next(c.ctx, until); err != nil && seen != nil {
+				return fmt.Errorf("%s: waiting for the CA to validate again: %w: %w", name, err, seen)
+			} else if err != nil {
 				return fmt.Errorf("%s: waiting for the CA to validate: %w", name, err)
 			}
 		}
@@ -225,7 +251,41 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 		case told != nil:
 			return c.explain(told, "asking the CA to validate", name)
 		}
+		reason := reasonOf(a, ch.URL, name)
+		if reason == nil {
+			continue
+		}
+		if seen == nil {
+			c.progress("%s: %s; asking again", name, reason)
+		}
+		if seen = reason; time.Now().Before(again) {
+			continue
+		}
+		if looks == mostLooks {
+			return dead{fmt.Errorf("validating %s: %w", name, seen)}
+		}
+		_, told = c.core.Challenges.New(ch.URL)
+		pause := firstLook << looks
+		if looks, wait = looks+1, (pace{}); looks == mostLooks {
+			pause = firstLook
+		}
+		again = time.Now().Add(pause)
 	}
+}
+
+const (
+	firstLook = 2 * time.Second // until a CA that left a challenge pending is asked again; doubled each time
+	mostLooks = 4
+)
+
+// reasonOf is why the CA could not validate a challenge that it left pending.
+func reasonOf(a lego.Authorization, url, name string) *Problem {
+	for _, ch := range a.Challenges {
+		if ch.URL == url && ch.Error != nil {
+			return problemOf(ch.Error, name)
+		}
+	}
+	return nil
 }
 
 // verdict is the result of an authorization that is no longer pending.

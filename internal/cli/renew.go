@@ -57,7 +57,7 @@ func (o *renewOptions) add(fs *flags) {
 	fs.BoolVar(&o.agreeTOS, "agree-tos", false, "agree to the CA's terms of service; needed once, for a new account")
 	fs.StringVar(&o.email, "email", "", "contact `ADDRESS` for the account; optional")
 	fs.BoolVar(&o.force, "force", false, "renew even if it is not due")
-	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
+	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off and the CA's limit")
 	fs.DurationVar(&o.minInterval, "min-interval", acme.DefaultInterval, "minimum time between two issuances of the same request")
 	fs.DurationVar(&o.issue, "issue-timeout", 10*time.Minute, "time limit for the CA")
 	fs.BoolVar(&o.ignoreCertbot, "force-standalone", false, "renew even if certbot manages the name")
@@ -89,7 +89,7 @@ func (o *renewOptions) read(i *invocation) (r renewal.Options, err error) {
 	r = renewal.Options{
 		StateDir: o.state.stateDir, NextKey: o.order.nextKey, FixedKey: o.order.reuseKey.given,
 		Challenge: o.challenge.read(i, o.dane.resolver), Force: o.force, Now: o.now, MinInterval: o.minInterval, IssueTimeout: o.issue,
-		LetsEncryptDir: o.state.certbotDir, IgnoreCertbot: o.ignoreCertbot, Log: i.log,
+		LetsEncryptDir: o.state.certbotDir, IgnoreCertbot: o.ignoreCertbot, AtTerminal: isTerminal(i.stderr), Log: i.log,
 	}
 	if r.Deploy, err = o.deployOptions.read(i, deploy.Timer); err != nil {
 		return r, err

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,8 +95,8 @@ func TestTheCAsWindowDecidesAndImplausibleOnesAreIgnored(t *testing.T) {
 
 	i.setWindow(window(now.Add(-2*time.Hour), now.Add(-time.Hour)))
 	waits := i.renew()
-	assert.Equal(t, 6, waits.code, "six hours lie between two that the CA asks for")
-	assert.Contains(t, waits.doc.Error, "a certificate was issued at")
+	assert.Equal(t, 0, waits.code, "six hours lie between two that the CA asks for, which is not a failure")
+	assert.Contains(t, strings.Join(waits.doc.Warnings, "\n"), "a certificate was issued at")
 	assert.True(t, waits.renewal(t).Due)
 	assert.NotEqual(t, leaf, i.issues("--min-interval", "1ms"))
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,9 +128,18 @@ func TestNamesThatFailValidationAreDroppedIfAllowed(t *testing.T) {
 	var again result
 	requests := i.asked(func() { again = i.renew("--no-self-check", "--must-cover=false") })
 	require.Equal(t, 0, again.code)
-	assert.Equal(t, "unchanged", again.doc.Outcome, "what could not be proved is tried with the next renewal, not with every run")
-	assert.Zero(t, count(requests, newOrder))
+	assert.Equal(t, "unchanged", again.doc.Outcome)
+	assert.Contains(t, strings.Join(again.doc.Warnings, "\n"), "it does not cover imap.example.com yet: waiting until")
+	assert.Zero(t, count(requests, newOrder), "not with every run")
 	assert.Equal(t, leaf, i.live(mailName))
+
+	still := i.renew("--no-self-check", "--must-cover=false", "--now")
+	require.Equal(t, 0, still.code)
+	assert.Equal(t, leaf, i.live(mailName), "another certificate would lack the same name")
+	assert.Equal(t, 6, i.renew("--no-self-check").code, "a run that wants all names tries at once")
+	i.lead(i.address, "imap.example.com")
+	leaf = i.issues("--now")
+	assert.Len(t, leaf.DNSNames, 3)
 
 	i.lead(elsewhere, mailName)
 	main := i.renew("--no-self-check", "--force", "--min-interval", "1ms", "--must-cover=false")

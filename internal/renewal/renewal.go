@@ -42,7 +42,9 @@ type Options struct {
 	NextKey  bool // prepare a key for a later renewal
 	FixedKey bool // Want.ReuseKey was decided by the administrator: DANE does not change it
 	Force    bool // renew although it is not due
-	Now      bool // retry at once, whatever failed before
+	Now      bool // retry at once, whatever failed before and whatever the CA's limit is
+
+	AtTerminal bool // someone is waiting: failures cause no back-off
 
 	MinInterval  time.Duration // between two issuances of the same request
 	IssueTimeout time.Duration // for the CA
@@ -175,24 +177,54 @@ func (r *run) obtain(ctx context.Context, state *acme.State) error {
 		r.o.Log.Warn("no renewal information", "error", err)
 	}
 	r.due = r.lineage.Due(r.want, now, r.o.Force)
+	r.want.Lacks = r.due.Lacks
 	if err := r.chooseKey(ctx, now); err != nil {
 		return err
 	}
 	if !r.due.Now {
 		r.note("not due until %s (%s)", say.Time(r.due.At), r.due.Reason)
+		return r.lineage.Settle()
+	}
+	if waits, err := r.waits(now); waits || err != nil {
+		return err
+	}
+	err := r.order(ctx, client)
+	if err != nil && ctx.Err() == nil && r.due.Lacks != nil && r.want.Subset {
+		r.note("%s: %v", r.due.Reason, err)
 		return nil
 	}
-	if until, reason := r.lineage.Wait(r.due, r.o.MinInterval, now, r.o.Now); !until.IsZero() {
-		r.target.Result().Next = until
-		return say.Hint(fmt.Errorf("%w: not yet time to try: %s; next attempt at %s", acme.ErrFailed, reason, say.Time(until)),
-			"if the cause is fixed: mailu-hook renew --now; to issue another one anyway: --force --min-interval 1s")
+	return err
+}
+
+// waits reports whether a certificate that is due has to wait; an error says that this
+// is a failure.
+func (r *run) waits(now time.Time) (bool, error) {
+	d := r.lineage.Wait(r.due, r.want, r.o.MinInterval, now)
+	if d.Until.IsZero() {
+		return false, nil
 	}
-	return r.order(ctx, client)
+	if d.By < acme.MinInterval && r.o.Now || d.By == acme.BackOff && r.o.AtTerminal {
+		r.note("tried before %s although %s", say.Time(d.Until), d.Reason)
+		return false, nil
+	}
+	r.target.Result().Next = d.Until
+	if d.By == acme.MissingNames || d.By == acme.MinInterval && !r.o.Force {
+		r.note("%s: waiting until %s: %s", r.due.Reason, say.Time(d.Until), d.Reason)
+		return true, nil
+	}
+	hint := "if the cause is fixed: mailu-hook renew --now"
+	switch d.By {
+	case acme.Limit:
+		hint = "another CA can be asked at once: --server URL; --now asks this one anyway"
+	case acme.MinInterval:
+		hint = "to issue another one anyway: --force --min-interval 1s"
+	}
+	return true, say.Hint(fmt.Errorf("%w: not yet time to try: %s; next attempt at %s", acme.ErrFailed, d.Reason, say.Time(d.Until)), "%s", hint)
 }
 
 func (r *run) order(ctx context.Context, client *acme.Client) error {
 	r.tell("due: " + r.due.Reason)
-	if err := client.SignIn(r.lineage); err != nil {
+	if err := client.SignIn(r.lineage, r.want); err != nil {
 		return err
 	}
 	solver, done, err := r.solver(ctx)
