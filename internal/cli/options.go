@@ -27,11 +27,25 @@ type frontOptions struct {
 }
 
 func (o *frontOptions) add(fs *pflag.FlagSet) {
+	o.declare(fs, frontTexts{
+		container: "`NAME` of the front container (default: that of the Compose service \"front\")",
+		project:   "Compose project `NAME`, where several fronts run",
+		timeout:   "time limit; a rollback may take as long again", limit: 30 * time.Second,
+	})
+}
+
+// frontTexts explain what differs between the commands that take frontOptions.
+type frontTexts struct {
+	container, project, timeout string
+	limit                       time.Duration
+}
+
+func (o *frontOptions) declare(fs *pflag.FlagSet, t frontTexts) {
 	fs.StringVar(&o.certsDir, "certs-dir", "", "`DIR` on this host that the front mounts at /certs (default: what the container says, else "+mailu.DefaultCertsDir+")")
-	fs.StringVar(&o.container, "container", "", "`NAME` of the front container (default: that of the Compose service \"front\")")
-	fs.StringVar(&o.project, "project", "", "Compose project `NAME`, where several fronts run")
+	fs.StringVar(&o.container, "container", "", t.container)
+	fs.StringVar(&o.project, "project", "", t.project)
 	fs.StringSliceVar(&o.hostnames, "hostname", nil, "`NAME` that the certificate must cover; repeatable, the main one first (default: the front's HOSTNAMES)")
-	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "time limit; a rollback may take as long again")
+	fs.DurationVar(&o.timeout, "timeout", t.limit, t.timeout)
 }
 
 func (o *frontOptions) selector() reload.Selector {

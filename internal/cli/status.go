@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
@@ -48,7 +50,7 @@ and critical at an eighth: certbot renews at a third.`,
 }
 
 type statusOptions struct {
-	front            frontOptions
+	front            lookedAt
 	lineages         []string
 	roots            string
 	state            stateOptions
@@ -69,15 +71,17 @@ func (o *statusOptions) add(fs *flags) {
 	fs.group("Front", &o.front)
 	fs.group("DNS", &o.dns)
 	fs.group("State", &o.state)
-	for name, change := range map[string]struct{ value, usage string }{
-		"timeout":   {"10s", "time limit: then it reports what was seen until then"},
-		"container": {"", "`NAME` of the only front container to look at (default: all fronts)"},
-		"project":   {"", "Compose project `NAME` to look at"},
-	} {
-		f := fs.Lookup(name)
-		f.Usage, f.DefValue = change.usage, change.value
-		_ = f.Value.Set(change.value) // a valid one
-	}
+}
+
+// lookedAt are the fronts to look at, all of them by default.
+type lookedAt struct{ frontOptions }
+
+func (o *lookedAt) add(fs *pflag.FlagSet) {
+	o.declare(fs, frontTexts{
+		container: "`NAME` of the only front container to look at (default: all fronts)",
+		project:   "Compose project `NAME` to look at",
+		timeout:   "time limit: then it reports what was seen until then", limit: 10 * time.Second,
+	})
 }
 
 func (o *statusOptions) longest() time.Duration { return o.front.timeout }
