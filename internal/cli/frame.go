@@ -76,10 +76,10 @@ type outputOptions struct {
 }
 
 func (o *outputOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.format, "output", o.formats[0], "`FORMAT` of the result: "+oneOf(o.formats))
-	fs.StringVar(&o.logLevel, "log-level", "warn", "log to stderr from this `LEVEL` on: debug, info, warn or error")
-	fs.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
-	fs.StringVar(&o.config, "config", "", "`FILE` with settings (default: "+defaultConfig+", if it exists)")
+	fs.StringVar(&o.format, "output", o.formats[0], "`FORMAT` how to print the result: "+oneOf(o.formats))
+	fs.StringVar(&o.logLevel, "log-level", "warn", "`LEVEL` least level that is logged to stderr: debug, info, warn or error")
+	fs.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` how to write the log: text or json")
+	fs.StringVar(&o.config, "config", "", "`FILE` settings to read (default: "+defaultConfig+", if it exists)")
 }
 
 // oneOf lists choices as a sentence does.

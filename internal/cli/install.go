@@ -31,9 +31,9 @@ type installOptions struct {
 }
 
 func (o *installOptions) add(fs *flags) {
-	fs.StringVar(&o.lineage, "lineage", "", "`DIR` with fullchain.pem and privkey.pem, as certbot's live/NAME")
-	fs.StringVar(&o.cert, "cert", "", "`FILE` with the leaf and its chain, in PEM")
-	fs.StringVar(&o.key, "key", "", "`FILE` with the private key, in PEM")
+	fs.StringVar(&o.lineage, "lineage", "", "`DIR` directory with fullchain.pem and privkey.pem, such as certbot's live/NAME")
+	fs.StringVar(&o.cert, "cert", "", "`FILE` the certificate and its chain, in PEM")
+	fs.StringVar(&o.key, "key", "", "`FILE` the private key, in PEM")
 	o.deployOptions.add(fs)
 }
 

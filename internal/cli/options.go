@@ -26,13 +26,7 @@ type frontOptions struct {
 	timeout                      time.Duration
 }
 
-func (o *frontOptions) add(fs *pflag.FlagSet) {
-	o.declare(fs, frontTexts{
-		container: "`NAME` of the front container (default: that of the Compose service \"front\")",
-		project:   "Compose project `NAME`, where several fronts run",
-		timeout:   "time limit; a rollback may take as long again", limit: 30 * time.Second,
-	})
-}
+func (o *frontOptions) add(fs *pflag.FlagSet) { o.declare(fs, deployTexts) }
 
 // frontTexts explain what differs between the commands that take frontOptions.
 type frontTexts struct {
@@ -40,11 +34,25 @@ type frontTexts struct {
 	limit                       time.Duration
 }
 
+var deployTexts = frontTexts{
+	container: "`NAME` the front container (default: that of the Compose service \"front\")",
+	project:   "`NAME` Compose project of the front, where several run",
+	timeout:   "time limit; a rollback may take as long again", limit: 30 * time.Second,
+}
+
+// frontPart is frontOptions with texts of a command's own.
+type frontPart struct {
+	*frontOptions
+	texts frontTexts
+}
+
+func (p frontPart) add(fs *pflag.FlagSet) { p.declare(fs, p.texts) }
+
 func (o *frontOptions) declare(fs *pflag.FlagSet, t frontTexts) {
-	fs.StringVar(&o.certsDir, "certs-dir", "", "`DIR` on this host that the front mounts at /certs (default: what the container says, else "+mailu.DefaultCertsDir+")")
+	fs.StringVar(&o.certsDir, "certs-dir", "", "`DIR` directory on this host that the front mounts at /certs (default: what the container says, else "+mailu.DefaultCertsDir+")")
 	fs.StringVar(&o.container, "container", "", t.container)
 	fs.StringVar(&o.project, "project", "", t.project)
-	fs.StringSliceVar(&o.hostnames, "hostname", nil, "`NAME` that the certificate must cover; repeatable, the main one first (default: the front's HOSTNAMES)")
+	fs.StringSliceVar(&o.hostnames, "hostname", nil, "`NAME` hostname that the certificate must cover; repeatable, the main one first (default: the front's HOSTNAMES)")
 	fs.DurationVar(&o.timeout, "timeout", t.limit, t.timeout)
 }
 
@@ -69,17 +77,17 @@ type certificateOptions struct {
 }
 
 func (o *certificateOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.roots, "roots", "", "`FILE` with the CA certificates to trust instead of the system's")
+	fs.StringVar(&o.roots, "roots", "", "`FILE` CA certificates to trust instead of the system's")
 	fs.BoolVar(&o.allowUntrusted, "allow-untrusted", false, "install a chain that leads to no trusted root (staging, a private CA)")
-	fs.StringVar(&o.appendRoot, "append-root", "", "also send the root in `FILE` (auto: the trusted one), for TLSA records that name the root")
+	fs.StringVar(&o.appendRoot, "append-root", "", "`FILE` root certificate to send as well (auto: the trusted one), for TLSA records that name the root")
 }
 
 // stateOptions say where things are kept on this host.
 type stateOptions struct{ stateDir, certbotDir string }
 
 func (o *stateOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.stateDir, "state-dir", mailu.DefaultStateDir, "`DIR` for what is remembered of deploys, and renew's accounts and certificates")
-	fs.StringVar(&o.certbotDir, "letsencrypt-dir", mailu.DefaultCertbotDir, "certbot's `DIR`; names that it manages are left to it by renew")
+	fs.StringVar(&o.stateDir, "state-dir", mailu.DefaultStateDir, "`DIR` what is remembered of deploys, and renew's accounts and certificates")
+	fs.StringVar(&o.certbotDir, "letsencrypt-dir", mailu.DefaultCertbotDir, "`DIR` certbot's directory; renew leaves the names that certbot manages to it")
 }
 
 // resolverOptions choose who is asked about the DNS.
@@ -89,7 +97,7 @@ type resolverOptions struct {
 }
 
 func (o *resolverOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.resolver, "resolver", "", "`ADDR` of the DNS resolver to ask (default: those in /etc/resolv.conf)")
+	fs.StringVar(&o.resolver, "resolver", "", "`ADDR` DNS resolver to ask (default: those in /etc/resolv.conf)")
 	fs.BoolVar(&o.trustAD, "trust-ad", false, "trust the AD flag of a resolver that is not on this host")
 }
 
@@ -109,7 +117,7 @@ type daneOptions struct {
 }
 
 func (o *daneOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE`: auto holds back a certificate that does not match the validated TLSA records of a host; require also one whose records cannot be checked; off does not ask the DNS")
+	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE` auto: hold back a certificate that does not match the validated TLSA records of a host; require: also one whose records cannot be checked; off: do not ask the DNS")
 	fs.DurationVar(&o.grace, "dane-grace", 72*time.Hour, "install anyway when the current certificate expires within this time")
 	o.resolverOptions.add(fs)
 }
@@ -125,7 +133,7 @@ type deployOptions struct {
 }
 
 func (o *deployOptions) add(fs *flags) {
-	fs.IntVar(&o.keep, "keep", 3, "`NUMBER` of generations to keep for rollback")
+	fs.IntVar(&o.keep, "keep", 3, "`NUMBER` generations to keep for rollback")
 	fs.BoolVar(&o.dryRun, "dry-run", false, "check and compare everything, change nothing")
 	fs.group("Front", &o.front)
 	fs.group("Certificate", &o.certificate)

@@ -16,9 +16,9 @@ type caOptions struct {
 }
 
 func (o *caOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.server, "server", acme.LetsEncrypt, "`URL` of the CA's ACME directory")
+	fs.StringVar(&o.server, "server", acme.LetsEncrypt, "`URL` ACME directory of the CA")
 	fs.BoolVar(&o.staging, "staging", false, "use Let's Encrypt's staging server, whose certificates no client trusts")
-	fs.StringVar(&o.caFile, "ca-file", "", "`FILE` with CA certificates to trust when connecting to --server (for a private CA)")
+	fs.StringVar(&o.caFile, "ca-file", "", "`FILE` CA certificates to trust when connecting to --server (for a private CA)")
 }
 
 // read is how to talk to the CA. A dry run uses Let's Encrypt's staging server.

@@ -55,11 +55,11 @@ type renewOptions struct {
 
 func (o *renewOptions) add(fs *flags) {
 	fs.BoolVar(&o.agreeTOS, "agree-tos", false, "agree to the CA's terms of service; needed once, for a new account")
-	fs.StringVar(&o.email, "email", "", "contact `ADDRESS` for the account; optional")
+	fs.StringVar(&o.email, "email", "", "`ADDRESS` contact address of the account; optional")
 	fs.BoolVar(&o.force, "force", false, "renew even if it is not due")
 	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off and the CA's limit")
 	fs.DurationVar(&o.minInterval, "min-interval", acme.DefaultInterval, "minimum time between two issuances of the same request")
-	fs.DurationVar(&o.issue, "issue-timeout", 10*time.Minute, "time limit for the CA")
+	fs.DurationVar(&o.issue, "issue-timeout", 10*time.Minute, "time limit for obtaining the certificate")
 	fs.BoolVar(&o.ignoreCertbot, "force-standalone", false, "renew even if certbot manages the name")
 	fs.group("CA", &o.ca)
 	fs.group("Challenge", &o.challenge)
@@ -112,10 +112,10 @@ type challengeOptions struct {
 }
 
 func (o *challengeOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.method, "challenge", "", "challenge `TYPE`: "+oneOf(renewal.Methods())+" (default: front, if one runs)")
-	fs.StringVar(&o.webroot, "webroot", "", "`DIR` that another web server serves on port 80 of the names")
-	fs.StringVar(&o.listen, "listen", "", "`ADDR` for standalone and tls-alpn (default: :80 and :443)")
-	fs.StringVar(&o.dnsProvider, "dns-provider", "", "DNS provider `NAME` for dns: "+strings.Join(acme.DNSProviders(), ", "))
+	fs.StringVar(&o.method, "challenge", "", "`TYPE` challenge: "+oneOf(renewal.Methods())+" (default: front, if one runs)")
+	fs.StringVar(&o.webroot, "webroot", "", "`DIR` directory that another web server serves on port 80 of the names")
+	fs.StringVar(&o.listen, "listen", "", "`ADDR` where standalone and tls-alpn listen (default: :80 and :443)")
+	fs.StringVar(&o.dnsProvider, "dns-provider", "", "`NAME` DNS provider for --challenge dns: "+strings.Join(acme.DNSProviders(), ", "))
 	fs.BoolVar(&o.noSelfCheck, "no-self-check", false, "skip the reachability check before asking the CA")
 }
 
@@ -137,13 +137,13 @@ type orderOptions struct {
 }
 
 func (o *orderOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.keyType, "key-type", string(acme.EC256), "`TYPE` of the key: ec256, ec384, rsa2048 or rsa4096")
+	fs.StringVar(&o.keyType, "key-type", string(acme.EC256), "`TYPE` type of the key: ec256, ec384, rsa2048 or rsa4096")
 	fs.VarPF(&o.reuseKey, "reuse-key", "", "keep the key at each renewal (default: if a TLSA record 3 1 1 for it is published)").NoOptDefVal = "true"
 	fs.BoolVar(&o.nextKey, "next-key", false, "prepare a key for a later renewal, which uses it once its TLSA record (see tlsa --next) has been published for two TTLs")
-	fs.StringVar(&o.profile, "profile", "", "`NAME` of the CA's profile; at Let's Encrypt classic, tlsserver or shortlived")
-	fs.StringVar(&o.chain, "preferred-chain", "", "`NAME` of the issuer that the chain should end at, where the CA offers several")
-	fs.StringVar(&o.eabKeyID, "eab-kid", "", "`ID` of the external account, if the CA requires one")
-	fs.StringVar(&o.eabHMACFile, "eab-hmac-file", "", "`FILE` with the HMAC key of the external account")
+	fs.StringVar(&o.profile, "profile", "", "`NAME` profile of the CA; at Let's Encrypt classic, tlsserver or shortlived")
+	fs.StringVar(&o.chain, "preferred-chain", "", "`NAME` issuer at which the chain should end, where the CA offers several")
+	fs.StringVar(&o.eabKeyID, "eab-kid", "", "`ID` external account, if the CA requires one")
+	fs.StringVar(&o.eabHMACFile, "eab-hmac-file", "", "`FILE` HMAC key of the external account")
 	fs.BoolVar(&o.mustCover, "must-cover", true, "fail if any name fails validation; false: drop failing names, never the main one")
 }
 

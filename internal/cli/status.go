@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
@@ -50,7 +48,7 @@ and critical at an eighth: certbot renews at a third.`,
 }
 
 type statusOptions struct {
-	front            lookedAt
+	front            frontOptions
 	lineages         []string
 	roots            string
 	state            stateOptions
@@ -61,27 +59,20 @@ type statusOptions struct {
 }
 
 func (o *statusOptions) add(fs *flags) {
-	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` of a lineage to compare besides those deployed before; repeatable")
-	fs.StringVar(&o.warn, "warn", health.DefaultWarn.String(), "warn when less than `LEFT` is left: days (20d) or a fraction of the lifetime (25%, 0.25)")
-	fs.StringVar(&o.crit, "crit", health.DefaultCrit.String(), "critical when less than `LEFT` is left, likewise")
-	fs.StringSliceVar(&o.ignore, "ignore", nil, "ignore findings with this `CODE`, such as sync_timer_missing; repeatable")
-	fs.StringVar(&o.textfile, "textfile", "", "also write Prometheus metrics to `FILE` (*.prom), for node_exporter")
-	fs.StringVar(&o.roots, "roots", "", "`FILE` with the CA certificates to trust instead of the system's")
-	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE`: auto checks the TLSA records of each host; require reports where they cannot be checked; off does not look")
-	fs.group("Front", &o.front)
+	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to compare besides those deployed before; repeatable")
+	fs.StringVar(&o.warn, "warn", health.DefaultWarn.String(), "`LEFT` warn when less than this is left: days (20d) or a fraction of the lifetime (25%, 0.25)")
+	fs.StringVar(&o.crit, "crit", health.DefaultCrit.String(), "`LEFT` critical when less than this is left, likewise")
+	fs.StringSliceVar(&o.ignore, "ignore", nil, "`CODE` finding to ignore, such as sync_timer_missing (--output json shows the codes); repeatable")
+	fs.StringVar(&o.textfile, "textfile", "", "`FILE` also write Prometheus metrics there (*.prom), for node_exporter")
+	fs.StringVar(&o.roots, "roots", "", "`FILE` CA certificates to trust instead of the system's")
+	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE` auto: check the TLSA records of each host; require: report also where they cannot be checked; off: do not look")
+	fs.group("Front", frontPart{&o.front, frontTexts{
+		container: "`NAME` the only front container to look at (default: all fronts)",
+		project:   "`NAME` Compose project to look at",
+		timeout:   "time limit; what was seen by then is reported", limit: 10 * time.Second,
+	}})
 	fs.group("DNS", &o.dns)
 	fs.group("State", &o.state)
-}
-
-// lookedAt are the fronts to look at, all of them by default.
-type lookedAt struct{ frontOptions }
-
-func (o *lookedAt) add(fs *pflag.FlagSet) {
-	o.declare(fs, frontTexts{
-		container: "`NAME` of the only front container to look at (default: all fronts)",
-		project:   "Compose project `NAME` to look at",
-		timeout:   "time limit: then it reports what was seen until then", limit: 10 * time.Second,
-	})
 }
 
 func (o *statusOptions) longest() time.Duration { return o.front.timeout }

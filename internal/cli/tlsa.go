@@ -62,11 +62,13 @@ type tlsaOptions struct {
 }
 
 func (o *tlsaOptions) add(fs *flags) {
-	fs.StringVar(&o.lineage, "lineage", "", "`DIR` with fullchain.pem, as certbot's live/NAME")
-	fs.StringVar(&o.cert, "cert", "", "`FILE` with the leaf and its chain, in PEM (default: what is installed)")
-	fs.BoolVar(&o.next, "next", false, "the record of the key that is prepared for a later renewal, and whether it is published")
-	fs.StringVar(&o.roots, "roots", "", "`FILE` with the CA certificates to trust instead of the system's")
-	fs.group("Front", &o.front)
+	fs.StringVar(&o.lineage, "lineage", "", "`DIR` directory with fullchain.pem, such as certbot's live/NAME")
+	fs.StringVar(&o.cert, "cert", "", "`FILE` certificate and its chain, in PEM (default: what is installed)")
+	fs.BoolVar(&o.next, "next", false, "show the record of the key that renew --next-key prepared, and whether it is published")
+	fs.StringVar(&o.roots, "roots", "", "`FILE` CA certificates to trust instead of the system's")
+	texts := deployTexts
+	texts.timeout = "time limit"
+	fs.group("Front", frontPart{&o.front, texts})
 	fs.group("DNS", &o.dns)
 	fs.group("State", &o.state)
 }

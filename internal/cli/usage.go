@@ -47,13 +47,14 @@ const helpWidth = 80
 
 // writeFlag explains a flag below its name, so that long names cost no columns.
 func writeFlag(s *strings.Builder, f *pflag.Flag) {
-	argument, usage := pflag.UnquoteUsage(f)
+	argument, usage := explained(f)
 	switch {
 	case f.Value.Type() == "bool" && f.DefValue == "true":
-		argument, usage = "", usage+" (default true)"
-	case f.Value.Type() == "bool":
-		argument = ""
-	case f.DefValue != "" && f.DefValue != "[]":
+		usage += " (default true)"
+	case f.Value.Type() == "bool", f.DefValue == "", f.DefValue == "[]":
+	case f.Value.Type() == "duration":
+		usage += " (default " + shortest(f.DefValue) + ")"
+	default:
 		usage += " (default " + f.DefValue + ")"
 	}
 	fmt.Fprintf(s, "  --%s\n", strings.TrimSpace(f.Name+" "+argument))
@@ -68,6 +69,18 @@ func writeFlag(s *strings.Builder, f *pflag.Flag) {
 	fmt.Fprintln(s, line)
 }
 
+// explained is the name of a flag's argument and what the flag does. The name
+// stands in backquotes before the rest.
+func explained(f *pflag.Flag) (argument, usage string) {
+	if name, rest, found := strings.Cut(strings.TrimPrefix(f.Usage, "`"), "` "); found {
+		return name, rest
+	}
+	if f.Value.Type() == "duration" {
+		return "TIME", f.Usage
+	}
+	return "", f.Usage
+}
+
 // usageText shows how a command is called; for the bare program, also which
 // commands there are.
 func usageText(cmd command, all []command) string {
@@ -76,7 +89,7 @@ func usageText(cmd command, all []command) string {
 	if cmd.name != "" {
 		return s.String()
 	}
-	s.WriteString("  mailu-hook COMMAND [flags]\n\nCommands:\n")
+	s.WriteString("  mailu-hook COMMAND [flags]\n\nCommands (mailu-hook help COMMAND explains one):\n")
 	for _, c := range all[1:] {
 		fmt.Fprintf(&s, "  %-11s %s\n", c.name, c.summary)
 	}
@@ -142,4 +155,14 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// shortest drops what a duration says of nothing: 72h0m0s is 72h.
+func shortest(duration string) string {
+	for _, rest := range []string{"m0s", "h0m"} {
+		if short, found := strings.CutSuffix(duration, rest); found {
+			duration = short + rest[:1]
+		}
+	}
+	return duration
 }
