@@ -435,7 +435,7 @@ func replaceIn(file, old, changed string) func(dir string) error {
 }
 
 // A run that is killed between making its certificate live and forgetting the
-// order leaves an order that some CAs know for ever.
+// order leaves an order that some CAs know forever.
 func TestAFinishedOrderIsNotResumedByARenewal(t *testing.T) {
 	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()

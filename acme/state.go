@@ -36,7 +36,7 @@ func OpenState(path string) (*State, error) {
 	}
 	above, err := disk.Open(filepath.Dir(filepath.Clean(path)))
 	if err == nil {
-		_ = above.Sync() // so that a new one survives a power loss; whoever cannot open the parent did not create one
+		_ = above.Sync() // so that a new one survives a power loss; someone who cannot open the parent did not create one
 		above.Close()
 	}
 	return OpenExisting(path)

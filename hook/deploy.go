@@ -65,7 +65,7 @@ var (
 // generations.
 type Options struct {
 	Rules         Rules
-	ByHand        bool          // asked for by a person: also installs what is not newer
+	ByHand        bool          // someone asked for it: also installs what is not newer
 	DryRun        bool          // judge and compare, change nothing
 	Guard         Guard         // may hold the bundle back before anything is changed; nil: nothing does
 	Grace         time.Duration // an installed pair that ends sooner is replaced whatever Guard says
@@ -75,7 +75,7 @@ type Options struct {
 	Keep          int           // generations kept for rollback; 0: three
 	Rollback      time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
 	Facts         mailu.Facts   // remembered for a time when the front cannot be asked
-	Unasked       error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair at its start
+	Unasked       error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair when it starts
 	Progress      func(Step)    // told of each step as it begins
 }
 
@@ -346,7 +346,7 @@ func (d *deploy) pauseWatcher() (release func()) {
 }
 
 // unswitch returns to the old pair after a switch that the disk did not carry
-// through, and returns the cause, as pending if b is installed all the same.
+// through, and returns the cause, as pending if b is installed anyway.
 func (d *deploy) unswitch(cause error) error {
 	if d.prev != "" && d.s.Live() == d.next {
 		if err := d.s.Switch(d.prev); err != nil {

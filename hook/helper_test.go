@@ -46,7 +46,7 @@ func nextLine(t *testing.T, out *bufio.Scanner) string {
 	return out.Text()
 }
 
-// deployHelper installs the two lineages in args[1:] in turn, for ever, into
+// deployHelper installs the two lineages in args[1:] in turn, forever, into
 // the store args[0], and prints each step as it begins.
 func deployHelper(args []string) error {
 	go func() {

@@ -40,7 +40,7 @@ func TestWantedIsTheNewestThatCoversTheMainName(t *testing.T) {
 		"newest":                      {[]string{newer, newest, older}, nil, newestLeaf, 0},
 		"in another order":            {[]string{newest, older, newer}, nil, newestLeaf, 0},
 		"of another name":             {[]string{foreign, newer}, nil, newerLeaf, 0},
-		"held back by a person":       {[]string{newest, newer}, []string{newestLeaf}, newerLeaf, 0},
+		"held back by a rollback":     {[]string{newest, newer}, []string{newestLeaf}, newerLeaf, 0},
 		"none is newer":               {[]string{older}, nil, installed.Fingerprint(), 0},
 		"none at all":                 {nil, nil, installed.Fingerprint(), 0},
 		"one that does not exist now": {[]string{newer, filepath.Join(dir, "absent")}, nil, newerLeaf, 0},

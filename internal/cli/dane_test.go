@@ -42,6 +42,6 @@ func TestWhatIsHeldBackWaitsForTheTTLOfTheRecordsThatMatch(t *testing.T) {
 	assert.Contains(t, doc["error"], "resolvers may cache the old ones until "+say.Time(next))
 
 	w.env["MAILU_HOOK_DANE"] = "off"
-	require.Equal(t, exitOK, w.run("sync").status, "a person decides")
+	require.Equal(t, exitOK, w.run("sync").status, "someone who asks decides")
 	assert.True(t, w.installed(renewed))
 }

@@ -54,7 +54,8 @@ func finish(i *invocation, r result, err error, stdout io.Writer) int {
 // is an error.
 func (i *invocation) unwritten(r result, err, werr error) error {
 	werr = fmt.Errorf("writing the result: %w", werr)
-	if _, acted := r.(journaled); acted || err != nil {
+	var judged verdict // that nobody can read
+	if _, acted := r.(journaled); acted || err != nil && !errors.As(err, &judged) {
 		writeError(i.stderr, werr)
 		return err
 	}
@@ -96,7 +97,7 @@ func logToSyslog(err error, line string) {
 			continue
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(syslogLimit)) // log/syslog waits for ever for one that hangs
+		_ = conn.SetDeadline(time.Now().Add(syslogLimit)) // log/syslog waits forever for one that hangs
 		_, _ = fmt.Fprintf(conn, "<%d>%s mailu-hook[%d]: %s\n", syslog.LOG_MAIL|severity, time.Now().Format(time.Stamp), os.Getpid(), say.OneLine(line))
 		return
 	}

@@ -141,7 +141,7 @@ func (w *world) tree() map[string]string {
 	return tree
 }
 
-// installed tells whether the certs directory holds the pair under both names.
+// installed reports whether the certs directory holds the pair under both names.
 func (w *world) installed(pair *mint.Pair) bool {
 	cert, _ := os.ReadFile(filepath.Join(w.certs, "cert.pem"))
 	key, _ := os.ReadFile(filepath.Join(w.certs, "key.pem"))

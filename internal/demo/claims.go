@@ -19,7 +19,7 @@ func digest(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// same tells whether every port of a shows in b what it showed in a.
+// same reports whether every port of a shows in b what it showed in a.
 func same(a, b leaves) error {
 	if len(a) == 0 || len(a) != len(b) {
 		return fmt.Errorf("%d ports answered, now %d do", len(a), len(b))
@@ -32,7 +32,7 @@ func same(a, b leaves) error {
 	return nil
 }
 
-// renewed tells whether the ports that answered before all show the newest
+// renewed reports whether the ports that answered before all show the newest
 // certificate of the lineage, which none of them did.
 func (d *demo) renewed(before leaves) error {
 	live := d.certbot.Live(host)
@@ -50,7 +50,7 @@ func (d *demo) renewed(before leaves) error {
 	return same(want, d.shown)
 }
 
-// installed tells whether the files that the front reads are a matching pair
+// installed reports whether the files that the front reads are a matching pair
 // of the certificate that all of shown is.
 func (d *demo) installed(shown leaves) error {
 	certs := filepath.Join(d.front.Root, "certs")

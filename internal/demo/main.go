@@ -198,7 +198,7 @@ func (d *demo) fail(ctx context.Context) error {
 	)
 }
 
-// repair shows what a person does after step 3.
+// repair shows what an administrator does after step 3.
 func (d *demo) repair(ctx context.Context) error {
 	d.title("4. The override is fixed, and the certificate installed")
 	before := d.shown

@@ -59,7 +59,7 @@ func (p *page) claim(s string, err error) error {
 	return nil
 }
 
-// said tells whether the last quote contains a text.
+// said reports whether the last quote contains a text.
 func (p *page) said(text string) error {
 	if !strings.Contains(p.quoted, text) {
 		return fmt.Errorf("nothing says %q", text)

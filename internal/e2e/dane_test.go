@@ -217,7 +217,7 @@ func TestASenderFollowsTheRecordsToPort25(t *testing.T) {
 	l.healthyAndReloadable()
 }
 
-// delivers tells whether a sender that follows DANE would deliver to the front,
+// delivers reports whether a sender that follows DANE would deliver to the front,
 // were this the published record.
 func (l *lab) delivers(record string) bool {
 	l.t.Helper()

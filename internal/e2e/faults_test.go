@@ -60,7 +60,7 @@ func newEngine(t *testing.T) *engine {
 	return e
 }
 
-// trouble tells whether the request is to be forwarded. From the chosen request
+// trouble reports whether the request is to be forwarded. From the chosen request
 // on, each one is troubled.
 func (e *engine) trouble(w http.ResponseWriter, r *http.Request) (forward bool) {
 	e.mu.Lock()

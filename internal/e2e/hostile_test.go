@@ -212,7 +212,7 @@ func (x *trap) spring(name, way, command string) (code int) {
 	return code
 }
 
-// exchanging swaps two names for ever, until stop is called.
+// exchanging swaps two names forever, until stop is called.
 func exchanging(t *testing.T, a, b string) (stop func()) {
 	t.Helper()
 	var wg sync.WaitGroup

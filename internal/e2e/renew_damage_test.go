@@ -114,7 +114,7 @@ func TestDamagedStateIsNamedOrHarmless(t *testing.T) {
 			}
 			s.failed(r, r.code, filepath.Base(file))
 			assert.Contains(t, []int{1, 6}, r.code, what)
-			assert.Equal(t, before, snapshot(t, s.root)[path], "%s: it was changed all the same", what)
+			assert.Equal(t, before, snapshot(t, s.root)[path], "%s: it was changed anyway", what)
 		}
 	}
 }

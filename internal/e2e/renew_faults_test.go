@@ -111,7 +111,7 @@ func TestServerThatIsNotACAIsNamedWithAHint(t *testing.T) {
 		"not found":       {always(page(404)), nil, 6, []string{url}, 3 * time.Second},
 		"other JSON":      {always(rig.Answer{Status: 200, Body: []byte(`{"hello":["world"]}`)}), nil, 6, []string{url}, 3 * time.Second},
 		"an array":        {always(rig.Answer{Status: 200, Body: []byte(`[1]`)}), nil, 6, []string{url, "does not speak ACME"}, 3 * time.Second},
-		"500 for ever":    {always(page(500)), nil, 6, []string{url, "500"}, 30 * time.Second},
+		"500 forever":     {always(page(500)), nil, 6, []string{url, "500"}, 30 * time.Second},
 		"endless":         {endless, nil, 6, []string{url, "more than"}, 3 * time.Second},
 		"unknown root":    {nil, []string{"--ca-file", ""}, 6, []string{url, "certificate", "--ca-file"}, 3 * time.Second},
 		"plain http":      {nil, []string{"--server", plain.URL + "/dir"}, 2, []string{plain.URL, "https://"}, 3 * time.Second},
@@ -122,7 +122,7 @@ func TestServerThatIsNotACAIsNamedWithAHint(t *testing.T) {
 		"refused account": {on("newAccount", always(problem(403, "unauthorized", "we do not know you"))), nil, 6, []string{"we do not know you", "unauthorized", "mailu-hook account"}, 5 * time.Second},
 	}
 	for name, c := range cases {
-		if c.limit == 30*time.Second && name != "500 for ever" && !soak {
+		if c.limit == 30*time.Second && name != "500 forever" && !soak {
 			continue
 		}
 		s.afresh()

@@ -163,7 +163,7 @@ func TestImplausibleRenewalInformationIsIgnored(t *testing.T) {
 func TestCAWithoutRenewalInformationRenewsLikeAnyOther(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()
-	s.relay.Meddle(on("renewalInfo", always(page(http.StatusBadGateway)))) // for ever
+	s.relay.Meddle(on("renewalInfo", always(page(http.StatusBadGateway)))) // forever
 	began := time.Now()
 	r := s.renew("--force", "--min-interval", "1ns")
 	require.Equal(t, 0, r.code)

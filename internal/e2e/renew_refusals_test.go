@@ -186,8 +186,8 @@ func requestedKey(t *testing.T, x *rig.Exchange) crypto.PublicKey {
 	return csr.PublicKey
 }
 
-// A chain that leads to no trusted root is what the CA issued all the same, so it
-// is kept; but it is not installed, and a person is told each time.
+// A chain that leads to no trusted root is what the CA issued anyway, so it
+// is kept; but it is not installed, and someone is told each time.
 func TestIncompleteChainIsNotInstalled(t *testing.T) {
 	s := newSpoiled(t, rig.CAOptions{})
 	s.obtained()

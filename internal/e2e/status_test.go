@@ -46,7 +46,7 @@ func (l *lab) status(env []string, args ...string) statusDocument {
 	return doc
 }
 
-// says tells whether there is a finding of that code, with all those parts of
+// says reports whether there is a finding of that code, with all those parts of
 // its sentence.
 func (d statusDocument) says(code string, parts ...string) bool {
 	for _, f := range d.Findings {

@@ -29,7 +29,7 @@ type step struct {
 	ret      int64  // from the kernel; a negative errno after failure
 }
 
-// changes tells whether the call changes the disk or makes a change durable.
+// changes reports whether the call changes the disk or makes a change durable.
 func (s step) changes() bool {
 	switch s.call {
 	case "openat":

@@ -201,7 +201,7 @@ func TestRollbackStaysUntilTheLineageIsRenewed(t *testing.T) {
 	l.serves(first)
 	l.healthyAndReloadable()
 
-	require.Equal(t, 0, l.run(nil, "install", "--lineage", live).code, "a person may insist")
+	require.Equal(t, 0, l.run(nil, "install", "--lineage", live).code, "someone may insist")
 	l.serves(second)
 	require.Equal(t, 0, l.run(nil, "rollback", r.doc.Generation[:16]).code)
 	l.serves(first)

@@ -163,7 +163,7 @@ func (j *judgement) certificates(f *Front) {
 	}
 }
 
-// renewRemedy is how to get a new certificate from whoever got the last one.
+// renewRemedy is how to get a new certificate from the program that got the last one.
 func (f *Front) renewRemedy() string {
 	if f.Planned != nil {
 		return "run: mailu-hook renew --now"

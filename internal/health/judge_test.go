@@ -258,7 +258,7 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	newer := s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)})
 	s.f.Lineages[0].Chain = newer
 	s.f.Memory.RolledBackFrom = []string{pki.Fingerprint(newer[0])}
-	assert.Empty(t, Judge(s.Look, thresholds), "a person rolled back from it")
+	assert.Empty(t, Judge(s.Look, thresholds), "someone rolled back from it")
 	s.f.Memory.RolledBackFrom = nil
 	s.f.Memory.Pending = &hook.Pending{}
 	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")

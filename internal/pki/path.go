@@ -29,7 +29,7 @@ func Issued(parent, c *x509.Certificate) bool {
 }
 
 // SelfSigned reports whether c is signed with its own key. Unlike crypto/x509 it
-// can tell for SHA-1, too, because nothing depends on that signature: whoever
+// can tell for SHA-1, too, because nothing depends on that signature: anyone who
 // trusts a root trusts its key.
 func SelfSigned(c *x509.Certificate) bool {
 	if !SelfIssued(c) {

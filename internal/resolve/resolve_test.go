@@ -106,7 +106,7 @@ func TestRecordsComeWithTheirNameSecurityAndTTL(t *testing.T) {
 		})
 	}
 	_, err := r.TLSA(t.Context(), "loop.example.com")
-	require.Error(t, err, "whoever sends mail would not get an address either")
+	require.Error(t, err, "a sender would not get an address either")
 }
 
 func TestABogusSignatureIsNotTheAbsenceOfARecord(t *testing.T) {

@@ -76,7 +76,7 @@ func (u Updater) change(ctx context.Context, name string, fill func(*dns.Msg)) e
 }
 
 // zoneAt asks an authoritative server in which of its zones a name is: its answer,
-// be it that there is no such name, comes with the SOA record (RFC 2308, section
+// even that there is no such name, comes with the SOA record (RFC 2308, section
 // 3).
 func zoneAt(ctx context.Context, server, name string) (string, error) {
 	m := new(dns.Msg)

@@ -28,13 +28,13 @@ die() {
 	for line; do printf 'setup: hint: %s\n' "$line" >&2; done
 	exit 1
 }
-PATH+=:/usr/sbin # where Debian keeps knotd and unbound, whoever looks
+PATH+=:/usr/sbin # where Debian keeps knotd and unbound
 have() { command -v "$1" >/dev/null 2>&1; }
 
 needs_stand_in() { [[ -z ${FRONT_IMAGE:-} || -z ${FRONT_IMAGE_OLD:-} ]]; }
 
 # engine_answers is bounded, because a hung engine would hold the docker
-# command for ever.
+# command forever.
 engine_answers() { have docker && timeout 20 docker info >/dev/null 2>&1; }
 
 # missing_packages prints the Debian packages whose files are not here.

@@ -39,7 +39,7 @@ var rendered = map[string]string{
 
 // configure is /config.py: it deletes the pid files of running daemons, renders
 // their configuration in place, and sends HUP, which brings no pid file back.
-// Hence Mailu#3287 (reload impossible) and Mailu#4080 (unhealthy for ever).
+// Hence Mailu#3287 (reload impossible) and Mailu#4080 (permanently unhealthy).
 func configure() error {
 	delay := configDelay
 	if d, err := time.ParseDuration(os.Getenv("FRONT_CONFIG_DELAY")); err == nil {

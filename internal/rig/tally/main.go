@@ -1,5 +1,5 @@
 // Command tally reads the events of `go test -json` on standard input and
-// prints what a person wants of them: one line a package, all that a failed
+// prints what people want to know of them: one line a package, all that a failed
 // or skipped test said, and at the end the ten tests that took longest and
 // `N passed, N failed, N skipped`. Subtests count. It fails if any test failed,
 // if any was skipped, and if none ran: a suite that tests nothing must not pass
