@@ -212,7 +212,7 @@ func (s *Store) Find(b *Bundle) (Generation, error) {
 		gens = slices.Insert(gens, 0, live)
 	}
 	for _, gen := range gens {
-		if cert, key, err := s.read(gen); err == nil && string(cert) == string(b.certPEM) && string(key) == string(b.keyPEM) {
+		if cert, key, err := s.read(gen); err == nil && gen.names(b.Leaf()) && string(cert) == string(b.certPEM) && string(key) == string(b.keyPEM) {
 			return gen, nil
 		}
 	}

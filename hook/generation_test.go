@@ -222,3 +222,24 @@ func TestInstallingWhatAGenerationHoldsMakesNoOther(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, gens, 2)
 }
+
+func TestWhatCpWroteThroughTheLinksBecomesAGenerationOfItsOwn(t *testing.T) {
+	dir, ours, theirs := t.TempDir(), aged(t, 2*time.Hour), aged(t, time.Hour)
+	install(t, dir, ours)
+	for name, data := range map[string][]byte{"cert.pem": theirs.certPEM, "key.pem": theirs.keyPEM} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600)) // as cp does, through the link
+	}
+	s := openStore(t, dir)
+	found, err := s.Installed()
+	require.NoError(t, err)
+	assert.False(t, found.inHome, "the name of the generation says another leaf")
+	b, problems := Wanted(t.Context(), s, Search{})
+	require.Empty(t, problems)
+	assert.Equal(t, theirs.Fingerprint(), b.Fingerprint(), "it is what the front serves")
+
+	r := install(t, dir, theirs)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
+	assert.True(t, r.Generation.names(theirs.Leaf()))
+	assert.Equal(t, theirs.Fingerprint(), onDisk(t, dir))
+	assert.Equal(t, OutcomeUnchanged, install(t, dir, theirs).Outcome)
+}

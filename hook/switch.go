@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
 )
 
@@ -34,7 +35,13 @@ func (s *Store) freeLive() error {
 	if info, err := s.home.Lstat(liveName); err != nil || !info.IsDir() {
 		return nil
 	}
-	gen, err := s.freeName("00000000")
+	id := "00000000"
+	if cert, key, err := s.read(liveName); err == nil {
+		if leaf := leafOf(cert, key); leaf != nil {
+			id = pki.Fingerprint(leaf)
+		}
+	}
+	gen, err := s.freeName(id)
 	if err != nil {
 		return err
 	}
