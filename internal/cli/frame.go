@@ -77,10 +77,18 @@ type outputOptions struct {
 
 func (o *outputOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.format, "output", o.formats[0], "`FORMAT` how to print the result: "+oneOf(o.formats))
-	fs.StringVar(&o.logLevel, "log-level", "warn", "`LEVEL` least level that is logged to stderr: debug, info, warn or error")
-	fs.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` how to write the log: text or json")
+	fs.StringVar(&o.logLevel, "log-level", "warn", "`LEVEL` least level that is logged to stderr: "+oneOf(logLevels))
+	fs.StringVar(&o.logFormat, "log-format", logFormats[0], "`FORMAT` how to write the log: "+oneOf(logFormats))
 	fs.StringVar(&o.config, "config", "", "`FILE` settings to read (default: "+defaultConfig+", if it exists)")
+	offer(fs, "output", o.formats)
+	offer(fs, "log-level", logLevels)
+	offer(fs, "log-format", logFormats)
 }
+
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
+)
 
 // oneOf lists choices as a sentence does.
 func oneOf(choices []string) string {

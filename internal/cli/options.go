@@ -118,6 +118,7 @@ type daneOptions struct {
 
 func (o *daneOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE` auto: hold back a certificate that does not match the validated TLSA records of a host; require: also one whose records cannot be checked; off: do not ask the DNS")
+	offer(fs, "dane", tlsa.Modes)
 	fs.DurationVar(&o.grace, "dane-grace", 72*time.Hour, "install anyway when the current certificate expires within this time")
 	o.resolverOptions.add(fs)
 }

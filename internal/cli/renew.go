@@ -116,6 +116,8 @@ func (o *challengeOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.webroot, "webroot", "", "`DIR` directory that another web server serves on port 80 of the names")
 	fs.StringVar(&o.listen, "listen", "", "`ADDR` where standalone and tls-alpn listen (default: :80 and :443)")
 	fs.StringVar(&o.dnsProvider, "dns-provider", "", "`NAME` DNS provider for --challenge dns: "+strings.Join(acme.DNSProviders(), ", "))
+	offer(fs, "challenge", renewal.Methods())
+	offer(fs, "dns-provider", acme.DNSProviders())
 	fs.BoolVar(&o.noSelfCheck, "no-self-check", false, "skip the reachability check before asking the CA")
 }
 
@@ -138,6 +140,7 @@ type orderOptions struct {
 
 func (o *orderOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.keyType, "key-type", string(acme.EC256), "`TYPE` type of the key: ec256, ec384, rsa2048 or rsa4096")
+	offer(fs, "key-type", acme.KeyTypes)
 	fs.VarPF(&o.reuseKey, "reuse-key", "", "keep the key at each renewal (default: if a TLSA record 3 1 1 for it is published)").NoOptDefVal = "true"
 	fs.BoolVar(&o.nextKey, "next-key", false, "prepare a key for a later renewal, which uses it once its TLSA record (see tlsa --next) has been published for two TTLs")
 	fs.StringVar(&o.profile, "profile", "", "`NAME` profile of the CA; at Let's Encrypt classic, tlsserver or shortlived")

@@ -101,7 +101,7 @@ func (i *invocation) openLog() error {
 	o := i.out
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return i.badChoice("log-level", o.logLevel, []string{"debug", "info", "warn", "error"})
+		return i.badChoice("log-level", o.logLevel, logLevels)
 	}
 	options := &slog.HandlerOptions{Level: level}
 	switch o.logFormat {
@@ -110,7 +110,7 @@ func (i *invocation) openLog() error {
 	case "json":
 		i.log = slog.New(slog.NewJSONHandler(i.stderr, options))
 	default:
-		return i.badChoice("log-format", o.logFormat, []string{"text", "json"})
+		return i.badChoice("log-format", o.logFormat, logFormats)
 	}
 	return nil
 }

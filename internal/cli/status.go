@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"mailu-hook/internal/deploy"
@@ -28,8 +29,10 @@ func statusCommand() command {
 serves, checks the container, its daemons, links and timers, and reports the
 worst first, each with its remedy. It changes nothing, never reads a private
 key, and always returns within --timeout. If it could not check something it
-exits 3 (unknown), never 0. Any user who may use the Docker socket can run it;
-to see everything, it needs root.
+exits 3 (unknown), never 0. It needs root to see everything. To let a
+monitoring user run it, put this line into /etc/sudoers.d/mailu-hook:
+
+  nagios ALL=(root) NOPASSWD: /usr/local/bin/mailu-hook status --output nagios
 
 By default a certificate is a warning when a quarter of its lifetime is left,
 and critical at an eighth: certbot renews at a third.`,
@@ -62,7 +65,7 @@ func (o *statusOptions) add(fs *flags) {
 	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to compare besides those deployed before; repeatable")
 	fs.StringVar(&o.warn, "warn", health.DefaultWarn.String(), "`LEFT` warn when less than this is left: days (20d) or a fraction of the lifetime (25%, 0.25)")
 	fs.StringVar(&o.crit, "crit", health.DefaultCrit.String(), "`LEFT` critical when less than this is left, likewise")
-	fs.StringSliceVar(&o.ignore, "ignore", nil, "`CODE` finding to ignore, such as sync_timer_missing (--output json shows the codes); repeatable")
+	fs.StringSliceVar(&o.ignore, "ignore", nil, "`CODE` finding to ignore; repeatable. Codes: "+strings.Join(health.CodeNames(), ", "))
 	fs.StringVar(&o.textfile, "textfile", "", "`FILE` also write Prometheus metrics there (*.prom), for node_exporter")
 	fs.StringVar(&o.roots, "roots", "", "`FILE` CA certificates to trust instead of the system's")
 	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE` auto: check the TLSA records of each host; require: report also where they cannot be checked; off: do not look")
@@ -71,6 +74,8 @@ func (o *statusOptions) add(fs *flags) {
 		project:   "`NAME` Compose project to look at",
 		timeout:   "time limit; what was seen by then is reported", limit: 10 * time.Second,
 	}})
+	offer(fs.FlagSet, "ignore", health.Codes)
+	offer(fs.FlagSet, "dane", tlsa.Modes)
 	fs.group("DNS", &o.dns)
 	fs.group("State", &o.state)
 }

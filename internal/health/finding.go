@@ -125,6 +125,15 @@ var Codes = []Code{
 	RenewTimerMissing, RenewTimerIdle, RenewFailing,
 }
 
+// CodeNames are the codes as text.
+func CodeNames() []string {
+	var names []string
+	for _, code := range Codes {
+		names = append(names, string(code))
+	}
+	return names
+}
+
 // Options of a judgement. The zero value finds a certificate only once it has
 // expired.
 type Options struct {
