@@ -221,25 +221,3 @@ func (st *State) comesFrom(lineage, leaf string, gens []Generation) {
 	}
 	st.Origins = kept
 }
-
-// syncMarks is how far apart the marks of sync are at least, so that one that
-// finds nothing to do writes nothing, as a rule.
-const syncMarks = time.Hour
-
-// MarkSync notes that a sync ran to its end, whatever it found: status tells by it
-// whether a timer runs. That it cannot be noted is no failure.
-func (s *Store) MarkSync(ctx context.Context, now time.Time) {
-	state, err := s.State()
-	if err != nil || s.home == nil || now.Sub(state.LastSync).Abs() < syncMarks {
-		return
-	}
-	unlock, err := s.Lock(ctx)
-	if err != nil {
-		return
-	}
-	defer unlock()
-	if state, err = s.State(); err == nil {
-		state.LastSync = now.UTC()
-		_ = s.Record(state)
-	}
-}

@@ -34,11 +34,7 @@ func Sync(ctx context.Context, w Wish, o Options) (Result, error) {
 		if err := t.open(ctx); err != nil {
 			return err
 		}
-		err := t.sync(ctx, w)
-		if !o.DryRun {
-			t.store.MarkSync(ctx, time.Now())
-		}
-		return err
+		return t.sync(ctx, w)
 	})
 	return t.finish(err)
 }
