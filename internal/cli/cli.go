@@ -71,7 +71,7 @@ func (i *invocation) within(ctx context.Context, args []string, env Environ) (re
 		return e.r, e.err
 	case <-time.After(b.longest() + grace):
 		return nil, say.Hint(fmt.Errorf("%w: it has not ended within %s, long after its time was up", errHung, b.longest()+grace),
-			"a file system or a device may hang (dmesg tells); look with mailu-hook status")
+			"a file system or a device may hang (see dmesg); look with mailu-hook status")
 	}
 }
 

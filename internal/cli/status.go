@@ -62,7 +62,7 @@ type statusOptions struct {
 }
 
 func (o *statusOptions) add(fs *flags) {
-	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to compare besides those deployed before; repeatable")
+	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to compare in addition to those deployed before; repeatable")
 	fs.StringVar(&o.warn, "warn", health.DefaultWarn.String(), "`LEFT` warn when less than this is left: days (20d) or a fraction of the lifetime (25%, 0.25)")
 	fs.StringVar(&o.crit, "crit", health.DefaultCrit.String(), "`LEFT` critical when less than this is left, likewise")
 	fs.StringSliceVar(&o.ignore, "ignore", nil, "`CODE` finding to ignore; repeatable. Codes: "+strings.Join(health.CodeNames(), ", "))

@@ -34,7 +34,7 @@ type syncOptions struct {
 }
 
 func (o *syncOptions) add(fs *flags) {
-	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to consider besides those deployed before; repeatable")
+	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to consider in addition to those deployed before; repeatable")
 	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
 	o.deployOptions.add(fs)
 }
