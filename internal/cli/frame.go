@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -155,3 +156,18 @@ func (f *flags) inGroups() []group {
 	}
 	return append([]group{own}, f.groups...)
 }
+
+// choicesKey is where a flag keeps the words that it takes.
+const choicesKey = "choices"
+
+// offer makes completion offer the words that a flag takes.
+func offer[T ~string](fs *pflag.FlagSet, flag string, words []T) {
+	list := make([]string, len(words))
+	for i, word := range words {
+		list[i] = string(word)
+	}
+	_ = fs.SetAnnotation(flag, choicesKey, list) // it fails only for a flag that does not exist
+}
+
+// choicesOf are the words that a flag takes, nil if it takes anything.
+func choicesOf(f *pflag.Flag) []string { return slices.Clone(f.Annotations[choicesKey]) }
