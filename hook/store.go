@@ -28,7 +28,8 @@ const (
 //	.mailu-hook/live -> 20261123T150536Z-3076aa61
 //
 // It is changed as package disk promises: no symlink placed in the directory is
-// followed out of it, and new files belong to its owner. If the disk fails, the
+// followed out of it, and new files belong to its owner, or where that is root, to the
+// owner of the key that is there. If the disk fails, the
 // error is a [*disk.Error], and the two names lead to what they led to before the
 // step that failed.
 //
@@ -77,6 +78,7 @@ func OpenStore(p Place) (*Store, error) {
 		return nil, say.Hint(fmt.Errorf("opening the certs directory: %w", err),
 			"name the directory that the front mounts at /certs: --certs-dir DIR (%s by default)", mailu.DefaultCertsDir)
 	}
+	certs.Follow(keyName)
 	s := &Store{certs: certs, certName: certName, keyName: keyName, certbotDir: cmp.Or(p.CertbotDir, mailu.DefaultCertbotDir)}
 	if s.ledger, err = openLedger(cmp.Or(p.StateDir, mailu.DefaultStateDir), dir); err != nil {
 		s.Close()

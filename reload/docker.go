@@ -224,7 +224,7 @@ func (d *docker) inspection(info container.InspectResponse) Inspection {
 		State:     info.State.Status,
 		Pid:       info.State.Pid,
 		Labels:    info.Config.Labels,
-		Confined:  confined(info.HostConfig),
+		Confined:  d.isRoots(info) && confined(info.HostConfig),
 		Env:       info.Config.Env,
 		Mounts:    mounts(info.Mounts),
 		Hosts:     d.hosts(info),

@@ -88,7 +88,7 @@ type Inspection struct {
 	Health          string // healthy, unhealthy, starting; "" without a health check
 	Pid             int    // of its first process, on the engine's host
 	Labels          map[string]string
-	Confined        bool             // its root may not read files of others (no CAP_DAC_OVERRIDE)
+	Confined        bool             // its root is this host's, and may not read files of others (no CAP_DAC_OVERRIDE)
 	Env             []string         // NAME=VALUE; holds secrets: never to be kept, shown or logged
 	Mounts          []Mount          // by destination
 	Hosts           []string         // addresses at which this host reaches the container itself

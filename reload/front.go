@@ -34,6 +34,7 @@ type Front struct {
 	proxy      string    // PROXY_PROTOCOL, unparsed
 	fileMounts []string  // single files of the pair that are mounted
 	overrides  string    // directory on the host that nginx includes; "" if nothing is mounted there
+	confined   bool      // see Inspection
 	restarted  bool      // by us: once is enough to know whether it helps
 	told       time.Time // when the daemons were last told to reload
 }
@@ -45,7 +46,7 @@ func newFront(e Engine, i Inspection) *Front {
 		env[name] = value
 	}
 	get := func(name string) string { return env[name] }
-	f := &Front{Facts: mailu.ParseEnvironment(get), State: i.State, Health: i.Health, hosts: i.Hosts, published: i.Published}
+	f := &Front{Facts: mailu.ParseEnvironment(get), State: i.State, Health: i.Health, hosts: i.Hosts, published: i.Published, confined: i.Confined}
 	f.Container, f.ID, f.Image, f.Project = i.Name, i.ID, i.Image, i.Labels[labelProject]
 	f.proxy = get("PROXY_PROTOCOL")
 	for _, m := range i.Mounts {
@@ -97,7 +98,13 @@ func (f *Front) Suitable() error {
 	case f.CertsDir == "":
 		return refuse("mount a directory of the host (in compose: ROOT/certs:/certs) and recreate the front", "nothing of the host is mounted at /certs")
 	}
-	return f.CheckFlavor()
+	if err := f.CheckFlavor(); err != nil {
+		return err
+	}
+	if err := f.sees(); err != nil {
+		return err
+	}
+	return f.readable()
 }
 
 // recognize tells Mailu 2.0 and older, where nginx is PID 1 and serves all mail

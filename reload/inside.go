@@ -3,9 +3,11 @@ package reload
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 
 	"mailu-hook/internal/mailu"
 )
@@ -68,12 +70,27 @@ func readLocal(pid1 int, file string) ([]byte, error) {
 		return nil, fmt.Errorf("looking into the container: %v", err) // not that the file does not exist
 	}
 	defer root.Close()
-	info, err := root.Lstat(file[1:])
+	return readPidFile(root, file[1:])
+}
+
+// readPidFile returns the content of a pid file, which is empty if it is something else
+// than a short regular file.
+func readPidFile(root *os.Root, name string) ([]byte, error) {
+	info, err := root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > 32 {
+	if !info.Mode().IsRegular() {
 		return []byte{}, nil
 	}
-	return root.ReadFile(file[1:])
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have become a fifo since
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := readRegular(f, maxPid+1)
+	if len(content) > maxPid || errors.Is(err, errNotRegular) {
+		return []byte{}, nil
+	}
+	return content, err
 }

@@ -63,12 +63,16 @@ func (in *interior) processes(ctx context.Context) ([]process, error) {
 	return parsePS(string(out)), nil
 }
 
-// isLocal reports whether the engine's pid is that of the container on this host:
-// its control group names the container's id. A forwarded socket or an engine in a
-// virtual machine gives pids of another host.
+// isLocal reports whether the engine's pid is that of the container on this host: its
+// control group names the container's id, or one of the files that the engine mounts
+// into it does (resolv.conf, hosts, hostname; rootless, or with Podman's
+// --cgroups=disabled, nothing else does). A forwarded socket or an engine in a virtual
+// machine gives pids of another host.
 func (in *interior) isLocal() bool {
-	groups, err := os.ReadFile(proc(in.pid, "cgroup"))
-	return err == nil && in.pid > 0 && in.id != "" && bytes.Contains(groups, []byte(in.id))
+	return in.pid > 0 && in.id != "" && slices.ContainsFunc([]string{"cgroup", "mountinfo"}, func(file string) bool {
+		text, err := readSome(proc(in.pid, file), maxMountInfo)
+		return err == nil && bytes.Contains(text, []byte(in.id))
+	})
 }
 
 // localProcesses returns the processes in the pid namespace of the container's
@@ -110,11 +114,11 @@ func proc(pid int, file string) string {
 
 // readProcess reads one process; parent is its parent's pid on the host.
 func readProcess(pid int) (process, error) {
-	status, err := os.ReadFile(proc(pid, "status"))
+	status, err := readSome(proc(pid, "status"), maxStatus)
 	if err != nil {
 		return process{}, err
 	}
-	cmdline, err := os.ReadFile(proc(pid, "cmdline"))
+	cmdline, err := readSome(proc(pid, "cmdline"), maxArguments)
 	if err != nil {
 		return process{}, err
 	}

@@ -77,10 +77,8 @@ func putLocal(pid1 int, file string, content []byte, mode fs.FileMode) error {
 	}
 	defer root.Close()
 	name := file[1:]
-	if info, err := root.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() < 32 {
-		if old, err := root.ReadFile(name); err == nil && bytes.Equal(bytes.TrimSpace(old), bytes.TrimSpace(content)) {
-			return nil
-		}
+	if old, err := readPidFile(root, name); err == nil && bytes.Equal(bytes.TrimSpace(old), bytes.TrimSpace(content)) {
+		return nil
 	}
 	tmp := path.Join(path.Dir(name), "mailu-hook."+path.Base(name))
 	_ = root.Remove(tmp) // of a run that was killed

@@ -97,7 +97,7 @@ func (t *Target) locate(ctx context.Context) error {
 	case err == nil:
 		t.meet(found)
 	case errors.Is(err, reload.ErrNone), errors.Is(err, reload.ErrUnmatched) && t.isRemembered():
-		t.Facts, t.Absent = Recall(t.o.StateDir, t.o.CertsDir), err.Error()
+		t.Facts, t.Absent = Recall(t.o.StateDir, t.o.CertsDir), reload.ErrNone.Error()
 	case errors.Is(err, reload.ErrEngine):
 		t.Facts, t.Unasked = Recall(t.o.StateDir, t.o.CertsDir), err
 	default:

@@ -35,11 +35,47 @@ func TempName() string { return tmpPrefix + rand.Text()[:12] }
 // they say otherwise, and their errors are of type [*Error]. Anyone who changes
 // anything must hold the lock of the Dir or of one above it.
 type Dir struct {
-	root     *os.Root
-	base     string // path by which the topmost directory was opened
-	name     string // of this one below base
-	parent   *Dir   // nil for the topmost
-	uid, gid int    // owner of the topmost
+	root   *os.Root
+	base   string // path by which the topmost directory was opened
+	name   string // of this one below base
+	parent *Dir   // nil for the topmost
+	owner  Owner  // of what root creates
+}
+
+// Owner is the user and group that a file belongs to.
+type Owner struct{ UID, GID int }
+
+// OwnerFor returns whom new files beside the file name in the directory dir will belong
+// to: the owner of the directory, or if that is root, the owner of the file, which may
+// have been given to someone who can read nothing else. Without root's rights, it is
+// the user who asks.
+func OwnerFor(dir, name string) (Owner, error) {
+	d, err := Open(dir)
+	if err != nil {
+		return Owner{}, err
+	}
+	defer d.Close()
+	d.Follow(name)
+	if os.Geteuid() != 0 {
+		return Owner{os.Geteuid(), os.Getegid()}, nil
+	}
+	return d.owner, nil
+}
+
+// Follow makes new files belong to the owner of the entry name, as OwnerFor says. A link
+// counts as what it leads to within the directory.
+func (d *Dir) Follow(name string) {
+	if d.owner.UID != 0 {
+		return
+	}
+	if info, err := d.root.Stat(name); err == nil {
+		d.owner = ownerOf(info)
+	}
+}
+
+func ownerOf(info os.FileInfo) Owner {
+	stat := info.Sys().(*syscall.Stat_t)
+	return Owner{int(stat.Uid), int(stat.Gid)}
 }
 
 // Open opens the directory path. Symlinks in the path are followed: they are the
@@ -57,8 +93,7 @@ func Open(path string) (*Dir, error) {
 		d.Close()
 		return nil, d.Wrap(".", fmt.Errorf("reading its owner: %w", err))
 	}
-	owner := info.Sys().(*syscall.Stat_t)
-	d.uid, d.gid = int(owner.Uid), int(owner.Gid)
+	d.owner = ownerOf(info)
 	return d, nil
 }
 
@@ -81,7 +116,7 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	if err != nil {
 		return nil, d.Wrap(name, err)
 	}
-	return &Dir{root: root, base: d.base, name: path.Join(d.name, name), parent: d, uid: d.uid, gid: d.gid}, nil
+	return &Dir{root: root, base: d.base, name: path.Join(d.name, name), parent: d, owner: d.owner}, nil
 }
 
 func openRoot(parent *os.Root, name string) (*os.Root, error) {
@@ -142,15 +177,15 @@ func (d *Dir) settle() error {
 	return d.parent.Sync()
 }
 
-// own makes the owner of the topmost directory the owner of a directory or link.
+// own gives a directory or link to the owner of new files.
 // Only root can, and only root needs to.
 func (d *Dir) own(name string) error {
 	if !d.foreign() {
 		return nil
 	}
-	return d.Wrap(name, d.root.Lchown(name, d.uid, d.gid))
+	return d.Wrap(name, d.root.Lchown(name, d.owner.UID, d.owner.GID))
 }
 
 func (d *Dir) foreign() bool {
-	return os.Geteuid() == 0 && (d.uid != 0 || d.gid != 0)
+	return os.Geteuid() == 0 && d.owner != Owner{}
 }

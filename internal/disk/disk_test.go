@@ -216,3 +216,33 @@ func TestAnErrorNamesThePathOnce(t *testing.T) {
 	assert.EqualError(t, err, d.Path()+"/sub/state.json: damaged")
 	assert.Equal(t, err, d.Wrap("other", err))
 }
+
+func TestNewFilesFollowTheOwnerOfTheDirectoryAndElseOfTheFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "key.pem")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for _, c := range []struct{ dir, file, want int }{{0, 0, 0}, {0, 12345, 12345}, {23456, 12345, 23456}, {23456, 0, 23456}} {
+		require.NoError(t, os.Chown(dir, c.dir, c.dir))
+		require.NoError(t, os.Chown(file, c.file, c.file))
+		owner, err := OwnerFor(dir, "key.pem")
+		require.NoError(t, err)
+		assert.Equal(t, Owner{c.want, c.want}, owner)
+
+		d, err := Open(dir)
+		require.NoError(t, err)
+		d.Follow("key.pem")
+		made, err := d.MakeDir("made")
+		require.NoError(t, err)
+		info, err := os.Stat(filepath.Join(dir, "made"))
+		require.NoError(t, err)
+		assert.EqualValues(t, c.want, info.Sys().(*syscall.Stat_t).Uid)
+		made.Close()
+		d.Close()
+		require.NoError(t, os.Remove(filepath.Join(dir, "made")))
+	}
+	_, err := OwnerFor(filepath.Join(dir, "missing"), "key.pem")
+	assert.Error(t, err)
+}

@@ -62,7 +62,7 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode) error {
 	}
 	_, err = f.Write(data)
 	if err == nil && d.foreign() {
-		err = f.Chown(d.uid, d.gid)
+		err = f.Chown(d.owner.UID, d.owner.GID)
 	}
 	if err == nil && mode != 0o600 {
 		err = f.Chmod(mode)
