@@ -48,8 +48,9 @@ type Front interface {
 	// Settle waits until the front's own reactions to a switch are over, and
 	// leaves it reloadable and healthy.
 	Settle(ctx context.Context) error
-	// Running reports whether the container still runs.
-	Running(ctx context.Context) bool
+	// Running reports whether the container still runs. An error means that nobody
+	// could be asked.
+	Running(ctx context.Context) (bool, error)
 }
 
 // Errors of a deploy that went past the switch, each wrapping its cause.
@@ -412,9 +413,13 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 	}
 	reloadErr := d.f.Reload(ctx)
 	err := d.verifyOld(ctx)
+	var gone error
+	if err != nil {
+		gone = d.gone(ctx)
+	}
 	switch {
-	case err != nil && d.gone(ctx):
-		return fmt.Errorf("%w: %w; then the old pair was put back, but the front stopped running before that could be verified", ErrPending, cause)
+	case gone != nil:
+		return fmt.Errorf("%w: %w; then the old pair was put back, but that could not be verified: %w", ErrPending, cause, gone)
 	case err != nil && reloadErr != nil:
 		return fmt.Errorf("%w: %w; then %w, after %w", ErrRollbackFailed, cause, err, reloadErr)
 	case err != nil:

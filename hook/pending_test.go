@@ -197,3 +197,14 @@ func TestPendingIsForgottenOnceALaterRunFindsItServed(t *testing.T) {
 	assert.Equal(t, OutcomeUnchanged, r.Outcome)
 	assert.Nil(t, remembered(t, s.dir).Pending)
 }
+
+func TestSilentFrontThatNobodyCanAskAboutIsPendingAndNotRolledBack(t *testing.T) {
+	s := newScene(t)
+	s.f.unknown = errors.New("no answer from the engine")
+	for _, p := range s.f.ports {
+		p.follows = keeps("") // not one port answers after the reload
+	}
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	assert.ErrorContains(t, err, "whether the front runs is not known: no answer from the engine")
+}

@@ -29,6 +29,7 @@ type scripted struct {
 	unreachable error  // Test, Reload and Explain end with it; the ports answer anyway
 	diesAt      Step   // at Test or Reload the container stops
 	deadOnce    bool   // it has
+	unknown     error  // nobody can say whether the container runs
 	unsettled   error  // Settle ends with it
 	settles     func() // what else happens at the first Settle
 
@@ -165,7 +166,7 @@ func (f *scripted) Settle(ctx context.Context) error {
 	return errors.Join(f.unsettled, ctx.Err())
 }
 
-func (f *scripted) Running(context.Context) bool { return !f.deadOnce }
+func (f *scripted) Running(context.Context) (bool, error) { return !f.deadOnce, f.unknown }
 
 func (f *scripted) reached(ctx context.Context) error {
 	if f.deadOnce {

@@ -144,8 +144,10 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 	if wrong == nil {
 		return nil
 	}
-	if d.gone(ctx) {
-		return say.Hint(errors.New("the front stopped running during the deploy"), "start it: it will load the new certificate; its log says why it stopped")
+	if gone := d.gone(ctx); errors.Is(gone, errGone) {
+		return say.Hint(gone, "start it: it will load the new certificate; its log says why it stopped")
+	} else if gone != nil {
+		return gone
 	}
 	err := fmt.Errorf("the new certificate is not served by %s", strings.Join(wrong, ", "))
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
@@ -157,10 +159,23 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 	return err
 }
 
-// gone: no port answers any more, and the engine does not say that the front
-// runs.
-func (d *deploy) gone(ctx context.Context) bool {
-	return !mailu.AnyAnswers(d.r.Endpoints) && !d.f.Running(context.WithoutCancel(ctx))
+var errGone = errors.New("the front stopped running during the deploy")
+
+// gone returns why the silence of all ports is no verdict on the certificate: the
+// container does not run any more, or the engine does not say that it does. nil means
+// that a port answers, or that the front runs and is silent.
+func (d *deploy) gone(ctx context.Context) error {
+	if mailu.AnyAnswers(d.r.Endpoints) {
+		return nil
+	}
+	runs, err := d.f.Running(context.WithoutCancel(ctx))
+	if err != nil {
+		return fmt.Errorf("no port answers, and whether the front runs is not known: %w", err)
+	}
+	if !runs {
+		return errGone
+	}
+	return nil
 }
 
 func describe(e mailu.Endpoint) string {

@@ -238,7 +238,7 @@ func (f *Front) forgetChallenges(ctx context.Context, old func(fs.FileInfo) bool
 		}
 		left = left || name == overrideName
 	}
-	if !left || f.stopped() || !f.Running(ctx) {
+	if runs, _ := f.Running(ctx); !left || f.stopped() || !runs {
 		return nil
 	}
 	procs, err := f.in.processes(ctx)

@@ -82,6 +82,9 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 	if err != nil || status == 0 || status == cannotRun || status == notFound {
 		return err
 	}
+	if status > 128 { // 128 + the signal: it never came to a verdict
+		return fmt.Errorf("%s in %s was killed (exit status %d): %s", command[0], f.Container, status, say.Foreign(string(out)))
+	}
 	return say.Hint(&mailu.Refusal{Err: fmt.Errorf("%s in %s: exit status %d: %s", command[0], f.Container, status, say.Foreign(string(out)))},
 		"fix what it complains about (usually a file in ROOT/overrides); the certificate itself passed every check")
 }

@@ -138,7 +138,7 @@ func TestFrontWithoutMailPortsIsNotRestarted(t *testing.T) {
 }
 
 func TestVerdictIsARefusalOnlyIfTheCommandRan(t *testing.T) {
-	for status, refused := range map[int]bool{0: false, 1: true, 89: true, 126: false, 127: false} {
+	for status, refused := range map[int]bool{0: false, 1: true, 89: true, 126: false, 127: false, 137: false, 143: false, 139: false} {
 		d := &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": status, "doveconf": status}}
 		f, fake := frontOf(t, d)
 		for command, err := range map[string]error{"nginx": f.Test(t.Context()), "doveconf": f.Explain(t.Context())} {
@@ -148,6 +148,8 @@ func TestVerdictIsARefusalOnlyIfTheCommandRan(t *testing.T) {
 				assert.ErrorContains(t, err, `went wrong"`, "the command's own words, quoted and on one line")
 				assert.NotContains(t, err.Error(), "\x1b")
 				assert.Contains(t, say.HintOf(err), "overrides")
+			} else if status > 128 {
+				assert.ErrorContains(t, err, "was killed")
 			} else {
 				assert.NoError(t, err)
 			}
@@ -220,7 +222,13 @@ func TestRunningIsWhatTheEngineSays(t *testing.T) {
 	for state, want := range map[string]bool{"running": true, "exited": false, "paused": false} {
 		fake := &engine{containers: map[string]string{frontID: answer(t, inState(state))}}
 		f := describe(serveHTTP(t, fake), fixture(t))
-		assert.Equal(t, want, f.Running(t.Context()), state)
+		runs, err := f.Running(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, want, runs, state)
 	}
-	assert.False(t, describe(nowhere(t), fixture(t)).Running(t.Context()))
+	runs, err := describe(serveHTTP(t, &engine{}), fixture(t)).Running(t.Context())
+	require.NoError(t, err, "a container that is gone does not run")
+	assert.False(t, runs)
+	_, err = describe(nowhere(t), fixture(t)).Running(t.Context())
+	require.ErrorIs(t, err, ErrEngine, "what could not be asked is not stopped")
 }

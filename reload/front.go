@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -135,11 +136,19 @@ func (f *Front) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mai
 	return f.Target().Await(ctx, done)
 }
 
-// Running asks the engine whether the container still runs. If the engine does not
-// answer, that is unknown, and the answer is no.
-func (f *Front) Running(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+// Running asks the engine whether the container still runs. The error is an
+// ErrEngine: then that is not known.
+func (f *Front) Running(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, runningLimit, errors.New("no answer within "+runningLimit.String()))
 	defer cancel()
 	i, err := f.in.engine.Inspect(ctx, f.ID)
-	return err == nil && (i.State == "running" || i.State == "restarting")
+	if errors.Is(err, errNoContainer) {
+		return false, nil
+	}
+	if err != nil {
+		return false, engineError(ctx, "inspecting "+f.Container, err)
+	}
+	return i.State == "running" || i.State == "restarting", nil
 }
+
+const runningLimit = 10 * time.Second // a busy engine takes seconds

@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -128,7 +129,15 @@ func (g Group) Settle(ctx context.Context) error {
 	return g.each(func(f *Front) error { return f.Settle(ctx) })
 }
 
-// Running reports whether one of them runs, as far as the engine says.
-func (g Group) Running(ctx context.Context) bool {
-	return slices.ContainsFunc(g, func(f *Front) bool { return f.Running(ctx) })
+// Running reports whether one of them runs, as Front.Running does.
+func (g Group) Running(ctx context.Context) (bool, error) {
+	var unknown error
+	for _, f := range g {
+		runs, err := f.Running(ctx)
+		if runs {
+			return true, nil
+		}
+		unknown = cmp.Or(unknown, err)
+	}
+	return false, unknown
 }

@@ -91,9 +91,13 @@ func TestAGroupIsIdleAsItsFrontThatCannotBeAsked(t *testing.T) {
 func TestAGroupRunsAsLongAsOneOfItsFrontsDoes(t *testing.T) {
 	g, fakes := twins(t, &daemons{ps: []string{psWhole}}, &daemons{ps: []string{psWhole}})
 	fakes[0].containers = map[string]string{frontID: answer(t, inState("exited"))}
-	assert.True(t, g.Running(t.Context()))
+	runs, err := g.Running(t.Context())
+	require.NoError(t, err)
+	assert.True(t, runs)
 	fakes[1].containers = fakes[0].containers
-	assert.False(t, g.Running(t.Context()))
+	runs, err = g.Running(t.Context())
+	require.NoError(t, err)
+	assert.False(t, runs)
 }
 
 func TestMountsAreToldInOneOrder(t *testing.T) {
