@@ -147,6 +147,7 @@ func (o *statusOptions) judging(i *invocation) (h health.Options, err error) {
 		return h, usageError("--dane: %v", err)
 	}
 	h.RequireDANE = mode == tlsa.Require
+	h.Pinned = i.settings(variable("lineage"))
 	if o.textfile != "" && filepath.Ext(o.textfile) != report.TextfileExt {
 		return h, usageError("%s: node_exporter reads only *%s files, not %s", i.origin("textfile", o.textfile), report.TextfileExt, say.Foreign(o.textfile))
 	}

@@ -139,6 +139,8 @@ func CodeNames() []string {
 type Options struct {
 	Warn, Crit Threshold
 	Ignore     []Code // findings to leave out
+	// Pinned is the only lineage that may replace another unasked; "" for any.
+	Pinned string
 	// RequireDANE: TLSA records that cannot be checked are a finding even where none
 	// was ever seen.
 	RequireDANE bool

@@ -264,6 +264,24 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")
 }
 
+func TestALineageIsMissedWhereSyncWouldInstallIt(t *testing.T) {
+	s := newScene(t)
+	installed := s.f.Directory.Chain[0]
+	s.f.Memory.Origins = map[string]string{pki.Fingerprint(installed): "/live/mail"}
+	other := Lineage{Path: "/live/mail-0001", Chain: s.issue(mint.Leaf{NotBefore: s.now.Add(-time.Minute)}), Certbot: true, Hooked: true}
+	s.f.Lineages = append(s.f.Lineages, other)
+	assert.Empty(t, Judge(s.Look, thresholds), "a newer one of another lineage waits until the installed one is due")
+	s.f.Lineages[0].Chain = s.issue(mint.Leaf{NotBefore: installed.NotBefore})
+	findings := Judge(s.Look, thresholds)
+	require.Equal(t, []Code{LineageNewer}, codesOf(findings), "a reissue of its own does not, whatever its dates")
+	assert.Contains(t, findings[0].Text, "/live/mail was renewed on ")
+	pinned := thresholds
+	pinned.Pinned = "/live/mail-0001"
+	findings = Judge(s.Look, pinned)
+	require.Equal(t, []Code{LineageNewer}, codesOf(findings))
+	assert.Contains(t, findings[0].Text, "/live/mail-0001 was renewed on ")
+}
+
 func TestCertificatesOfOtherSitesAreNeitherOlderNorNewerOnes(t *testing.T) {
 	s := newScene(t)
 	web := func(age time.Duration) []*x509.Certificate {

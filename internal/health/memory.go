@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"time"
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/pki"
@@ -61,27 +60,29 @@ func (j *judgement) lineages(f *Front) {
 			j.find(Warning, LineageDamaged, "certbot renew --force-renewal --cert-name NAME creates a new one", "the lineage %s contains no certificate: %v", l.Path, l.Err)
 		}
 	}
-	newest, installed := f.Newest(), Leaf(f.Directory.Chain)
-	if newest == nil || installed == nil || f.Memory.Pending != nil {
+	installed := Leaf(f.Directory.Chain)
+	if installed == nil || f.Memory.Pending != nil {
 		return
 	}
-	leaf := newest.Chain[0]
-	if f.takesOver(newest, installed, j.look.At) {
-		j.find(Warning, LineageNewer, "mailu-hook sync --now", "%s was renewed on %s, but the certificate is not installed", newest.Path, say.Day(leaf.NotBefore))
+	for _, l := range f.Lineages {
+		if j.takesOver(f, l, installed) {
+			j.find(Warning, LineageNewer, "run: mailu-hook sync --now", "%s was renewed on %s, but the certificate is not installed", l.Path, say.Day(l.Chain[0].NotBefore))
+			return // sync installs one
+		}
 	}
 }
 
 // takesOver reports whether sync would install what a lineage holds.
-func (f *Front) takesOver(l *Lineage, installed *x509.Certificate, now time.Time) bool {
-	leaf := l.Chain[0]
-	if leaf.Equal(installed) || len(hook.Missing(leaf, f.main())) > 0 {
+func (j *judgement) takesOver(f *Front, l Lineage, installed *x509.Certificate) bool {
+	leaf := Leaf(l.Chain)
+	if leaf == nil || leaf.Equal(installed) || len(hook.Missing(leaf, f.main())) > 0 {
 		return false
 	}
 	from := f.Memory.Origin(pki.Fingerprint(installed))
 	gone := slices.ContainsFunc(f.Lineages, func(l Lineage) bool { return l.Path == from && l.Gone })
 	takes, _ := hook.Contest{
 		Installed: &hook.Claim{Leaf: installed, Source: from, Gone: gone}, Candidate: hook.Claim{Leaf: leaf, Source: l.Path},
-		Names: f.Hostnames, RolledBackFrom: f.Memory.RolledBackFrom, Now: now,
+		Names: f.Hostnames, Pinned: j.o.Pinned, RolledBackFrom: f.Memory.RolledBackFrom, Now: j.look.At,
 	}.Decide()
 	return takes
 }
