@@ -40,6 +40,7 @@ test: check build ## check, unit tests, end-to-end suite; a skipped test fails
 	  wait $$unit && exit $$status; } | go run ./internal/rig/tally
 
 soak: setup ## the long versions of the end-to-end tests, alone: docs/testing.md
+	@internal/rig/setup.sh soak
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_SOAK=1; \
 	go test -json -count=1 -timeout=85m ./internal/e2e/... | go run ./internal/rig/tally
 

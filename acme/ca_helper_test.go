@@ -98,7 +98,7 @@ func (a *authority) client(dir string) (*Client, *State) {
 	a.t.Cleanup(state.Close)
 	c := NewClient(a.t.Context(), state, Options{Directory: a.directory(), Roots: a.roots(), UserAgent: "test", Email: "admin@example.com", AgreeTOS: true})
 	a.t.Cleanup(c.Close)
-	c.http.pause = time.Millisecond
+	c.http.pause, c.look = time.Millisecond, 10*time.Millisecond
 	return c, state
 }
 

@@ -23,7 +23,8 @@ type Client struct {
 	o       Options
 	state   *State
 	http    *transport
-	core    *api.Core // nil until the directory has been read
+	look    time.Duration // until a CA that left a challenge pending is asked again; doubled each time
+	core    *api.Core     // nil until the directory has been read
 	account Account
 	key     crypto.Signer // of the account, which may not exist yet
 
@@ -40,7 +41,7 @@ func NewClient(ctx context.Context, state *State, o Options) *Client {
 	logTo(o.Log)
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
-	return &Client{ctx: ctx, o: o, state: state, http: &transport{ctx: ctx, agent: o.UserAgent, base: base, pause: firstPause, after: map[string]time.Time{}, faults: map[string]*fault{}}}
+	return &Client{ctx: ctx, o: o, state: state, look: firstLook, http: &transport{ctx: ctx, agent: o.UserAgent, base: base, pause: firstPause, after: map[string]time.Time{}, faults: map[string]*fault{}}}
 }
 
 // OnProgress has tell called when a step begins, never concurrently.

@@ -215,6 +215,25 @@ func (l *Lineage) miss(reason string, now time.Time) {
 	m.Times++
 }
 
+// triesInReserve is how often a renewal is tried at least before the certificate
+// expires.
+const triesInReserve = 3
+
+// Look records that the lineage is looked at now. If it was not looked at often enough
+// for its lifetime, it returns how long ago that was and how often it should be.
+func (l *Lineage) Look(now time.Time) (ago, every time.Duration, err error) {
+	if l.Leaf == nil {
+		return 0, 0, nil
+	}
+	last := l.Ran
+	l.Ran = now.UTC()
+	every = l.Leaf.NotAfter.Sub(pki.RenewAt(l.Leaf)) / triesInReserve
+	if ago = now.Sub(last); last.IsZero() || ago <= every {
+		ago = 0
+	}
+	return ago, every, l.record()
+}
+
 // Settle forgets past failures: nothing is due.
 func (l *Lineage) Settle() error {
 	if l.Failures == 0 && l.Failure == "" {

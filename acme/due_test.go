@@ -292,6 +292,35 @@ func TestAMissingNameIsDueAgainWithBackOff(t *testing.T) {
 	assert.Zero(t, l.Failures)
 }
 
+func TestATimerThatDoesNotFitTheLifetimeIsFound(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		lifetime, ago, every time.Duration
+		found                bool
+	}{
+		"90 days, twice a day":  {90 * day, 12 * time.Hour, 10 * day, false},
+		"90 days, once a month": {90 * day, 30 * day, 10 * day, true},
+		"a day, hourly":         {day, 90 * time.Minute, 4 * time.Hour, false},
+		"a day, twice a day":    {day, 12 * time.Hour, 4 * time.Hour, true},
+		"5 minutes, hourly":     {5 * time.Minute, time.Hour, 50 * time.Second, true},
+	} {
+		l, _ := lineageOf(t, began, c.lifetime)
+		l.state = openState(t, t.TempDir())
+		now := began.Add(c.lifetime / 2)
+		ago, _, err := l.Look(now.Add(-c.ago))
+		require.NoError(t, err)
+		assert.Zero(t, ago, "%s: the first time", name)
+		ago, every, err := l.Look(now)
+		require.NoError(t, err)
+		assert.Equal(t, c.every, every, name)
+		if c.found {
+			assert.Equal(t, c.ago, ago, name)
+		} else {
+			assert.Zero(t, ago, name)
+		}
+	}
+}
+
 func TestAClockThatWasOnceWrongBlocksNothing(t *testing.T) {
 	t.Parallel()
 	l, want := lineageOf(t, began, 90*day)

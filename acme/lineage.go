@@ -48,6 +48,8 @@ type Record struct {
 	Info      *Info     `json:"renewal_info,omitempty"`
 	NextSeen  time.Time `json:"next_key_seen,omitzero"` // since when the prepared key has been published
 
+	Ran time.Time `json:"ran,omitzero"` // the last time that the lineage was looked at
+
 	Tried    *Former   `json:"tried,omitempty"`    // the request that failed last
 	Failures int       `json:"failures,omitempty"` // of it, in a row
 	Failure  string    `json:"failure,omitempty"`  // of the last try

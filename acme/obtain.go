@@ -164,7 +164,7 @@ func (l *Lineage) complete(o *order) error {
 		former = last
 	}
 	l.Record = Record{Directory: done.Directory, Names: done.Names, Key: done.Key, Profile: done.Profile, Former: former, Issued: time.Now().UTC(),
-		Limits: l.Limits, Missed: l.Missed}
+		Ran: l.Ran, Limits: l.Limits, Missed: l.Missed}
 	delete(l.Limits, done.Directory)
 	if len(missing(l.Leaf, done.Names)) == 0 {
 		l.Missed = nil

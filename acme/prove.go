@@ -228,7 +228,7 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 	now, told := c.core.Challenges.New(ch.URL)
 	done := now.Status == lego.StatusValid || now.Status == lego.StatusInvalid
 	until := c.http.until(ch.URL) // an earlier Retry-After of the authorization was not about this validation
-	looks, again := 1, time.Now().Add(firstLook)
+	looks, again := 1, time.Now().Add(c.look)
 	var seen *Problem
 	for wait := (pace{}); ; done = false {
 		if told == nil && !done { // otherwise the CA may have received the request whose response was lost
@@ -265,17 +265,17 @@ func (c *Client) validate(url, name string, ch lego.Challenge) error {
 			return dead{fmt.Errorf("validating %s: %w", name, seen)}
 		}
 		_, told = c.core.Challenges.New(ch.URL)
-		pause := firstLook << looks
+		pause := c.look << looks
 		if looks, wait = looks+1, (pace{}); looks == mostLooks {
-			pause = firstLook
+			pause = c.look
 		}
 		again = time.Now().Add(pause)
 	}
 }
 
 const (
-	firstLook = 2 * time.Second // until a CA that left a challenge pending is asked again; doubled each time
-	mostLooks = 4
+	firstLook = 2 * time.Second
+	mostLooks = 4 // that a CA is asked for
 )
 
 // reasonOf is why the CA could not validate a challenge that it left pending.

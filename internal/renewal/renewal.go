@@ -176,6 +176,9 @@ func (r *run) obtain(ctx context.Context, state *acme.State) error {
 	if err := client.Refresh(r.lineage, now); err != nil {
 		r.o.Log.Warn("no renewal information", "error", err)
 	}
+	if err := r.look(now); err != nil {
+		return err
+	}
 	r.due = r.lineage.Due(r.want, now, r.o.Force)
 	r.want.Lacks = r.due.Lacks
 	if err := r.chooseKey(ctx, now); err != nil {
@@ -192,6 +195,16 @@ func (r *run) obtain(ctx context.Context, state *acme.State) error {
 	if err != nil && ctx.Err() == nil && r.due.Lacks != nil && r.want.Subset {
 		r.note("%s: %v", r.due.Reason, err)
 		return nil
+	}
+	return err
+}
+
+// look warns if the timer does not fit the lifetime of the certificate.
+func (r *run) look(now time.Time) error {
+	ago, every, err := r.lineage.Look(now)
+	if ago > 0 {
+		r.note("the last run was at %s: for this certificate renew should run at least every %s, better hourly; see examples/systemd/mailu-hook-renew.timer",
+			say.Time(now.Add(-ago)), every.Round(time.Minute))
 	}
 	return err
 }

@@ -31,6 +31,7 @@ type Relay struct {
 	ca     *url.URL
 	meddle func(*Exchange)
 	seen   []*Exchange
+	spent  map[string]bool // nonces of signed requests, whatever became of them
 }
 
 // Exchange is a request on its way through a Relay, and its answer.
@@ -69,7 +70,7 @@ func StartRelay(ca *CA) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting a relay: %w", err)
 	}
-	r := &Relay{DirectoryURL: "https://" + listener.Addr().String() + "/dir"}
+	r := &Relay{DirectoryURL: "https://" + listener.Addr().String() + "/dir", spent: map[string]bool{}}
 	if err := r.LeadTo(ca); err != nil {
 		return nil, err
 	}
@@ -141,11 +142,37 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.seen = append(r.seen, x)
 	x.N = len(r.seen)
 	meddle := r.meddle
+	nonce := nonceOf(body)
+	spent := r.spent[nonce]
+	if nonce != "" {
+		r.spent[nonce] = true
+	}
 	r.mu.Unlock()
-	if meddle == nil {
+	switch {
+	case spent: // the CA may not have seen the first (RFC 8555, section 6.5)
+		x.refuseNonce()
+		return
+	case meddle == nil:
 		meddle = (*Exchange).Pass
 	}
 	meddle(x)
+}
+
+// nonceOf is the nonce of a signed request, "" if it is not one.
+func nonceOf(body []byte) string {
+	var jws struct{ Protected string }
+	var header struct{ Nonce string }
+	if json.Unmarshal(body, &jws) != nil {
+		return ""
+	}
+	data, _ := base64.RawURLEncoding.DecodeString(jws.Protected)
+	_ = json.Unmarshal(data, &header)
+	return header.Nonce
+}
+
+func (x *Exchange) refuseNonce() {
+	x.Reply(Answer{http.StatusBadRequest, http.Header{"Content-Type": {"application/problem+json"}},
+		[]byte(`{"type":"urn:ietf:params:acme:error:badNonce","detail":"the nonce is spent","status":400}`)})
 }
 
 // Pass lets the CA answer.

@@ -136,6 +136,7 @@ const (
 	NeedImage   Peer = "image"   // the front image, and an engine
 	NeedCertbot Peer = "certbot" // the command
 	NeedPebble  Peer = "pebble"  // the ACME server and its DNS
+	NeedStepCA  Peer = "step-ca" // another ACME server
 	NeedOpenSSL Peer = "openssl" // the command, for Leaf
 	NeedDNS     Peer = "dns"     // Knot and Unbound, for StartZone and StartResolver
 
@@ -196,6 +197,8 @@ func find(ctx context.Context, peer Peer) error {
 		if err == nil {
 			_, err = tool("pebble-challtestsrv")
 		}
+	case NeedStepCA:
+		_, err = tool("step-ca")
 	case NeedDNS:
 		for _, program := range []string{"knotd", "knotc", "keymgr", "kdig", "unbound"} {
 			_, missing := daemon(program)

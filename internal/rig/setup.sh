@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # setup.sh makes this machine ready for `make test` and `make demo`; `setup.sh
-# bench`, for `make bench` too.
+# bench`, for `make bench` too; `setup.sh soak`, for `make soak`.
 #
 # On Debian as root it installs what is missing; anywhere else, and without
 # root, it changes nothing and says what is missing and how to get it. When
@@ -12,6 +12,7 @@ set -euo pipefail
 
 # A pinned tool is rebuilt when the version in .cache/bin is another one.
 readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
+readonly STEP_CA='github.com/smallstep/certificates v0.30.2' # for make soak: it takes minutes to build
 readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
 readonly DEADCODE='golang.org/x/tools v0.51.0'
 
@@ -205,6 +206,8 @@ unpack_tool prometheus-node-exporter prometheus-node-exporter
 	install_tool $DEADCODE golang.org/x/tools/cmd/deadcode
 }
 [[ $purpose != bench ]] || build_lego
+# shellcheck disable=SC2086
+[[ $purpose != soak ]] || install_tool $STEP_CA github.com/smallstep/certificates/cmd/step-ca
 if [[ -z ${FRONT_IMAGE:-} ]]; then
 	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
 	internal/rig/front/build.sh >/dev/null

@@ -63,7 +63,7 @@ func TestRenewIsToldFromCertbotThatCallsUs(t *testing.T) {
 		renew string
 	}{
 		"certbot calls us": {map[string]string{"/etc/crontab": "@daily root certbot renew --deploy-hook mailu-hook\n"}, ""},
-		"our example":      {map[string]string{"/etc/cron.d/mailu-hook-renew": "37 4,16 * * * root mailu-hook renew >/dev/null\n"}, "/etc/cron.d/mailu-hook-renew"},
+		"our example":      {map[string]string{"/etc/cron.d/mailu-hook-renew": "37 * * * * root mailu-hook renew >/dev/null\n"}, "/etc/cron.d/mailu-hook-renew"},
 		"our timer":        {map[string]string{systemd: "", wants + "mailu-hook-renew.timer": ""}, "mailu-hook-renew.timer"},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, c.renew, hostWith(t, c.files).Schedule().Renew.By) })
