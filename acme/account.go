@@ -84,7 +84,7 @@ func (c *Client) register() error {
 	if err := location("creating an account", made.Location); err != nil {
 		return err
 	}
-	c.account.URL = made.Location
+	c.account.URL, c.created = made.Location, true
 	return c.state.keepAccount(c.account, c.key)
 }
 

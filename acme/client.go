@@ -26,6 +26,7 @@ type Client struct {
 	look    time.Duration // until a CA that left a challenge pending is asked again; doubled each time
 	core    *api.Core     // nil until the directory has been read
 	account Account
+	created bool          // by this Client
 	key     crypto.Signer // of the account, which may not exist yet
 
 	telling sync.Mutex
@@ -46,6 +47,9 @@ func NewClient(ctx context.Context, state *State, o Options) *Client {
 
 // OnProgress has tell called when a step begins, never concurrently.
 func (c *Client) OnProgress(tell func(text string)) { c.tell = tell }
+
+// Created reports whether the account was created during this run.
+func (c *Client) Created() bool { return c.created }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.base.(*http.Transport).CloseIdleConnections() }

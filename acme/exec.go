@@ -71,10 +71,10 @@ const (
 )
 
 func (p *program) run(ctx context.Context, command, domain, token, keyAuth string) error {
-	info := dns01.GetChallengeInfo(domain, keyAuth)
-	args := []string{command, info.EffectiveFQDN, info.Value}
-	if p.mode == "RAW" {
-		args = []string{command, "--", domain, token, keyAuth}
+	args := []string{command, "--", domain, token, keyAuth}
+	if p.mode != "RAW" {
+		info := dns01.GetChallengeInfo(domain, keyAuth) // follows CNAME records
+		args = []string{command, info.EffectiveFQDN, info.Value}
 	}
 	var out tail
 	cmd := exec.CommandContext(ctx, p.path, args...)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,17 +139,32 @@ func TestDryRunOnAnEmptyFrontSaysWhyItCannot(t *testing.T) {
 	i.nothingLeft()
 }
 
+func TestPrivateCAWithoutRootsSaysHowToTrustIt(t *testing.T) {
+	i := newStandalone(t, rig.CAOptions{}, mailName)
+	roots := i.env[slices.IndexFunc(i.env, func(v string) bool { return strings.HasPrefix(v, "MAILU_HOOK_ROOTS=") })]
+	i.env = append(i.env, "MAILU_HOOK_ROOTS=")
+	r := i.renew()
+	assert.Equal(t, 3, r.code)
+	assert.Contains(t, r.doc.Hint, "name its root with --roots FILE too")
+	i.env = append(i.env, roots)
+	again := i.renew()
+	assert.Equal(t, 0, again.code)
+	assert.Equal(t, "installed", again.doc.Outcome, "without another order")
+	assert.False(t, again.renewal(t).Issued)
+}
+
 func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	for name, tc := range map[string]struct {
 		args      []string
 		why, hint string
 	}{
-		"wildcard without DNS": {[]string{"--hostname", "*.example.com"}, "a wildcard needs dns-01", "--challenge dns --dns-provider NAME"},
-		"no host name":         {[]string{"--hostname", "mail_.example.com"}, "not a valid host name", "HOSTNAMES in mailu.env"},
-		"no dot":               {[]string{"--hostname", "mail", "--ca-file", ""}, "it has no dot", "HOSTNAMES in mailu.env"},
-		"address":              {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only with a profile", "--profile shortlived"},
-		"public suffix":        {[]string{"--hostname", "co.uk", "--ca-file", ""}, "a public suffix", "HOSTNAMES in mailu.env"},
+		"covered by a wildcard": {[]string{"--challenge", "dns", "--dns-provider", "exec", "--hostname", "*.example.com", "--hostname", mailName}, "is redundant", "--hostname"},
+		"wildcard without DNS":  {[]string{"--hostname", "*.example.com"}, "a wildcard needs dns-01", "--challenge dns --dns-provider NAME"},
+		"no host name":          {[]string{"--hostname", "mail_.example.com"}, "not a valid host name", "HOSTNAMES in mailu.env"},
+		"no dot":                {[]string{"--hostname", "mail", "--ca-file", ""}, "it has no dot", "HOSTNAMES in mailu.env"},
+		"address":               {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only with a profile", "--profile shortlived"},
+		"public suffix":         {[]string{"--hostname", "co.uk", "--ca-file", ""}, "a public suffix", "HOSTNAMES in mailu.env"},
 	} {
 		i.sub(name, func(t *testing.T) {
 			var r result

@@ -32,6 +32,7 @@ type Facts struct {
 	Hostnames []string `json:"hostnames,omitempty"` // the main one first
 	Flavor    string   `json:"tls_flavor,omitempty"`
 	Ports     []Port   `json:"ports,omitempty"`
+	NoHTTP    bool     `json:"no_http,omitempty"` // PORTS leave out 80
 }
 
 // Port is one TLS port of the front.
@@ -95,6 +96,7 @@ func ParseEnvironment(get func(string) string) Facts {
 		f.Hostnames[i] = unquote(name)
 	}
 	ports, tls := strings.Split(cmp.Or(get("PORTS"), defaultPorts), ","), strings.Split(cmp.Or(get("TLS"), defaultPorts), ",")
+	f.NoHTTP = !slices.Contains(ports, "80")
 	for _, k := range known {
 		n := strconv.Itoa(k.Number)
 		if k.byPorts && !slices.Contains(ports, n) || k.byTLS && !slices.Contains(tls, n) {

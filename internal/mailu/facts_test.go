@@ -47,6 +47,12 @@ func TestOpenPortsAreThoseOfSocrate(t *testing.T) {
 	}
 }
 
+func TestAFrontWhosePortsLeaveOut80CannotAnswerByHTTP(t *testing.T) {
+	assert.False(t, parse(nil).NoHTTP)
+	assert.False(t, parse(map[string]string{"PORTS": "25,80,443"}).NoHTTP)
+	assert.True(t, parse(map[string]string{"PORTS": "25,443,8080"}).NoHTTP)
+}
+
 func TestPortsSpeakTheirProtocols(t *testing.T) {
 	f := parse(map[string]string{"PORTS": "25,80,110,143,443,465,587,993,995,4190"})
 	assert.Equal(t, []Port{

@@ -148,6 +148,10 @@ func (r *run) frontSolver(ctx context.Context) (acme.Solver, func(), error) {
 	if front == nil {
 		return nil, nil, r.noFront()
 	}
+	if r.target.Facts.NoHTTP && !r.o.Challenge.NoSelfCheck {
+		return nil, nil, say.Hint(errors.New("the front cannot answer the CA's challenge: its PORTS leave out 80"),
+			"add 80 to PORTS in mailu.env, or choose --challenge dns, standalone, webroot or tls-alpn; if a proxy forwards port 80: --no-self-check")
+	}
 	if err := r.target.Placeholder(ctx, r.want.Names); err != nil {
 		return nil, nil, err
 	}

@@ -245,6 +245,9 @@ func (r *run) order(ctx context.Context, client *acme.Client) error {
 		return fmt.Errorf("%w: %w", acme.ErrFailed, err)
 	}
 	defer done()
+	if r.o.Deploy.DryRun && client.Created() {
+		r.note("the dry run created an account at %s, which is kept", r.want.Directory)
+	}
 	err = client.Obtain(r.lineage, r.want, solver)
 	r.issued = err == nil && !r.o.Deploy.DryRun
 	r.dry = err == nil && r.o.Deploy.DryRun
@@ -256,6 +259,9 @@ func (r *run) order(ctx context.Context, client *acme.Client) error {
 func (r *run) deliver(ctx context.Context, failed error) (err error) {
 	if r.issued {
 		err = r.target.Deliver(ctx, source.Lineage(r.lineage.Live()), r.want.Names)
+		if hook.OutcomeOf(err) == hook.OutcomeRejected && r.o.CA.Roots != nil && r.o.Deploy.Roots == nil {
+			err = say.Hint(err, "%s. --ca-file is only for the connection to the CA: name its root with --roots FILE too, here and for sync and status (MAILU_HOOK_ROOTS=FILE in /etc/mailu-hook.conf)", say.HintOf(err))
+		}
 		r.noteIssue()
 	} else {
 		var lineages []string
