@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -130,11 +131,13 @@ func startServing(t *testing.T, o rig.FrontOptions) (*lab, *mint.Pair) {
 	return l, old
 }
 
-// sub runs a subtest on the same lab. What it starts ends with the subtest.
+// sub runs a subtest on the same lab. What it starts, and what it adds to the
+// environment, ends with the subtest.
 func (l *lab) sub(name string, test func(t *testing.T)) (ok bool) {
 	l.t.Helper()
-	outer := l.t
-	defer func() { l.t = outer }()
+	outer, env := l.t, l.env
+	l.env = slices.Clone(env)
+	defer func() { l.t, l.env = outer, env }()
 	return outer.Run(name, func(t *testing.T) {
 		l.t = t
 		test(t)

@@ -17,8 +17,7 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-func TestStatusOpensNoPrivateKey(t *testing.T) {
-	l, _, _, _ := deployed(t)
+func statusOpensNoPrivateKey(t *testing.T, l *lab, _ *mint.Pair) {
 	r := trace(t, l.root, fault{}, append(l.env, noTimer), "status")
 	require.Equal(t, 0, r.code, r.out)
 	read := map[string]bool{}
@@ -34,9 +33,8 @@ func TestStatusOpensNoPrivateKey(t *testing.T) {
 	}
 }
 
-func TestStatusAsAnotherUserTellsWhatItCouldNotSee(t *testing.T) {
+func statusAsAnotherUserTellsWhatItCouldNotSee(t *testing.T, l *lab, _ *mint.Pair) {
 	rig.Need(t, "setpriv")
-	l, _, _, _ := deployed(t)
 	passable(t, l.root)
 	for _, name := range []string{"mailu-hook.conf", "roots.pem"} {
 		require.NoError(t, os.Chmod(filepath.Join(l.root, name), 0o644))
@@ -92,8 +90,7 @@ func socketGroup(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-func TestStatusReportsOnEachFrontUnlessOneIsChosen(t *testing.T) {
-	l, _, _, _ := deployed(t)
+func statusReportsOnEachFrontUnlessOneIsChosen(t *testing.T, l *lab, _ *mint.Pair) {
 	other := &lab{t: t, ca: l.ca, root: t.TempDir(), roots: l.roots, env: l.env}
 	require.NoError(t, os.MkdirAll(other.certs(), 0o755))
 	other.start(rig.FrontOptions{})
@@ -125,9 +122,8 @@ func TestStatusOfMailu20KnowsThatNginxServesAllPorts(t *testing.T) {
 	}
 }
 
-func TestStatusWritesMetricsThatPrometheusTakes(t *testing.T) {
+func statusWritesMetricsThatPrometheusTakes(t *testing.T, l *lab, second *mint.Pair) {
 	rig.Need(t, rig.NeedPrometheus)
-	l, _, _, second := deployed(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "mailu.prom")
 	exporter, err := rig.StartNodeExporter(t.Context(), dir, t.TempDir())
@@ -180,8 +176,7 @@ func exponent(n int64) string {
 	return string(data) + "e+09"
 }
 
-func TestStatusSpeaksToMonitoringPlugins(t *testing.T) {
-	l, _, _, _ := deployed(t)
+func statusSpeaksToMonitoringPlugins(t *testing.T, l *lab, _ *mint.Pair) {
 	r := l.run([]string{noTimer}, "status", "--output", "nagios")
 	assert.Equal(t, 0, r.code)
 	assert.Regexp(t, `^MAILU TLS OK - `+l.front.Name+` serves mail\.example\.com on 6 ports until \d{4}-\d\d-\d\d \(89 days, 99 %\) \| `+

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"mailu-hook/internal/mint"
 	"mailu-hook/internal/rig"
 )
 
@@ -83,8 +84,7 @@ func (l *lab) statusOn(cron, log string) statusDocument {
 	return doc
 }
 
-func TestStatusComparesItsClockWithTheEngines(t *testing.T) {
-	l, _, _, _ := deployed(t)
+func statusComparesItsClockWithTheEngines(t *testing.T, l *lab, _ *mint.Pair) {
 	e := newEngine(t)
 	l.env = append(l.env, "DOCKER_HOST=unix://"+e.socket)
 	e.reset(1, func(w http.ResponseWriter, r *http.Request) bool {
@@ -100,8 +100,7 @@ func TestStatusComparesItsClockWithTheEngines(t *testing.T) {
 	assert.True(t, doc.says("clock_skew", "the clocks of the Docker engine and of this host differ by 1h0m0s"))
 }
 
-func TestStatusEndsInTimeWhateverTheEngineDoes(t *testing.T) {
-	l, _, _, _ := deployed(t)
+func statusEndsInTimeWhateverTheEngineDoes(t *testing.T, l *lab, _ *mint.Pair) {
 	e := newEngine(t)
 	l.env = append(l.env, "DOCKER_HOST=unix://"+e.socket)
 	const asked = 2 // it lists and inspects; whether the clocks agree is a question on top

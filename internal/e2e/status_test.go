@@ -72,8 +72,30 @@ func (d statusDocument) codes() (codes []string) {
 	return codes
 }
 
-func TestStatusIsOKWhenAllIsWellAndChangesNothing(t *testing.T) {
+// What only looks shares one front. The last one stops it.
+func TestOnAFrontWhereAllIsWell(t *testing.T) {
 	l, _, _, second := deployed(t)
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T, l *lab, second *mint.Pair)
+	}{
+		{"status is OK when all is well and changes nothing", statusIsOKWhenAllIsWellAndChangesNothing},
+		{"status without an engine says what it could not see", statusWithoutAnEngineSaysWhatItCouldNotSee},
+		{"status opens no private key", statusOpensNoPrivateKey},
+		{"status as another user tells what it could not see", statusAsAnotherUserTellsWhatItCouldNotSee},
+		{"status reports on each front unless one is chosen", statusReportsOnEachFrontUnlessOneIsChosen},
+		{"status writes metrics that Prometheus takes", statusWritesMetricsThatPrometheusTakes},
+		{"status compares its clock with the engine's", statusComparesItsClockWithTheEngines},
+		{"status ends in time whatever the engine does", statusEndsInTimeWhateverTheEngineDoes},
+		{"sync finds nothing to do and changes nothing", syncFindsNothingToDoAndChangesNothing},
+		{"a watcher that a killed deploy left stopped is seen and set going", aWatcherThatAKilledDeployLeftStoppedIsSeenAndSetGoing},
+		{"status speaks to monitoring plugins", statusSpeaksToMonitoringPlugins},
+	} {
+		l.sub(c.name, func(t *testing.T) { c.test(t, l, second) })
+	}
+}
+
+func statusIsOKWhenAllIsWellAndChangesNothing(t *testing.T, l *lab, second *mint.Pair) {
 	before := snapshot(t, l.root)
 	doc := l.status(nil)
 	assert.Equal(t, "ok", doc.Status, "%v", doc.codes())
@@ -118,8 +140,7 @@ func TestStatusNamesWhatIsWrongWithTheContainer(t *testing.T) {
 	assert.True(t, l.status(nil).says("front_missing", "no front container found"))
 }
 
-func TestStatusWithoutAnEngineSaysWhatItCouldNotSee(t *testing.T) {
-	l, _, _, _ := deployed(t)
+func statusWithoutAnEngineSaysWhatItCouldNotSee(t *testing.T, l *lab, _ *mint.Pair) {
 	for name, e := range map[string]string{"down": "/nonexistent/docker.sock", "hanging": hangingSocket(t)} {
 		began := time.Now()
 		doc := l.status([]string{"DOCKER_HOST=unix://" + e}, "--timeout", "3s")

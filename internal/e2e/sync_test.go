@@ -40,8 +40,7 @@ func deployedTo(t *testing.T, o rig.FrontOptions) (l *lab, live string, first, s
 	return l, live, first, second
 }
 
-func TestAWatcherThatAKilledDeployLeftStoppedIsSeenAndSetGoing(t *testing.T) {
-	l, _, _, second := deployed(t)
+func aWatcherThatAKilledDeployLeftStoppedIsSeenAndSetGoing(t *testing.T, l *lab, second *mint.Pair) {
 	l.execOK("killall", "-STOP", "certwatcher.py")
 	assert.Equal(t, []string{"warning watcher_stopped"}, l.status(nil).codes())
 	require.Equal(t, "unchanged", l.sync().doc.Outcome)
@@ -54,8 +53,7 @@ func (l *lab) sync(args ...string) result {
 	return l.run(nil, append([]string{"sync", "--output", "json"}, args...)...)
 }
 
-func TestSyncFindsNothingToDoAndChangesNothing(t *testing.T) {
-	l, _, _, second := deployed(t)
+func syncFindsNothingToDoAndChangesNothing(t *testing.T, l *lab, second *mint.Pair) {
 	tree := snapshot(t, l.certs())
 	r := l.sync()
 	assert.Equal(t, 0, r.code)
