@@ -18,7 +18,7 @@ import (
 // entry once the directory is. Until then each file holds any of the contents
 // it had since, or half of the last; and each name leads to any of the things
 // it led to since, whatever became of the others, in whatever order they were
-// made. A rename takes effect at once for whoever runs, and for a power loss
+// made. A rename takes effect at once for a running program, and for a power loss
 // not at all.
 type disk struct {
 	certs string

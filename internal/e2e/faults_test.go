@@ -204,7 +204,7 @@ func TestFrontThatFailsAtAnyRequestEndsInAnOutcomeOfTheContract(t *testing.T) {
 // survives renews the lineage under trouble, and holds the run to the contract:
 // one of its outcomes, in time, the installed pair loadable; and after the
 // trouble, one sync brings the front to the new leaf.
-func (l *lab) survives(trouble string, i int, mend func()) {
+func (l *lab) survives(trouble string, i int, fix func()) {
 	l.t.Helper()
 	l.t.Log("when", trouble)
 	renewed := l.issue(mint.Leaf{NotBefore: time.Now().Add(-30*time.Minute + time.Duration(i)*time.Second)})
@@ -219,7 +219,7 @@ func (l *lab) survives(trouble string, i int, mend func()) {
 	assert.Less(l.t, took, timeout+rollbackAndSettle, trouble)
 	_, err := tls.LoadX509KeyPair(filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
 	assert.NoError(l.t, err, trouble)
-	mend()
+	fix()
 	s := l.sync("--now")
 	require.Equal(l.t, 0, s.code, trouble)
 	l.endsServing(renewed.SHA256())

@@ -46,7 +46,7 @@ func alternate(t *testing.T, rounds int, rivals ...rival) []figures {
 }
 
 // measure runs the rival once. GNU time stands in between because the kernel
-// counts the memory of whoever started a process as memory of that process (the
+// counts the memory of a process's parent, at the time of the fork, as its own (the
 // peak outlives execve), and time is the smallest that could start one; it adds
 // the same to all of them.
 func (f *figures) measure(t *testing.T, r rival) {

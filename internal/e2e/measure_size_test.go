@@ -35,6 +35,63 @@ func measureSize(t *testing.T, r *report) {
 		tab.row(f.name, sizes[f.name], f.wall, f.wall.over(all[0].wall), f.cpu, f.peak)
 	}
 	r.add(tab)
+	measureParts(t, r)
+}
+
+// parts are the features of the program, by the packages that only they need. The
+// first that fits counts.
+var parts = []struct {
+	name     string
+	prefixes []string
+}{
+	{"mailu-hook's own code", []string{"mailu-hook/", "main."}},
+	{"Docker client, with what it links", []string{"github.com/docker/", "github.com/moby/", "github.com/containerd/", "github.com/distribution/", "github.com/opencontainers/",
+		"github.com/felixge/", "github.com/go-logr/", "go.opentelemetry.io/"}},
+	{"renew: lego, its DNS providers and JOSE", []string{"github.com/go-acme/", "github.com/go-jose/", "github.com/cenkalti/"}},
+	{"DNS messages, for DANE and dns-01", []string{"github.com/miekg/"}},
+	{"command line flags", []string{"github.com/spf13/"}},
+	{"Go's extended library", []string{"golang.org/", "vendor/golang.org/"}},
+	{"other modules", []string{"github.com/", "gopkg.in/", "google.golang.org/", "go.uber.org/"}},
+	{"Go's standard library and runtime", []string{""}},
+}
+
+// measureParts builds the program with its symbols, and adds up what belongs to each
+// feature. Tables of the linker (lines, types) belong to none.
+func measureParts(t *testing.T, r *report) {
+	root, err := rig.RepositoryRoot()
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "mailu-hook")
+	build := exec.Command("go", "build", "-trimpath", "-o", file, ".")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	symbols, err := exec.Command("go", "tool", "nm", "-size", file).Output()
+	require.NoError(t, err)
+	sizes, all := make([]float64, len(parts)), 0.0
+	for line := range strings.Lines(string(symbols)) {
+		f := strings.Fields(line) // address, size, kind, name
+		if len(f) < 4 || strings.ContainsAny(f[2], "bBU") {
+			continue
+		}
+		size, err := strconv.ParseFloat(f[1], 64)
+		require.NoError(t, err, line)
+		name := strings.TrimLeft(strings.TrimPrefix(f[3], "type:"), "*.")
+		i := slices.IndexFunc(parts, func(p struct {
+			name     string
+			prefixes []string
+		}) bool {
+			return slices.ContainsFunc(p.prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+		})
+		sizes[i], all = sizes[i]+size, all+size
+	}
+	shipped, err := os.Stat(binary)
+	require.NoError(t, err)
+	tab := newTable(6, "Size by feature", "By `go tool nm -size` of a build with symbols: code and data that belong to the packages of a feature.", "", "MiB")
+	for i, p := range parts {
+		tab.row(p.name, number(sizes[i]/mebi))
+	}
+	tab.row("what belongs to no package: tables of lines and types", number(max(0, float64(shipped.Size())-all)/mebi))
+	r.add(tab)
 }
 
 // program describes an executable file.

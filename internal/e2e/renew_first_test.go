@@ -106,7 +106,7 @@ func TestFrontWithPlainFilesIsRenewedWhileEveryPortKeepsAnswering(t *testing.T) 
 // keepAsking asks every port of the front over and over, each on its own. None may
 // ever refuse a connection. Each reload of dovecot, of which the front's watcher
 // makes several, cuts off who has just connected; who comes again is to be served
-// within two seconds. stop ends that, and tells how often each port answered.
+// within two seconds. stop ends that, and reports how often each port answered.
 func (i *issuer) keepAsking() (stop func() map[int]int) {
 	i.t.Helper()
 	ip, err := i.front.IP(i.t.Context())

@@ -45,7 +45,7 @@ func newStandalone(t *testing.T, ca rig.CAOptions, names ...string) *issuer {
 	return i
 }
 
-// renewal is what the binary's document tells of a renewal.
+// renewal is what the binary's document says of a renewal.
 type renewal struct {
 	Names    []string
 	Due      bool

@@ -61,7 +61,7 @@ func (s *spoiled) strike(signal syscall.Signal, kind string, n int, after bool, 
 	})
 	require.NoError(s.t, cmd.Start())
 	close(started)
-	_ = cmd.Wait() // the state tells
+	_ = cmd.Wait() // the state says why
 	r.state, r.took, r.out = cmd.ProcessState, time.Since(at), out.String()
 	return r
 }

@@ -112,7 +112,7 @@ func TestFailuresBeforeTheCAValidatesCauseNoBackOff(t *testing.T) {
 		s.lead(s.ip, "imap.example.com")
 	}
 	require.Equal(t, 0, s.renew().code)
-	s.settled("mended")
+	s.settled("fixed")
 }
 
 func TestImplausibleRenewalInformationIsIgnored(t *testing.T) {

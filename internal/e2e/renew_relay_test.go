@@ -81,7 +81,7 @@ func (s *spoiled) issued() int {
 	return n
 }
 
-// attempt is what JSON tells of a renewal, and of when the next is made.
+// attempt is what JSON says of a renewal, and of when the next is made.
 type attempt struct {
 	Next    time.Time `json:"next_attempt"`
 	Reason  string

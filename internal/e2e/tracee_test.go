@@ -47,7 +47,7 @@ func registers(tid int, edit func(regs *[64]uint64)) error {
 	return ptrace(unix.PTRACE_SETREGSET, tid, generalRegisters, uintptr(unsafe.Pointer(&iov)))
 }
 
-// skipCall makes the call that a thread is about to begin one that is none.
+// skipCall makes the call that a thread is about to begin an invalid one.
 func skipCall(tid int) error {
 	if runtime.GOARCH == "arm64" {
 		none := int32(-1)

@@ -63,7 +63,7 @@ type CA struct {
 }
 
 // StartCA starts an ACME server that keeps its files below dir, and returns
-// when it is ready. Whoever starts one must Close it.
+// when it is ready. The caller must Close it.
 func StartCA(ctx context.Context, dir string, o CAOptions) (*CA, error) {
 	ca := &CA{dir: dir}
 	if err := ca.mintDirectoryCert(); err != nil {
@@ -232,7 +232,7 @@ func (ca *CA) Roots(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// Issued tells how many certificates the CA has issued since it was started.
+// Issued reports how many certificates the CA has issued since it was started.
 func (ca *CA) Issued() (int, error) {
 	log, err := ca.Log()
 	return strings.Count(log, "Issued certificate serial "), err

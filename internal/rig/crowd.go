@@ -11,7 +11,7 @@ import (
 
 // Crowd creates n containers of the front's image that are never started, so
 // that others on the engine have company. args returns what docker create is
-// given for each, besides the image. Whoever makes a crowd calls remove, also
+// given for each, besides the image. The caller must call remove, also
 // after an error.
 func Crowd(ctx context.Context, n int, args func(i int) []string) (remove func() error, err error) {
 	const atATime = 4

@@ -38,7 +38,7 @@ type Zone struct {
 }
 
 // StartZone starts the server of a zone, with its files below dir, and returns
-// when it answers. Whoever starts one must Close it.
+// when it answers. The caller must Close it.
 func StartZone(ctx context.Context, dir string, o ZoneOptions) (*Zone, error) {
 	if o.Name == "" {
 		o.Name = "example.com"
@@ -262,7 +262,7 @@ type Resolver struct {
 
 // StartResolver starts a resolver, with its files below dir, that knows these
 // zones and nothing else, and trusts the keys of the signed ones. It returns
-// when it answers. Whoever starts one must Close it.
+// when it answers. The caller must Close it.
 func StartResolver(ctx context.Context, dir string, zones ...*Zone) (*Resolver, error) {
 	r := &Resolver{}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)

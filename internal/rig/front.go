@@ -65,7 +65,7 @@ type Front struct {
 
 // StartFront runs a front container. It returns once the container runs,
 // which is before the daemons in it serve: see WaitServing and WaitHealthy.
-// Whoever starts a front must Remove it.
+// The caller must Remove it.
 func StartFront(ctx context.Context, o FrontOptions) (*Front, error) {
 	if o.Project == "" {
 		o.Project = "mht" + randomHex(4)

@@ -43,8 +43,8 @@ func removeLeftovers(ctx context.Context, kind string, list ...string) error {
 	return err
 }
 
-// remove removes a container with its anonymous volumes, or a volume. That
-// there is none is no error.
+// remove removes a container with its anonymous volumes, or a volume. If
+// there is none, that is not an error.
 func remove(ctx context.Context, kind, name string) error {
 	_, err := call(ctx, http.MethodDelete, "/"+kind+"s/"+url.PathEscape(name)+"?force=1&v=1", nil, nil)
 	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such "+kind) {

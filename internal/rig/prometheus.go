@@ -34,7 +34,7 @@ type NodeExporter struct {
 }
 
 // StartNodeExporter starts one for dir on loopback, and returns when it answers.
-// Its log goes below logs. Whoever starts one must Close it.
+// Its log goes below logs. The caller must Close it.
 func StartNodeExporter(ctx context.Context, dir, logs string) (*NodeExporter, error) {
 	program, err := tool("prometheus-node-exporter")
 	if err != nil {

@@ -99,7 +99,7 @@ func (r *Relay) Meddle(meddle func(*Exchange)) {
 	r.meddle, r.seen = meddle, nil
 }
 
-// Count tells how many requests of these kinds came since the last call of Meddle,
+// Count reports how many requests of these kinds came since the last call of Meddle,
 // of all kinds if none is given.
 func (r *Relay) Count(kinds ...string) int {
 	return r.count(func(x *Exchange) bool {
@@ -112,7 +112,7 @@ func (r *Relay) Count(kinds ...string) int {
 	})
 }
 
-// Created tells how many things of a kind the CA made since the last call of Meddle.
+// Created reports how many things of a kind the CA made since the last call of Meddle.
 func (r *Relay) Created(kind string) int {
 	return r.count(func(x *Exchange) bool { return x.Kind == kind && x.Status == http.StatusCreated })
 }

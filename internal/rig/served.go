@@ -67,7 +67,7 @@ func Served(ctx context.Context, addr string, port int, servername string) (stri
 }
 
 // ServedAll asks several ports of one address at the same time. The map holds
-// those that answered; the error tells of the others.
+// those that answered; the error is about the others.
 func ServedAll(ctx context.Context, ip string, ports []int, servername string) (map[int]string, error) {
 	leaves, err := each(ports, func(port int) (*x509.Certificate, error) {
 		return Leaf(ctx, ip, port, servername)
@@ -109,7 +109,7 @@ func each(ports []int, ask func(int) (*x509.Certificate, error)) (map[int]*x509.
 	return leaves, failed
 }
 
-// NginxOnly tells, by the image's tag, whether this is Mailu 2.0 or older:
+// NginxOnly reports, by the image's tag, whether this is Mailu 2.0 or older:
 // nginx is PID 1 and serves mail too, there is no dovecot and no port 4190.
 func (f *Front) NginxOnly() bool {
 	tag := f.Image[strings.LastIndexByte(f.Image, ':')+1:]

@@ -73,7 +73,7 @@ func newSettings(env map[string]string) (*settings, error) {
 	return s, nil
 }
 
-// locatePair tells which two files the flavor reads. The renewing flavors
+// locatePair finds which two files the flavor reads. The renewing flavors
 // look at their own tree and never at TLS_CERT_FILENAME.
 func (s *settings) locatePair(env map[string]string) error {
 	switch s.Flavor {

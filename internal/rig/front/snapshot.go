@@ -33,7 +33,7 @@ const (
 	moved
 )
 
-// event tells what happened to path; from is the old name of a moved file.
+// event says what happened to path; from is the old name of a moved file.
 type event struct {
 	op         op
 	path, from string

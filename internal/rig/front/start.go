@@ -109,7 +109,7 @@ type reaper struct {
 func (r *reaper) begin(name string, args ...string) <-chan syscall.WaitStatus {
 	ended := make(chan syscall.WaitStatus, 1)
 	cmd := attached(name, args...)
-	// Held until the child is known, lest it be reaped before.
+	// Held until the child is known, so that it is not reaped before.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := cmd.Start(); err != nil {
