@@ -27,7 +27,7 @@ func statusOpensNoPrivateKey(t *testing.T, l *lab, _ *mint.Pair) {
 		}
 		assert.False(t, s.changes(), "%s", s)
 	}
-	assert.True(t, read["cert.pem"] && read["fullchain.pem"] && read["state.json"], "the tracer sees what is opened: %v", read)
+	assert.True(t, read["cert.pem"] && read["fullchain.pem"] && read["deployed"], "the tracer sees what is opened: %v", read) // deployed: of the state directory
 	for name := range read {
 		assert.NotContains(t, name, "key", "%v", read)
 	}
