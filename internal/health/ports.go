@@ -26,7 +26,7 @@ func (j *judgement) ports(f *Front) {
 		}
 	}
 	switch {
-	case f.bare() && len(answering) == 0:
+	case f.bare() && !slices.ContainsFunc(f.Endpoints, unexplained):
 	case f.tlsOff():
 		j.tlsOff(f)
 	case len(answering) == 0:
@@ -37,6 +37,12 @@ func (j *judgement) ports(f *Front) {
 	if len(answering) > 0 && f.readsDirectory() && !j.found(PairMismatch) && !j.found(FrontTLSOff) {
 		j.compare(f, answering)
 	}
+}
+
+// unexplained reports whether a port does something that a front without a
+// certificate does not: it closes the ports that need TLS, and offers no STARTTLS.
+func unexplained(e mailu.Endpoint) bool {
+	return !errors.Is(e.Err, mailu.ErrClosed) && !errors.Is(e.Err, mailu.ErrWithout)
 }
 
 // tlsOff reports whether nginx has been configured without TLS: Mailu's config.py
