@@ -55,8 +55,8 @@ var parts = []struct {
 	{"Go's standard library and runtime", []string{""}},
 }
 
-// measureParts builds the program with its symbols, and adds up what belongs to each
-// feature. Tables of the linker (lines, types) belong to none.
+// measureParts builds the program with its symbols, and adds up the code of each
+// feature. Data and the linker's tables (lines, types) are shared by all.
 func measureParts(t *testing.T, r *report) {
 	root, err := rig.RepositoryRoot()
 	require.NoError(t, err)
@@ -70,12 +70,12 @@ func measureParts(t *testing.T, r *report) {
 	sizes, all := make([]float64, len(parts)), 0.0
 	for line := range strings.Lines(string(symbols)) {
 		f := strings.Fields(line) // address, size, kind, name
-		if len(f) < 4 || strings.ContainsAny(f[2], "bBU") {
+		if len(f) < 4 || !strings.ContainsAny(f[2], "tT") || f[3] == "runtime.text" {
 			continue
 		}
 		size, err := strconv.ParseFloat(f[1], 64)
 		require.NoError(t, err, line)
-		name := strings.TrimLeft(strings.TrimPrefix(f[3], "type:"), "*.")
+		name := strings.TrimPrefix(f[3], "type:.eq.")
 		i := slices.IndexFunc(parts, func(p struct {
 			name     string
 			prefixes []string
@@ -86,11 +86,11 @@ func measureParts(t *testing.T, r *report) {
 	}
 	shipped, err := os.Stat(binary)
 	require.NoError(t, err)
-	tab := newTable(6, "Size by feature", "By `go tool nm -size` of a build with symbols: code and data that belong to the packages of a feature.", "", "MiB")
+	tab := newTable(6, "Size by feature", "By `go tool nm -size` of a build with symbols: machine code of the packages of a feature.", "", "MiB")
 	for i, p := range parts {
 		tab.row(p.name, number(sizes[i]/mebi))
 	}
-	tab.row("what belongs to no package: tables of lines and types", number(max(0, float64(shipped.Size())-all)/mebi))
+	tab.row("data, and tables of lines and types, of all", number(max(0, float64(shipped.Size())-all)/mebi))
 	r.add(tab)
 }
 
