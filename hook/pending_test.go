@@ -208,3 +208,69 @@ func TestSilentFrontThatNobodyCanAskAboutIsPendingAndNotRolledBack(t *testing.T)
 	assertPending(t, s, r, err)
 	assert.ErrorContains(t, err, "whether the front runs is not known: no answer from the engine")
 }
+
+func TestAPortThatHangsIsNoPortWithoutTLS(t *testing.T) {
+	s := newScene(t)
+	hung := s.port(993)
+	hung.shows, hung.hangs, hung.follows = "", true, func(string) string { return "" }
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	assert.ErrorContains(t, err, "port 993")
+
+	hung.follows = nil // its daemon works again
+	_, err = s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, s.all(s.new), s.shown())
+}
+
+func TestAFrontWhosePortsCannotBeReachedIsLeftSettled(t *testing.T) {
+	s := newScene(t)
+	for _, p := range s.f.ports {
+		p.shows, p.follows = "", func(string) string { return "" }
+	}
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	assert.Contains(t, s.f.Calls(), StepSettle, "the switch made it delete its pid files")
+}
+
+func TestWhatWasDeployedWhileWaitingForTheLockIsNotDeployedAgain(t *testing.T) {
+	s := newScene(t)
+	store := openStore(t, s.dir)
+	_, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	live := store.Live()
+
+	old := openStore(t, s.dir)
+	d := &deploy{b: s.new, s: old, f: s.f, o: s.o, r: &Result{Durations: map[Step]time.Duration{}}, locked: true}
+	before := Pair{} // as it was before the other run
+	done, err := d.overtaken(t.Context(), &before)
+	require.NoError(t, err)
+	assert.True(t, done)
+	assert.Equal(t, OutcomeUnchanged, d.r.Outcome)
+	assert.Equal(t, live, store.Live())
+}
+
+func TestADeployByHandThatWasRefusedIsTakenUpBySync(t *testing.T) {
+	s := newScene(t)
+	s.new.Lineage, s.o.ByHand = "", true
+	s.f.refuses = s.new.Fingerprint()
+	_, err := s.deploy(t, s.new)
+	require.ErrorIs(t, err, ErrRolledBack)
+
+	s.o.ByHand = false
+	_, err = s.deploy(t, s.old)
+	require.NoError(t, err)
+	require.NotNil(t, remembered(t, s.dir).Pending, "that all is well with another leaf does not finish it")
+
+	store := openStore(t, s.dir)
+	state, err := store.State()
+	require.NoError(t, err)
+	wanted, problems := Wanted(t.Context(), store, Search{State: state, Names: []string{"mail.example.com"}})
+	require.Empty(t, problems)
+	assert.Equal(t, s.new.Fingerprint(), wanted.Fingerprint())
+
+	s.f.refuses, s.o.ByHand = "", true
+	_, err = s.deploy(t, wanted)
+	require.NoError(t, err)
+	assert.Nil(t, remembered(t, s.dir).Pending)
+}

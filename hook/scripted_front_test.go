@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -45,6 +46,7 @@ type scriptedPort struct {
 	mailu.Port
 	shows   string                   // leaf; "" when it does not answer
 	follows func(leaf string) string // what a reload with leaf makes it show; nil: leaf
+	hangs   bool                     // it accepts connections and says nothing
 }
 
 const explain Step = "explain"
@@ -86,6 +88,9 @@ func (f *scripted) answers() []mailu.Endpoint {
 		}
 		if e.Leaf == "" {
 			e.Err = errSilent
+			if p.hangs {
+				e.Err = fmt.Errorf("connected, but %w", mailu.ErrSilent)
+			}
 		}
 		endpoints = append(endpoints, e)
 	}

@@ -3,6 +3,7 @@ package hook
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -107,4 +108,32 @@ func TestATimeBeyondTheLongestWaitIsNotWaitedFor(t *testing.T) {
 	assert.True(t, (&Pending{Next: now.Add(longestWait)}).Waits(now))
 	assert.False(t, (&Pending{Next: now}).Waits(now))
 	assert.False(t, (&Pending{Next: now.Add(10 * 365 * 24 * time.Hour)}).Waits(now), "the clock was wrong once")
+}
+
+// A front that has been taken over can write whatever it likes into its certs
+// directory: nothing there makes root read a lineage or believe a name.
+func TestWhatTheFrontWritesIsNotBelieved(t *testing.T) {
+	dir, certbot := t.TempDir(), t.TempDir()
+	install(t, dir, aged(t, time.Hour))
+	require.NoError(t, os.Remove(ledgerOf(dir)))
+	mine := filepath.Join(certbot, "live", "mail.example.com")
+	writeFile(t, filepath.Join(dir, homeName, legacyState), []byte(`{"version": 1, "front": {"hostnames": ["evil.example.com"]},
+		"lineages": [{"lineage": "/root/secret"}, {"lineage": "`+mine+`"}, {"lineage": "`+mine+`/../../../etc"}],
+		"pending": {"leaf": "00ff"}, "held": "not a fingerprint"}`), 0o600)
+	place := placeOf(dir)
+	place.CertbotDir = certbot
+	s, err := OpenStore(place)
+	require.NoError(t, err)
+	defer s.Close()
+	state, err := s.State()
+	require.NoError(t, err)
+	assert.Equal(t, State{Version: stateVersion, Lineages: []Seen{{Lineage: mine}}}, state)
+}
+
+func TestALedgerThatOthersCanWriteToIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	install(t, dir, aged(t, time.Hour))
+	require.NoError(t, os.Chmod(filepath.Join(stateOf(dir), ledgerDir), 0o777))
+	_, err := OpenStore(placeOf(dir))
+	assert.ErrorContains(t, err, "written to by others than root")
 }
