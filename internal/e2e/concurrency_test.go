@@ -146,9 +146,11 @@ func whileReading(t *testing.T, dir string, read func(string) ([]byte, []byte, e
 			}
 		})
 	}
-	work()
-	close(done)
-	wg.Wait()
+	func() {
+		defer wg.Wait() // also if work ends the test
+		defer close(done)
+		work()
+	}()
 	assert.Zero(t, seen.bad.Load())
 	assert.Positive(t, seen.whole.Load())
 	return seen

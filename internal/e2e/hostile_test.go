@@ -230,11 +230,13 @@ func exchanging(t *testing.T, a, b string) (stop func()) {
 			}
 		}
 	})
-	return func() {
+	stop = sync.OnceFunc(func() {
 		close(done)
 		wg.Wait()
 		assert.Greater(t, n, 1000, "so few exchanges are no race")
-	}
+	})
+	t.Cleanup(stop) // should the test end before
+	return stop
 }
 
 func TestNamesThatAreExchangedDuringTheRunLeadNowhereOutside(t *testing.T) {

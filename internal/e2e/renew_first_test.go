@@ -151,7 +151,9 @@ func (i *issuer) keepAsking() (stop func() map[int]int) {
 		}
 		return err
 	})
-	return func() map[int]int { close(done); wg.Wait(); return asked }
+	stop = sync.OnceValue(func() map[int]int { close(done); wg.Wait(); return asked })
+	i.t.Cleanup(func() { stop() }) // also if the test ends before it asks for that
+	return stop
 }
 
 func TestFrontOfFlavorMailAnswersOnPort80(t *testing.T) {
