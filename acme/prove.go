@@ -158,7 +158,7 @@ func (c *Client) prove(o *order, s Solver) error {
 	}
 	got, err := c.core.Orders.Get(o.URL)
 	if err != nil {
-		return c.explain(err, "asking for the order", "")
+		return c.explain(err, "fetching the order", "")
 	}
 	o.Order = got.Order
 	return nil

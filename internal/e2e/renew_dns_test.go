@@ -87,7 +87,9 @@ func TestRefusedDynamicUpdateIsReportedBeforeTheCAValidates(t *testing.T) {
 	r := i.run([]string{"DNSUPDATE_TSIG_SECRET=" + stranger}, "renew", "--agree-tos", "--output", "json")
 	assert.Equal(t, 6, r.code)
 	assert.Contains(t, r.doc.Error, mailName+": publishing the challenge response")
-	assert.Contains(t, r.doc.Error, "bad authentication")
+	assert.Contains(t, r.doc.Error, "the server has another secret for the key "+zone.TSIGName)
+	unknown := i.run([]string{"DNSUPDATE_TSIG_SECRET=" + zone.TSIGSecret, "DNSUPDATE_TSIG_KEY=stranger."}, "renew", "--agree-tos", "--output", "json")
+	assert.Contains(t, unknown.doc.Error, "the server does not know the key stranger.")
 	assert.NotContains(t, r.stdout+r.stderr, stranger)
 	i.neverLetTheCALook()
 

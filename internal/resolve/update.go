@@ -66,11 +66,17 @@ func (u Updater) change(ctx context.Context, name string, fill func(*dns.Msg)) e
 		m.SetTsig(key, strings.ToLower(dns.Fqdn(u.Algorithm)), fudge, time.Now().Unix())
 	}
 	reply, _, err := client.ExchangeContext(ctx, m, server)
+	refused := ""
+	if reply != nil {
+		refused = u.refused(reply)
+	}
 	switch {
+	case refused != "":
+		return fmt.Errorf("updating %s at %s: %s", say.Plain(zone), server, refused)
 	case err != nil:
 		return fmt.Errorf("updating %s at %s: %s", say.Plain(zone), server, say.Plain(err.Error()))
 	case reply.Rcode != dns.RcodeSuccess:
-		return fmt.Errorf("updating %s at %s: the server says %s%s", say.Plain(zone), server, dns.RcodeToString[reply.Rcode], tsigError(reply))
+		return fmt.Errorf("updating %s at %s: the server says %s", say.Plain(zone), server, dns.RcodeToString[reply.Rcode])
 	}
 	return nil
 }
@@ -98,10 +104,21 @@ func zoneAt(ctx context.Context, server, name string) (string, error) {
 	return "", errors.New(server + " has no zone for it")
 }
 
-// tsigError is why a server did not accept the signature, if it says so.
-func tsigError(reply *dns.Msg) string {
-	if t := reply.IsTsig(); t != nil && t.Error != 0 {
-		return fmt.Sprintf(" (%s)", dns.RcodeToString[int(t.Error)])
+// refused is why a server did not accept the signature (RFC 8945, section 5.2), "" if
+// it does not say that. Its reply is then not signed.
+func (u Updater) refused(reply *dns.Msg) string {
+	t := reply.IsTsig()
+	if t == nil || t.Error == 0 {
+		return ""
 	}
-	return ""
+	code, key := dns.RcodeToString[int(t.Error)], say.Plain(u.Key)
+	switch int(t.Error) {
+	case dns.RcodeBadKey:
+		return fmt.Sprintf("the server does not know the key %s with %s (%s)", key, say.Plain(u.Algorithm), code)
+	case dns.RcodeBadSig:
+		return fmt.Sprintf("the server has another secret for the key %s (%s)", key, code)
+	case dns.RcodeBadTime:
+		return fmt.Sprintf("the clocks of this host and of the server differ (%s)", code)
+	}
+	return fmt.Sprintf("the server refused the signature (%s)", code)
 }

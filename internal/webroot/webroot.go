@@ -10,20 +10,23 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"sync"
 )
 
 const (
 	wellKnown = ".well-known" // RFC 8615
 	below     = wellKnown + "/acme-challenge"
+	temporary = ".tmp"
 )
 
 // Root is the web server's document root. It may hold several responses at once.
 type Root struct {
 	root *os.Root
 
-	mu   sync.Mutex
-	made []string // directories that we created, the deepest last
+	mu    sync.Mutex
+	made  []string // directories that we created, the deepest last
+	swept bool
 }
 
 // Open opens the directory. The caller closes the Root.
@@ -67,13 +70,15 @@ func (r *Root) Make() error {
 	return nil
 }
 
-// Present publishes the response to a token. The file appears complete.
+// Present publishes the response to a token. The file appears complete. The first
+// call removes what a killed run of the same account left.
 func (r *Root) Present(_ context.Context, token, keyAuth string) error {
 	if err := r.Make(); err != nil {
 		return err
 	}
+	r.sweep(keyAuth)
 	name := path.Join(below, token)
-	tmp := name + ".tmp"
+	tmp := name + temporary
 	_ = r.root.Remove(tmp) // left by a killed run
 	err := r.write(tmp, keyAuth)
 	if err == nil {
@@ -84,6 +89,29 @@ func (r *Root) Present(_ context.Context, token, keyAuth string) error {
 		return fmt.Errorf("writing a challenge response: %w", err)
 	}
 	return nil
+}
+
+// sweep removes the responses that were computed with the same account key, which is
+// named after the dot (RFC 8555, section 8.1). Another client's differ in that.
+func (r *Root) sweep(keyAuth string) {
+	r.mu.Lock() // so that nobody publishes one meanwhile
+	defer r.mu.Unlock()
+	_, thumbprint, _ := strings.Cut(keyAuth, ".")
+	if r.swept || thumbprint == "" {
+		return
+	}
+	r.swept = true
+	entries, _ := fs.ReadDir(r.root.FS(), below) // sweeping is not what the run is for
+	for _, entry := range entries {
+		token, name := strings.TrimSuffix(entry.Name(), temporary), path.Join(below, entry.Name())
+		info, err := r.root.Lstat(name)
+		if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(token)+1+len(thumbprint)) {
+			continue
+		}
+		if data, err := r.root.ReadFile(name); err == nil && string(data) == token+"."+thumbprint {
+			_ = r.root.Remove(name)
+		}
+	}
 }
 
 // write creates a new file, readable by the server's user whatever the umask. It does

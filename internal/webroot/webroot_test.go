@@ -119,6 +119,26 @@ func TestAResponseReplacesTheOneOfAKilledRun(t *testing.T) {
 	assert.NoFileExists(t, filepath.Join(dir, answers, "token.tmp"))
 }
 
+func TestTheResponsesOfAKilledRunAreRemovedAndNobodyElses(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, answers), 0o755))
+	for name, content := range map[string]string{"old": "old.thumb", "half.tmp": "half.thumb", "theirs": "theirs.other", "text": "old.thumb", "dir/x": ""} {
+		file := filepath.Join(dir, answers, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+	}
+	r := open(t, dir)
+	require.NoError(t, r.Present(t.Context(), "one", "one.thumb"))
+	require.NoError(t, r.Present(t.Context(), "two", "two.thumb"))
+	entries, err := os.ReadDir(filepath.Join(dir, answers))
+	require.NoError(t, err)
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	assert.Equal(t, []string{"dir", "one", "text", "theirs", "two"}, names)
+}
+
 func TestLinksOutOfTheRootAreNotFollowed(t *testing.T) {
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "secret")
