@@ -31,7 +31,7 @@ and the next renew creates a new account.`,
   7  another run held the lock until the time was up
 `,
 		options: func() action { return &accountOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }
@@ -103,9 +103,14 @@ type accountDoc struct {
 	Created time.Time `json:"created,omitzero"`
 }
 
-func (a account) tell(format string, _ error, _ report.Screen) string {
-	if format == "json" {
-		return say.JSON(accountDoc{a.Directory, a.URL, a.Email, say.Plain(a.Status), a.Created})
-	}
+func (a account) tell(format string, err error, _ report.Screen) string {
+	return inFormat(format, a, err)
+}
+
+func (a account) inWords(error) string {
 	return fmt.Sprintf("%s  %s  %s\n", say.Plain(a.URL), say.Plain(a.Status), say.Plain(cmp.Or(a.Email, "no address")))
+}
+
+func (a account) document(error) any {
+	return accountDoc{a.Directory, a.URL, a.Email, say.Plain(a.Status), a.Created}
 }

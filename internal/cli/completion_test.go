@@ -35,7 +35,7 @@ func TestBashCompletesCommandsFlagsAndValues(t *testing.T) {
 		"flag of the hook":  {[]string{"--proj"}, []string{"--project"}},
 		"no such command":   {[]string{"nope"}, nil},
 		"flags of version":  {[]string{"version", "--"}, []string{"--help"}},
-		"formats":           {[]string{"install", "--output", ""}, deployFormats},
+		"formats":           {[]string{"install", "--output", ""}, deployFormatNames()},
 		"formats of status": {[]string{"status", "--output", ""}, report.FormatNames()},
 		"after an equals":   {[]string{"status", "--output", "=", "n"}, []string{"nagios"}},
 		"at an equals":      {[]string{"status", "--output", "="}, report.FormatNames()},

@@ -14,9 +14,6 @@ import (
 	"mailu-hook/internal/tlsa"
 )
 
-// deployFormats are those of every command that ends in a deploy.
-var deployFormats = []string{"text", "json"}
-
 // deployed is how a deploy ended.
 type deployed struct {
 	deploy.Result
@@ -31,10 +28,11 @@ func deployFailed(err error) (result, error) {
 }
 
 func (d *deployed) tell(format string, err error, _ report.Screen) string {
-	switch {
-	case format == "json":
-		return say.JSON(d.document(err))
-	case err != nil:
+	return inFormat(format, d, err)
+}
+
+func (d *deployed) inWords(err error) string {
+	if err != nil {
 		return ""
 	}
 	return d.line() + "\n"
@@ -99,7 +97,7 @@ func (d *deployed) ports() string {
 	return strings.Join(list, ", ")
 }
 
-// document is the JSON of a deploy. Its keys are never renamed.
+// document is the JSON of a deploy.
 type document struct {
 	Outcome    hook.Outcome     `json:"outcome"`
 	Lineage    string           `json:"lineage"`
@@ -139,7 +137,7 @@ var documentSteps = []hook.Step{
 	hook.StepVerify, hook.StepSettle, hook.StepLook, hook.StepRollback,
 }
 
-func (d *deployed) document(err error) document {
+func (d *deployed) document(err error) any {
 	doc := document{
 		Outcome: d.Outcome, Lineage: d.Source.Lineage, Generation: d.Generation, Reason: d.Reason, Next: d.Next, Warnings: d.Warnings,
 		DryRun: d.DryRun, Exit: exitStatus(err), Renewal: d.renewal, DANE: tlsa.Docs(d.DANE), Endpoints: []endpointDoc{},

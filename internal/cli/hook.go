@@ -24,7 +24,7 @@ syslog.`,
   certbot renew --deploy-hook "mailu-hook --project mailu"
   RENEWED_LINEAGE=/etc/letsencrypt/live/mail.example.com mailu-hook --dry-run`,
 		options: func() action { return &hookOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }

@@ -20,7 +20,7 @@ put back, and the exit status is 4.`,
   mailu-hook install --cert fullchain.pem --key privkey.pem --dry-run
   mailu-hook install --lineage DIR --output json | jq .outcome`,
 		options: func() action { return &installOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }

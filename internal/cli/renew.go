@@ -36,7 +36,7 @@ certificate.`,
   mailu-hook renew --challenge dns --dns-provider rfc2136 \
       --hostname '*.example.com' --hostname example.com`,
 		options: func() action { return &renewOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }

@@ -24,7 +24,7 @@ sync does not undo it until the lineage is renewed.`,
   mailu-hook rollback
   mailu-hook rollback 20261123T150536Z-3076aa61`,
 		options: func() action { return &rollbackOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }
@@ -79,9 +79,10 @@ type generationDoc struct {
 }
 
 func (g generations) tell(format string, err error, _ report.Screen) string {
-	if format != "json" {
-		return g.text()
-	}
+	return inFormat(format, g, err)
+}
+
+func (g generations) document(error) any {
 	docs := []generationDoc{}
 	for _, s := range g {
 		doc := generationDoc{Generation: s.Generation, Live: s.Live}
@@ -93,10 +94,10 @@ func (g generations) tell(format string, err error, _ report.Screen) string {
 		}
 		docs = append(docs, doc)
 	}
-	return say.JSON(docs)
+	return docs
 }
 
-func (g generations) text() string {
+func (g generations) inWords(error) string {
 	var out strings.Builder
 	for _, s := range g {
 		mark, about := " ", ""

@@ -22,7 +22,7 @@ effect until the lineage is renewed.`,
 		examples: `  mailu-hook sync
   mailu-hook sync --now --lineage /etc/letsencrypt/live/mail.example.com`,
 		options: func() action { return &syncOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }

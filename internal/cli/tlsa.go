@@ -47,7 +47,7 @@ the DNS, and says for each host, as a comment:
   mailu-hook tlsa --cert fullchain.pem --hostname mail.example.com
   mailu-hook tlsa --next --output json | jq -r '.records[].line'`,
 		options: func() action { return &tlsaOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  func(err error) (result, error) { return &records{}, err },
 	}
 }
@@ -160,15 +160,18 @@ type records struct {
 }
 
 func (r *records) tell(format string, err error, _ report.Screen) string {
-	if format != "json" {
-		return tlsa.Zone(r.Cert, r.Records, r.Published)
-	}
+	return inFormat(format, r, err)
+}
+
+func (r *records) inWords(error) string { return tlsa.Zone(r.Cert, r.Records, r.Published) }
+
+func (r *records) document(err error) any {
 	doc := *r
 	doc.Exit = exitStatus(err)
 	if err != nil {
 		doc.Error, doc.Hint = err.Error(), say.HintOf(err)
 	}
-	return say.JSON(doc)
+	return doc
 }
 
 // describeChain lists the records of a chain and of the root that it leads to but

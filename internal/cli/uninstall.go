@@ -23,7 +23,7 @@ timers, the configuration. renew's accounts and certificates stay as well.`,
 		examples: `  mailu-hook uninstall
   mailu-hook uninstall --dry-run`,
 		options: func() action { return &uninstallOptions{} },
-		formats: deployFormats,
+		formats: deployFormatNames(),
 		failed:  deployFailed,
 	}
 }
@@ -59,9 +59,13 @@ type uninstalled struct {
 	left []string
 }
 
-func (u *uninstalled) tell(format string, err error, on report.Screen) string {
-	if format == "json" || err != nil {
-		return u.deployed.tell(format, err, on)
+func (u *uninstalled) tell(format string, err error, _ report.Screen) string {
+	return inFormat(format, u, err)
+}
+
+func (u *uninstalled) inWords(err error) string {
+	if err != nil {
+		return ""
 	}
 	var s strings.Builder
 	switch u.Outcome {
