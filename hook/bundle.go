@@ -53,7 +53,7 @@ const (
 	minRSA   = 2048
 	maxRSA   = 8192     // bits; crypto/tls refuses to check a larger key of a server
 	maxKey   = 16 << 10 // bytes of a key; RSA of 8192 bits takes 5 KiB
-	maxCAs   = 10       // certificates above the leaf
+	maxCAs   = 9        // certificates above the leaf; Java takes ten in all (jdk.tls.maxServerCertificateChainLength)
 	maxCerts = 50       // in a file, whatever is above the leaf
 )
 

@@ -109,6 +109,7 @@ const (
 // has to finish; ErrRollbackFailed, that someone has to step in. After a crash the
 // names lead to the old pair or to b, and the state tells what was under way.
 func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Result, err error) {
+	b = o.Rules.Prefer(b)
 	d := &deploy{b: b, s: s, f: f, o: o, r: &r, began: time.Now()}
 	r.Bundle, r.Durations = b, map[Step]time.Duration{}
 	defer func() { d.finish(err) }()

@@ -2,7 +2,9 @@ package hook
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -114,9 +116,9 @@ func (r Rules) checkLeaf(b *Bundle, now time.Time) error {
 func checkLoads(b *Bundle) error {
 	size := 0
 	for i, c := range b.Chain {
-		size += 3 + len(c.Raw)                                          // RFC 8446, section 4.4.2
-		if name, ok := KeyType(c.PublicKey); i > 0 && !ok && isRSA(c) { // "ca key too small"
-			return b.rejectCert("issue it again from a CA with other keys", "the key of the CA %s (%s) is too small, or larger than clients accept", subject(c), name)
+		size += 3 + len(c.Raw)                                             // RFC 8446, section 4.4.2
+		if name, ok := KeyType(c.PublicKey); i > 0 && !ok && !isLarge(c) { // "ca key too small"
+			return b.rejectCert("issue it again from a CA with other keys", "the key of the CA %s (%s) is not accepted: too small, or not known to clients", subject(c), name)
 		}
 		if weak(c.SignatureAlgorithm) && !pki.SelfSigned(c) {
 			return b.rejectCert("issue it again from a CA that signs with SHA-256", "%s is signed with %s, which clients refuse", subject(c), c.SignatureAlgorithm)
@@ -161,8 +163,8 @@ func (b *Bundle) objection(path []*x509.Certificate) error {
 		if c := path[i]; pki.Contradicts(issuer, c) {
 			return b.rejectCert(remedy, "the authority key identifier of %s contradicts its issuer %s: OpenSSL does not accept that", subject(c), subject(issuer))
 		}
-		if name, ok := KeyType(issuer.PublicKey); !ok && isRSA(issuer) {
-			return b.rejectCert("issue it again from a CA with other keys", "the key of the CA %s (%s) is too small, or larger than clients accept", subject(issuer), name)
+		if name, ok := KeyType(issuer.PublicKey); !ok && !isLarge(issuer) {
+			return b.rejectCert("issue it again from a CA with other keys", "the key of the CA %s (%s) is not accepted: too small, or not known to clients", subject(issuer), name)
 		}
 		if i < len(path)-2 && !servesTLS(issuer) {
 			return b.rejectCert(remedy, "the extended key usage of the CA %s lacks serverAuth: OpenSSL does not accept that", subject(issuer))
@@ -178,10 +180,13 @@ func (r Rules) untrusted(b *Bundle, err error) error {
 	issuer := say.Foreign(end.Issuer.String())
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
+	lay := slices.IndexFunc(b.Chain[1:], func(c *x509.Certificate) bool { return !certifies(c) })
 	impostor := slices.IndexFunc(b.foreign, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, end.RawIssuer) })
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && !invalid.Cert.Equal(b.Leaf()):
 		return b.rejectCert("issue it again"+insist, "%s in its chain is valid only from %s to %s", subject(invalid.Cert), say.Time(invalid.Cert.NotBefore), say.Time(invalid.Cert.NotAfter))
+	case lay >= 0:
+		return b.rejectCert("have the CA issue it again"+insist, "%s issued a certificate in the chain, but is not allowed to: its basic constraints or its key usage are not those of a CA", subject(b.Chain[1+lay]))
 	case !errors.As(err, &unknown):
 		return b.rejectCert("clients would refuse it as well; issue it again"+insist, "the chain is not valid: %s", say.Plain(err.Error()))
 	case len(b.Chain) == 1 && pki.SelfIssued(b.Leaf()):
@@ -219,6 +224,12 @@ func (b *Bundle) end() *x509.Certificate {
 	return b.Chain[len(b.Chain)-1]
 }
 
+// certifies reports whether c may issue certificates (RFC 5280, sections 4.2.1.3
+// and 4.2.1.9). Roots older than version 3 say nothing.
+func certifies(c *x509.Certificate) bool {
+	return c.Version < 3 || c.IsCA && (c.KeyUsage == 0 || c.KeyUsage&x509.KeyUsageCertSign != 0)
+}
+
 // servesTLS: an absent extended key usage does not restrict (RFC 5280, section
 // 4.2.1.12). OpenSSL does not take anyExtendedKeyUsage for serverAuth.
 func servesTLS(c *x509.Certificate) bool {
@@ -249,7 +260,11 @@ func nameless(c *x509.Certificate) bool {
 	return len(c.Subject.Names) == 0 && !critical
 }
 
-func isRSA(c *x509.Certificate) bool { return c.PublicKeyAlgorithm == x509.RSA }
+// isLarge: P-521 is good enough for a CA, and not what servers use.
+func isLarge(c *x509.Certificate) bool {
+	key, is := c.PublicKey.(*ecdsa.PublicKey)
+	return is && key.Curve == elliptic.P521()
+}
 
 func isEd25519(c *x509.Certificate) bool {
 	_, is := c.PublicKey.(ed25519.PublicKey)

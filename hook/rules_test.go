@@ -182,7 +182,7 @@ func TestARootWithASmallKeyIsRefusedEvenIfItIsNotSent(t *testing.T) {
 	rootKey, key := rsaKey(t, 1024), ecKey(t)
 	root := signed(t, "small root", rootKey, nil, rootKey, nil)
 	b := bundleOf(t, key, signed(t, "mail", key, root, rootKey, server))
-	assertRejected(t, trusting(root).Check(b), "fullchain.pem", `the key of the CA "CN=small root" (RSA-1024) is too small`, "other keys")
+	assertRejected(t, trusting(root).Check(b), "fullchain.pem", `the key of the CA "CN=small root" (RSA-1024) is not accepted`, "other keys")
 }
 
 // Clients do not trust an intermediate for its own sake, nor do they know it.
@@ -206,6 +206,31 @@ func TestASelfSignedCAIsInstalledOnlyOnRequest(t *testing.T) {
 	b := parsed(t, pair)
 	assertRejected(t, trusting(pair.Cert).Check(b), "fullchain.pem", "is a CA, not a server", "--allow-untrusted")
 	assert.NoError(t, Rules{AllowUntrusted: true}.Check(b))
+}
+
+// OpenSSL, GnuTLS and NSS's tools try one path only.
+func TestOfTwoCertificatesOfACATheOneThatLeadsToARootIsInstalled(t *testing.T) {
+	oldKey, youngKey, middleKey, key := ecKey(t), ecKey(t), ecKey(t), ecKey(t)
+	old, young := signed(t, "old", oldKey, nil, oldKey, nil), signed(t, "young", youngKey, nil, youngKey, nil)
+	crossed := signed(t, "young", youngKey, old, oldKey, nil)
+	middle, twin := signed(t, "middle", middleKey, young, youngKey, nil), signed(t, "middle", middleKey, old, oldKey, nil)
+	leaf := signed(t, "mail", key, middle, middleKey, server)
+	for name, c := range map[string]struct{ given, want []*x509.Certificate }{
+		"the root of its own":        {[]*x509.Certificate{leaf, middle, crossed, young}, []*x509.Certificate{leaf, middle, crossed}},
+		"an intermediate, first":     {[]*x509.Certificate{leaf, middle, twin}, []*x509.Certificate{leaf, twin}},
+		"an intermediate, last":      {[]*x509.Certificate{leaf, twin, middle}, []*x509.Certificate{leaf, twin}},
+		"both lead to it":            {[]*x509.Certificate{leaf, middle, twin, crossed}, []*x509.Certificate{leaf, middle, twin, crossed}},
+		"neither, but what was sent": {[]*x509.Certificate{leaf, middle}, []*x509.Certificate{leaf, middle}},
+	} {
+		b := trusting(old).Prefer(bundleOf(t, key, c.given...))
+		assert.Equal(t, c.want, b.Chain, name)
+		assert.Equal(t, pki.EncodeChain(c.want...), b.certPEM, name)
+	}
+	dir := t.TempDir()
+	r, err := Deploy(t.Context(), bundleOf(t, key, leaf, middle, twin), openStore(t, dir), nil, Options{Rules: trusting(old)})
+	require.NoError(t, err)
+	assert.Equal(t, []*x509.Certificate{leaf, twin}, r.Bundle.Chain)
+	assert.Contains(t, r.Warnings, "fullchain.pem holds two certificates of one CA; the one that leads to no trusted root was left out")
 }
 
 func TestANegativeSerialIsAccepted(t *testing.T) {
@@ -242,6 +267,7 @@ func TestTheReasonForAnUntrustedChainIsTheRealOne(t *testing.T) {
 	origin := signed(t, "x", rootKey, nil, rootKey, func(c *x509.Certificate) {
 		c.Subject = pkix.Name{Country: []string{"US"}, Organization: []string{"CloudFlare, Inc."}, OrganizationalUnit: []string{"CloudFlare Origin SSL Certificate Authority"}}
 	})
+	lay := signed(t, "middle", middleKey, root, rootKey, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, 0 })
 	outside := signed(t, "middle", middleKey, root, rootKey, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} })
 	named, system, empty := trusting(root), Rules{}, trusting()
 	for name, c := range map[string]struct {
@@ -253,6 +279,7 @@ func TestTheReasonForAnUntrustedChainIsTheRealOne(t *testing.T) {
 		"the upper one is missing": {bundleOf(t, key, leaf, middle), empty, `the chain ends at "CN=middle", whose issuer "CN=root" is neither in the file nor among the roots in the file of --roots`, "--roots FILE"},
 		"not of this system":       {bundleOf(t, key, leaf, middle, root), system, `the chain ends at "CN=root", which is not among the trusted roots of this system`, "install the root"},
 		"an expired intermediate":  {bundleOf(t, key, leaf, stale), named, `"CN=middle" in its chain is valid only from`, "issue it again"},
+		"an issuer that is no CA":  {bundleOf(t, key, leaf, lay), named, `"CN=middle" issued a certificate in the chain, but is not allowed to`, "issue it again"},
 		"names that are not its":   {bundleOf(t, key, leaf, outside), named, "the chain is not valid: ", "issue it again"},
 		"Cloudflare's Origin CA":   {bundleOf(t, key, signed(t, "mail", key, origin, rootKey, server)), named, "no mail client ever will", "public CA"},
 	} {

@@ -221,12 +221,12 @@ func (r Record) vouches(chain []*x509.Certificate, now time.Time) bool {
 }
 
 // leadsTo reports whether the certificates that are sent form a path from the leaf
-// to anchor that is valid now and may be used for that.
+// to anchor that is valid now and may be used for that, also for OpenSSL.
 func leadsTo(anchor *x509.Certificate, chain []*x509.Certificate, now time.Time) bool {
 	roots := x509.NewCertPool()
 	roots.AddCert(anchor)
-	_, err := pki.Paths(chain, roots, now)
-	return err == nil
+	paths, _ := pki.Paths(chain, roots, now)
+	return slices.ContainsFunc(paths, pki.Consistent)
 }
 
 // ToPublish is the record to add to those that are published so that chain

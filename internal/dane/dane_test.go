@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -80,6 +82,9 @@ func judgements(t *testing.T) (map[string]judgement, map[string]crypto.Signer) {
 	sent, withRoot := p.sent(), append(p.sent(), p.ca.Root)
 	expired := newPKI(t, mint.Leaf{NotAfter: time.Now().Add(-time.Hour)})
 	elsewhere := newPKI(t, mint.Leaf{Names: []string{"www.example.org"}})
+	contradicting := newPKI(t, mint.Leaf{Edit: func(c *x509.Certificate) { // another authority key (RFC 5280, section 4.2.1.1)
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 35}, Value: []byte{48, 6, 128, 4, 1, 2, 3, 4}}}
+	}})
 	one := func(r Record) []Record { return []Record{r} }
 	cases := map[string]judgement{
 		"no record": {nil, sent, None},
@@ -101,6 +106,7 @@ func judgements(t *testing.T) (map[string]judgement, map[string]crypto.Signer) {
 		"another root in full":          {one(record(TA, Cert, Full, other.ca.Root)), sent, Mismatch},
 		"another root's key":            {one(record(TA, SPKI, Full, other.ca.Root)), sent, Mismatch},
 		"issuer sent":                   {one(OfIssuer(p.ca.Issuer)), sent, Match},
+		"issuer that is contradicted":   {one(OfIssuer(contradicting.ca.Issuer)), contradicting.sent(), Mismatch},
 		"issuer not sent":               {one(OfIssuer(p.ca.Issuer)), sent[:1], Mismatch},
 		"issuer's key, not sent":        {one(record(TA, SPKI, Full, p.ca.Issuer)), sent[:1], Match},
 		"root in full, issuer missing":  {one(record(TA, Cert, Full, p.ca.Root)), sent[:1], Mismatch},
@@ -139,7 +145,7 @@ func judgements(t *testing.T) (map[string]judgement, map[string]crypto.Signer) {
 		}
 	}
 	keys := map[string]crypto.Signer{}
-	for _, p := range []issuer{p, other, expired, elsewhere} {
+	for _, p := range []issuer{p, other, expired, elsewhere, contradicting} {
 		keys[string(p.leaf.Raw)] = p.key
 	}
 	return cases, keys

@@ -35,7 +35,8 @@ type candidate struct {
 // each time.
 type forger struct {
 	*lab
-	all []candidate
+	all    []candidate
+	serial int64 // of the last certificate
 }
 
 // forge returns every candidate, and makes the lab trust their roots.

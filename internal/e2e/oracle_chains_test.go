@@ -39,7 +39,7 @@ func (f *forger) authority(name string, key crypto.Signer, parent *authority, ed
 		parent = a
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(int64(len(f.all) + 1000)), Subject: pkix.Name{CommonName: name},
+		SerialNumber: f.nextSerial(), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(9999 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
@@ -56,6 +56,13 @@ func (f *forger) authority(name string, key crypto.Signer, parent *authority, ed
 	require.NoError(f.t, err, name)
 	a.pem = block("CERTIFICATE", raw)
 	return a
+}
+
+// nextSerial is another one each time: NSS refuses a second certificate with the
+// issuer and serial of one that it knows.
+func (f *forger) nextSerial() *big.Int {
+	f.serial++
+	return big.NewInt(f.serial + 1000)
 }
 
 func (f *forger) ecKey(curve elliptic.Curve) *ecdsa.PrivateKey {

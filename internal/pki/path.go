@@ -111,6 +111,16 @@ func Contradicts(parent, c *x509.Certificate) bool {
 	return !bytes.Equal(name.Bytes, parent.RawIssuer)
 }
 
+// Consistent reports whether no certificate on path contradicts the next one.
+func Consistent(path []*x509.Certificate) bool {
+	for i, issuer := range path[1:] {
+		if Contradicts(issuer, path[i]) {
+			return false
+		}
+	}
+	return true
+}
+
 var (
 	oidAuthorityKeyID  = asn1.ObjectIdentifier{2, 5, 29, 35}
 	oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}

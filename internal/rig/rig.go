@@ -138,7 +138,9 @@ const (
 	NeedPebble  Peer = "pebble"  // the ACME server and its DNS
 	NeedStepCA  Peer = "step-ca" // another ACME server
 	NeedOpenSSL Peer = "openssl" // the command, for Leaf
-	NeedDNS     Peer = "dns"     // Knot and Unbound, for StartZone and StartResolver
+	NeedGnuTLS  Peer = "gnutls-cli"
+	NeedNSS     Peer = "nss" // tstclnt and certutil
+	NeedDNS     Peer = "dns" // Knot and Unbound, for StartZone and StartResolver
 
 	NeedPrometheus Peer = "prometheus" // promtool and node_exporter
 )
@@ -202,6 +204,11 @@ func find(ctx context.Context, peer Peer) error {
 	case NeedDNS:
 		for _, program := range []string{"knotd", "knotc", "keymgr", "kdig", "unbound"} {
 			_, missing := daemon(program)
+			err = errors.Join(err, missing)
+		}
+	case NeedNSS:
+		for _, program := range []string{"tstclnt", "certutil"} {
+			_, missing := exec.LookPath(program)
 			err = errors.Join(err, missing)
 		}
 	case NeedPrometheus:

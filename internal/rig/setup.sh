@@ -46,6 +46,8 @@ missing_packages() {
 	done <<-'LIST'
 		certbot certbot
 		openssl openssl
+		gnutls-cli gnutls-bin
+		tstclnt libnss3-tools
 		strace strace
 		fuser psmisc
 		curl curl
