@@ -176,9 +176,7 @@ func (r *run) obtain(ctx context.Context, state *acme.State) error {
 	if err := client.Refresh(r.lineage, now); err != nil {
 		r.o.Log.Warn("no renewal information", "error", err)
 	}
-	if err := r.look(now); err != nil {
-		return err
-	}
+	r.look(now)
 	r.due = r.lineage.Due(r.want, now, r.o.Force)
 	r.want.Lacks = r.due.Lacks
 	if err := r.chooseKey(ctx, now); err != nil {
@@ -200,13 +198,15 @@ func (r *run) obtain(ctx context.Context, state *acme.State) error {
 }
 
 // look warns if the timer does not fit the lifetime of the certificate.
-func (r *run) look(now time.Time) error {
+func (r *run) look(now time.Time) {
 	ago, every, err := r.lineage.Look(now)
 	if ago > 0 {
 		r.note("the last run was at %s: for this certificate renew should run at least every %s, better hourly; see examples/systemd/mailu-hook-renew.timer",
-			say.Time(now.Add(-ago)), every.Round(time.Minute))
+			say.Time(now.Add(-ago)), every.Round(time.Second))
 	}
-	return err
+	if err != nil { // what else has to be written fails with a reason
+		r.o.Log.Warn("the run was not recorded", "error", err)
+	}
 }
 
 // waits reports whether a certificate that is due has to wait; an error says that this
