@@ -232,7 +232,7 @@ func TestFrontThatDoesNotShowTheAnswerIsLeftAsItWas(t *testing.T) {
 	}
 }
 
-func TestWhatAKilledRunLeftIsRemovedAndNginxIsTold(t *testing.T) {
+func TestLeftoversOfAKilledRunAreRemovedAndNginxIsReloaded(t *testing.T) {
 	for name, c := range map[string]struct {
 		leave  func(*webFront) error
 		loaded int
@@ -256,7 +256,7 @@ func TestWhatAKilledRunLeftIsRemovedAndNginxIsTold(t *testing.T) {
 	}
 }
 
-func TestFrontThatIsGoneIsNotTold(t *testing.T) {
+func TestFrontThatIsGoneIsNotReloaded(t *testing.T) {
 	w := newWebFront(t, &daemons{})
 	c, err := w.group().ServeChallenges(t.Context())
 	require.NoError(t, err)

@@ -134,7 +134,7 @@ func TestCommandThatCannotBeRunIsErrEngine(t *testing.T) {
 	}
 }
 
-func TestPSThatFailsIsSaid(t *testing.T) {
+func TestFailureOfPSIsReported(t *testing.T) {
 	f, _ := execFront(t, func([]string) (string, int) { return "", 127 })
 	_, err := f.in.processes(t.Context())
 	assert.EqualError(t, err, fmt.Sprintf("listing the processes of %s: ps: exit status 127", f.Container))

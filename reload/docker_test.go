@@ -152,14 +152,14 @@ func TestInspectionWithoutTheContainerIsErrEngine(t *testing.T) {
 	}
 }
 
-func TestSilentPermissionIsSaidInPlainText(t *testing.T) {
+func TestMissingPermissionIsReportedInPlainText(t *testing.T) {
 	err := engineError(t.Context(), "listing containers", errors.New("permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock:\n dial unix: connect: permission denied"))
 	mustBeErrEngine(t, err)
 	assert.ErrorContains(t, err, `listing containers: "permission denied while trying to connect`)
 	assert.Contains(t, say.HintOf(err), "may this user use its socket")
 }
 
-func TestFrontThatGoesBetweenListAndInspectIsNotFound(t *testing.T) {
+func TestFrontThatIsRemovedBetweenListAndInspectIsNotFound(t *testing.T) {
 	e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/containers/json") {
 			_, _ = io.WriteString(w, `[{"Id":"abc","Labels":{"com.docker.compose.service":"front"}}]`)

@@ -37,7 +37,7 @@ func TestEveryFrontOfAGroupIsToldAndSettled(t *testing.T) {
 	}
 }
 
-func TestRefusalOfOneFrontIsTheGroups(t *testing.T) {
+func TestRefusalOfOneFrontIsOneOfTheGroup(t *testing.T) {
 	g, _ := twins(t, &daemons{ps: []string{psWhole}}, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
 	var refusal *mailu.Refusal
 	err := g.Test(t.Context())
@@ -72,7 +72,7 @@ func TestFactsOfAGroupAreThoseOfAllItsFronts(t *testing.T) {
 	assert.Equal(t, []string{"mail.example.com", "smtp.example.com"}, g[0].Hostnames, "the fronts keep theirs")
 }
 
-func TestAGroupIsIdleAsItsFrontThatCannotBeAsked(t *testing.T) {
+func TestGroupIsIdleIfOneOfItsFrontsIs(t *testing.T) {
 	for states, want := range map[[2]string]string{
 		{"running", "running"}:   "",
 		{"running", "paused"}:    "paused",
@@ -88,7 +88,7 @@ func TestAGroupIsIdleAsItsFrontThatCannotBeAsked(t *testing.T) {
 	}
 }
 
-func TestAGroupRunsAsLongAsOneOfItsFrontsDoes(t *testing.T) {
+func TestGroupRunsAsLongAsOneOfItsFrontsDoes(t *testing.T) {
 	g, fakes := twins(t, &daemons{ps: []string{psWhole}}, &daemons{ps: []string{psWhole}})
 	fakes[0].containers = map[string]string{frontID: answer(t, inState("exited"))}
 	runs, err := g.Running(t.Context())
@@ -100,7 +100,7 @@ func TestAGroupRunsAsLongAsOneOfItsFrontsDoes(t *testing.T) {
 	assert.False(t, runs)
 }
 
-func TestMountsAreToldInOneOrder(t *testing.T) {
+func TestMountsAreNamedInAlphabeticalOrder(t *testing.T) {
 	f := describe(nowhere(t), fixture(t, mounting("/b:/certs/key.pem", "/a:/certs/cert.pem", "/c:/certs")))
 	assert.ErrorContains(t, f.Suitable(), "/certs/cert.pem and /certs/key.pem is mounted as a single file")
 }

@@ -60,7 +60,7 @@ func TestSurveyThatFindsNothingSaysWhy(t *testing.T) {
 	require.ErrorIs(t, err, ErrEngine)
 }
 
-func TestHealthIsDockersUnlessThereIsNoCheck(t *testing.T) {
+func TestHealthIsDockersUnlessThereIsNoHealthCheck(t *testing.T) {
 	assert.Equal(t, "healthy", describe(nowhere(t), fixture(t)).Health)
 	for _, health := range []*container.Health{nil, {Status: container.NoHealthcheck}} {
 		assert.Empty(t, describe(nowhere(t), fixture(t, func(info *container.InspectResponse) { info.State.Health = health })).Health)
@@ -118,7 +118,7 @@ func TestLocalPidFileIsReadWithoutLeavingTheContainer(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func TestClockIsTheEnginesOwn(t *testing.T) {
+func TestTimeIsTheEnginesOwn(t *testing.T) {
 	at := time.Now().Add(-time.Hour).UTC()
 	system := at.Format(time.RFC3339Nano)
 	e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {

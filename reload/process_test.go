@@ -53,7 +53,7 @@ func TestMastersAreFoundInTheOutputOfEitherPS(t *testing.T) {
 	}
 }
 
-func TestPSOutputThatIsNoneYieldsNoProcess(t *testing.T) {
+func TestOutputThatIsNotOfPSYieldsNoProcess(t *testing.T) {
 	for _, out := range []string{"", "\n\n", "ps: unrecognized option: A\n", "1 2\n", "x y z w\n", "\x00\xff\n", strings.Repeat("9", 100) + " 1 nginx nginx\n"} {
 		assert.Empty(t, parsePS(out), "%q", out)
 	}

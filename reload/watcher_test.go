@@ -23,7 +23,7 @@ func (tree fakeTree) stopped(t *testing.T, want bool) {
 	}, 5*time.Second, 5*time.Millisecond)
 }
 
-func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
+func TestPausedWatcherIsStoppedUntilItIsResumed(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
 	release := tree.front(t).PauseWatcher()
@@ -34,7 +34,7 @@ func TestAHeldWatcherIsStoppedUntilItIsReleased(t *testing.T) {
 	tree.stopped(t, false)
 }
 
-func TestAWatcherThatAKilledRunHeldGoesOn(t *testing.T) {
+func TestWatcherThatAKilledRunPausedIsResumed(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
 	tree.front(t).PauseWatcher()
@@ -44,7 +44,7 @@ func TestAWatcherThatAKilledRunHeldGoesOn(t *testing.T) {
 	tree.stopped(t, false)
 }
 
-func TestNothingIsHeldWhereProcessesAreOutOfReach(t *testing.T) {
+func TestNothingIsPausedWhereProcessesAreOutOfReach(t *testing.T) {
 	t.Parallel()
 	tree := newTree(t)
 	f := tree.front(t)
@@ -79,7 +79,7 @@ func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 	}
 }
 
-func TestAWatcherGoesOnWhereProcessesNeverCeaseToComeAndGo(t *testing.T) {
+func TestWatcherIsResumedEvenIfTheProcessListNeverSettles(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./busy.sh & ./python3 ./config.py; ./python3 ./config.py; sleep 600 & wait")
 	_, err := tree.front(t).watcher.quiesce(t.Context())
@@ -90,7 +90,7 @@ func TestAWatcherGoesOnWhereProcessesNeverCeaseToComeAndGo(t *testing.T) {
 	assert.Len(t, strings.Fields(string(data)), 4, "two runs")
 }
 
-func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
+func TestWatcherIsResumedWhenTheTimeIsUp(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./config.py; while :; do ./python3 ./config.py; done")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -100,7 +100,7 @@ func TestAWatcherGoesOnWhenTheTimeIsUp(t *testing.T) {
 	tree.stopped(t, false)
 }
 
-func TestARefusalWhileTheWatcherIsHeldIsAVerdict(t *testing.T) {
+func TestRefusalWhileTheWatcherIsPausedIsAVerdict(t *testing.T) {
 	for paused, tests := range map[bool]int{true: 1, false: 2} {
 		f, fake := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
 		f.watcher.paused = paused

@@ -220,7 +220,7 @@ func TestTargetWithoutAnEngineIsAskedAtTheHostsGiven(t *testing.T) {
 	assert.Equal(t, facts.Ports[:1], target.Only(facts.Ports[:1]).Ports)
 }
 
-func TestAnswerSaysWhetherThePortIsClosedOrDoesWithoutTLS(t *testing.T) {
+func TestEndpointSaysWhetherThePortIsClosedOrHasNoTLS(t *testing.T) {
 	assert.ErrorIs(t, askAt(t, patient, "imaps", refusing(t)).Err, mailu.ErrClosed)
 	for protocol, dialogue := range map[string][]exchange{
 		"smtp": {{"", "220 ready\r\n"}, {"EHLO mailu-hook.invalid", "250 hello\r\n"}, {"STARTTLS", "500 5.5.1 Invalid command\r\n"}},

@@ -150,7 +150,7 @@ func TestBytesAfterTheGoAheadAreAnAttack(t *testing.T) {
 	}
 }
 
-func TestHostileAnswerIsShownHarmless(t *testing.T) {
+func TestHostileAnswerIsMadeHarmless(t *testing.T) {
 	answer := "554 \x1b[31m\xff\u202e" + strings.Repeat("x", 1500) + "\r\n"
 	e := askAt(t, patient, "smtp", listen(t, speaking(t, []exchange{{"", answer}}, hang)))
 	require.Error(t, e.Err)
