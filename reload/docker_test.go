@@ -209,3 +209,51 @@ func TestEngineBehindTLSIsAskedWithTheClientsCertificate(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "mailu-front-1", g[0].Container)
 }
+
+// As wollomatic's socket proxy does, before an engine that speaks no newer version.
+func TestProxyThatRefusesPathsWithoutAVersionIsAskedWithOne(t *testing.T) {
+	for _, newest := range []string{"1.51", "1.41"} {
+		fake := &engine{containers: map[string]string{frontID: answer(t, inState("exited"))}}
+		e := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			version, ok := strings.CutPrefix(strings.Split(r.URL.Path, "/")[1], "v")
+			switch {
+			case !ok:
+				saying(403, `{"message":"path not allowed"}`)(w, r)
+			case version > newest:
+				saying(400, `{"message":"client version `+version+` is too new"}`)(w, r)
+			default:
+				r.URL.Path = strings.TrimPrefix(r.URL.Path, "/v"+version)
+				fake.ServeHTTP(w, r)
+			}
+		}))
+		g, err := Find(t.Context(), e, Selector{})
+		require.NoError(t, err, newest)
+		assert.Equal(t, "mailu-front-1", g[0].Container)
+	}
+	_, err := Find(t.Context(), serveHTTP(t, saying(403, `{"message":"path not allowed"}`)), Selector{})
+	require.ErrorIs(t, err, ErrEngine)
+	assert.ErrorContains(t, err, "403 Forbidden: path not allowed")
+}
+
+func TestPodmanIsAskedOnItsOwnSocket(t *testing.T) {
+	e, err := openPodman(func(string) string { return "" })
+	require.NoError(t, err)
+	defer e.Close()
+	assert.Equal(t, "unix:///run/podman/podman.sock", e.(*docker).api.DaemonHost())
+	assert.True(t, dockerHere(func(name string) string { return map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:2375"}[name] }))
+}
+
+func TestEventsAreToldUntilTheEngineBreaksOff(t *testing.T) {
+	e := serveHTTP(t, ping(func(w http.ResponseWriter, r *http.Request) {
+		assert.Contains(t, r.URL.Query().Get("filters"), "container")
+		flush(w, `{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"name":"mailu-front-1"}}}`+"\n")
+	}))
+	var seen []Event
+	err := e.Events(t.Context(), func(event Event) { seen = append(seen, event) })
+	require.Error(t, err)
+	assert.Equal(t, []Event{{ID: "abc", Action: "start", Labels: map[string]string{"name": "mailu-front-1"}}}, seen)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	assert.Error(t, serveHTTP(t, ping(waitForTheClient)).Events(ctx, func(Event) {}))
+}
