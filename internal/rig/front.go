@@ -49,6 +49,7 @@ type FrontOptions struct {
 
 	Env       map[string]string // added to, or in place of, the defaults
 	Labels    map[string]string // likewise
+	NoLabels  bool              // no label of Compose: as Quadlet, Portainer or docker run start it
 	ExtraArgs []string          // of docker run, before the image
 	Command   []string          // after the image
 }
@@ -146,6 +147,9 @@ func (f *Front) runArgs(ctx context.Context, o FrontOptions) ([]string, error) {
 		"com.docker.compose.service":          o.Service,
 		"com.docker.compose.oneoff":           "False",
 		"com.docker.compose.container-number": "1",
+	}
+	if o.NoLabels {
+		clear(labels)
 	}
 	maps.Copy(labels, o.Labels)
 	args := []string{"run", "--detach", "--pull", "never", "--name", o.Name,
