@@ -95,12 +95,16 @@ func (l *ledger) lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.dir.Sweep(); err != nil {
+	if err := l.dir.Remove(l.tmp()); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
 		unlock()
 		return nil, err
 	}
 	return unlock, nil
 }
+
+// tmp is the name of the unfinished ledger. It is not swept, because others that
+// are being written may lie beside it.
+func (l *ledger) tmp() string { return l.name + ".tmp" }
 
 // make makes the directory of the ledger, durably.
 func (l *ledger) make() error {
@@ -154,7 +158,7 @@ func (l *ledger) record(state State) error {
 	if err != nil {
 		return fmt.Errorf("encoding the state: %w", err)
 	}
-	return l.dir.Replace(l.name+".json", append(data, '\n'), 0o600)
+	return l.dir.ReplaceVia(l.tmp(), l.name+".json", append(data, '\n'), 0o600)
 }
 
 // forget removes the ledger. The lock file stays until its holder has ended: a run

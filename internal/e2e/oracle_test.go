@@ -144,6 +144,7 @@ func (o *oracle) askHere(i int, c *judged, roots *x509.CertPool) {
 	r, err := deploy.Install(o.t.Context(), source.Files(filepath.Join(o.given(i), "cert.pem"), filepath.Join(o.given(i), "key.pem")), deploy.Options{
 		Settings:       func(name string) string { return map[string]string{"DOCKER_HOST": "unix:///nonexistent"}[name] },
 		CertsDir:       o.at(i),
+		StateDir:       filepath.Join(o.root, "state"),
 		Hostnames:      []string{cmp.Or(c.host, mint.DefaultName)},
 		Roots:          roots,
 		AllowUntrusted: c.untrusted,
