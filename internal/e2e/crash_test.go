@@ -270,7 +270,7 @@ func (sc *scenario) tidy(certs, what string) bool {
 	}
 	entries, err := os.ReadDir(certs)
 	require.NoError(sc.t, err)
-	ok = assert.Len(sc.t, entries, 3, what) && ok
+	ok = assert.Len(sc.t, entries, 4, what) && ok // both names, ours, and stateIn
 	gens, err := filepath.Glob(filepath.Join(certs, ".mailu-hook", "2*Z-*"))
 	require.NoError(sc.t, err)
 	ok = assert.LessOrEqual(sc.t, len(gens), sc.kept, what) && ok
