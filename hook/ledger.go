@@ -85,7 +85,11 @@ func (l *ledger) close() {
 func (l *ledger) lock(ctx context.Context) (unlock func(), err error) {
 	if l.dir == nil {
 		if err := l.make(); err != nil {
-			return nil, say.Hint(fmt.Errorf("making the state directory: %w", err), "run mailu-hook as root, or name a directory of your own: --state-dir DIR")
+			hint := "run mailu-hook as root, or name a directory of your own: --state-dir DIR"
+			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS) {
+				hint = (&disk.Error{Dir: l.path(), Err: err}).Hint()
+			}
+			return nil, say.Hint(fmt.Errorf("making the state directory: %w", err), "%s", hint)
 		}
 		if err := l.open(); err != nil {
 			return nil, err

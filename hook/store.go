@@ -135,7 +135,8 @@ func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // takeOver makes .mailu-hook where it is missing, and completes what a run that
-// was killed left in it.
+// was killed left in it: a generation, or the live link, that a power loss could
+// still take away.
 func (s *Store) takeOver() error {
 	if s.home == nil {
 		if err := s.certs.Mkdir(homeName); err != nil {
@@ -145,5 +146,8 @@ func (s *Store) takeOver() error {
 			return err
 		}
 	}
-	return s.home.TakeOver()
+	if err := s.home.TakeOver(); err != nil {
+		return err
+	}
+	return s.home.Sync()
 }
