@@ -73,7 +73,7 @@ func (d *Dir) TakeOver() error {
 // os.Root follows links that stay inside, O_NOFOLLOW or not.
 func (d *Dir) openLock(name string) (*os.File, error) {
 	if info, err := d.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is in the way: not a regular file but %s", kind(info.Mode()))
+		return nil, fmt.Errorf("it is in the way: expected a regular file, found %s", kind(info.Mode()))
 	}
 	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
