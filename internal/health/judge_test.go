@@ -181,6 +181,9 @@ func TestPortsThatCannotBeReachedAreNotExplainedByAMissingCertificate(t *testing
 	s.f.Lineages = nil
 	s.refuse(errHangs)
 	assert.ElementsMatch(t, []Code{FileMissing, PortsUnseen}, codesOf(Judge(s.Look, thresholds)))
+	s.f.State, s.f.Inside, s.EngineDown, s.NoFront = "", nil, true, errors.New("no engine")
+	s.refuse(errClosed)
+	assert.ElementsMatch(t, []Code{EngineUnseen, FileMissing, PortsUnseen}, codesOf(Judge(s.Look, thresholds)), "nobody saw the front run")
 }
 
 func TestFlavorCountsByWhatIsServed(t *testing.T) {

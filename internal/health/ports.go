@@ -26,7 +26,7 @@ func (j *judgement) ports(f *Front) {
 		}
 	}
 	switch {
-	case f.bare() && !slices.ContainsFunc(f.Endpoints, unexplained):
+	case f.Runs() && f.bare() && !slices.ContainsFunc(f.Endpoints, unexplained):
 	case f.tlsOff():
 		j.tlsOff(f)
 	case len(answering) == 0:
