@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,12 +140,13 @@ func TestDryRunOnAnEmptyFrontSaysWhyItCannot(t *testing.T) {
 
 func TestPrivateCAWithoutRootsSaysHowToTrustIt(t *testing.T) {
 	i := newStandalone(t, rig.CAOptions{}, mailName)
-	roots := i.env[slices.IndexFunc(i.env, func(v string) bool { return strings.HasPrefix(v, "MAILU_HOOK_ROOTS=") })]
+	roots, err := i.acme.Roots(t.Context())
+	require.NoError(t, err)
 	i.env = append(i.env, "MAILU_HOOK_ROOTS=")
 	r := i.renew()
 	assert.Equal(t, 3, r.code)
 	assert.Contains(t, r.doc.Hint, "name its root with --roots FILE too")
-	i.env = append(i.env, roots)
+	i.env = append(i.env, "MAILU_HOOK_ROOTS="+roots)
 	again := i.renew()
 	assert.Equal(t, 0, again.code)
 	assert.Equal(t, "installed", again.doc.Outcome, "without another order")
