@@ -17,10 +17,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -102,42 +100,6 @@ func ledgerIn(t *testing.T, stateDir string) string {
 	return found[0]
 }
 
-// fronts bounds how many tests have fronts at a time: two a processor. Daemons that
-// reload while many others do take seconds to answer, and Mailu's watcher can make
-// dovecot hang for ten.
-var fronts = struct {
-	slots chan struct{}
-	mu    sync.Mutex
-	held  map[string]int // fronts, by the name of the test
-}{slots: make(chan struct{}, 2*runtime.NumCPU()), held: map[string]int{}}
-
-// takeSlot waits until the test may have fronts. All that it starts, and its subtests,
-// share one slot, so that nobody waits for a second while holding one.
-func takeSlot(t *testing.T) {
-	t.Helper()
-	name, _, _ := strings.Cut(t.Name(), "/")
-	fronts.mu.Lock()
-	defer fronts.mu.Unlock()
-	for fronts.held[name] == 0 {
-		fronts.mu.Unlock()
-		fronts.slots <- struct{}{}
-		fronts.mu.Lock()
-		if fronts.held[name] > 0 { // a subtest was faster
-			<-fronts.slots
-		} else {
-			break
-		}
-	}
-	fronts.held[name]++
-	t.Cleanup(func() {
-		fronts.mu.Lock()
-		defer fronts.mu.Unlock()
-		if fronts.held[name]--; fronts.held[name] == 0 {
-			<-fronts.slots
-		}
-	})
-}
-
 // start runs a front on the lab's directory, of a project of its own, and waits
 // until it serves if it has a certificate.
 func (l *lab) start(o rig.FrontOptions) {
@@ -145,7 +107,6 @@ func (l *lab) start(o rig.FrontOptions) {
 	if o.Root == "" {
 		o.Root = l.root
 	}
-	takeSlot(l.t)
 	front, err := rig.StartFront(l.t.Context(), o)
 	require.NoError(l.t, err)
 	l.t.Cleanup(func() {

@@ -164,9 +164,9 @@ func TestFrontOfFlavorMailAnswersOnPort80(t *testing.T) {
 	i.nothingLeft()
 }
 
-// The image declares /overrides a volume, so the engine makes one where Compose
-// mounts none.
-func TestFrontWithoutAnOverridesMountAnswersFromTheVolumeOfItsImage(t *testing.T) {
+// The image declares /overrides a volume, so the engine makes one where Compose mounts
+// none. An image may declare any directory that, so it is nothing to write into.
+func TestVolumeThatOnlyTheImageAskedForAnswersNoChallenge(t *testing.T) {
 	i := newIssuer(t, rig.CAOptions{})
 	i.address = loopback()
 	i.lead(i.address, mailName)
@@ -180,9 +180,12 @@ func TestFrontWithoutAnOverridesMountAnswersFromTheVolumeOfItsImage(t *testing.T
 	i.front = front
 	i.env = append(i.env, "MAILU_HOOK_PROJECT="+front.Project)
 	i.waitServing()
-	i.issues()
-	i.servesLineage(mailName)
-	i.healthyAndReloadable()
+	r := i.renew()
+	assert.Equal(t, 6, r.code)
+	assert.Contains(t, r.doc.Error, "nothing is mounted at /overrides in "+front.Name)
+	assert.Contains(t, r.doc.Hint, "mount ROOT/overrides/nginx there")
+	i.neverLetTheCALook()
+	i.serves(old)
 	left, _, err := front.Exec(t.Context(), "ls", "-A", "/overrides")
 	require.NoError(t, err)
 	assert.Empty(t, left)
