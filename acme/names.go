@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/net/publicsuffix"
-
 	"mailu-hook/internal/say"
 )
 
@@ -73,9 +71,6 @@ func checkName(name string, method Method, profile string, private bool) error {
 	}
 	if !strings.Contains(bare, ".") {
 		return refuse(other, "not a public name: it has no dot")
-	}
-	if suffix, icann := publicsuffix.PublicSuffix(bare); icann && suffix == bare {
-		return refuse(other, "a public suffix, under which names are registered")
 	}
 	return nil
 }

@@ -62,10 +62,14 @@ func localReader(pid int) (r reader, err error) {
 		return r, errors.New("its status names no user")
 	}
 	for line := range strings.Lines(string(maps)) {
-		var inside int
-		var m idsMap
-		if _, err := fmt.Sscan(line, &inside, &m.first, &m.count); err == nil {
-			r.inside = append(r.inside, m)
+		fields := strings.Fields(line) // first uid inside, first uid outside, count (user_namespaces(7))
+		if len(fields) != 3 {
+			continue
+		}
+		first, err := strconv.Atoi(fields[1])
+		count, cerr := strconv.Atoi(fields[2])
+		if err == nil && cerr == nil {
+			r.inside = append(r.inside, idsMap{first, count})
 		}
 	}
 	return r, nil

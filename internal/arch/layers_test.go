@@ -125,7 +125,6 @@ func TestEachModuleHasOneImporter(t *testing.T) {
 		"github.com/miekg/dns":             {"internal/resolve"},
 		"github.com/spf13/pflag":           {"internal/cli"},
 		"golang.org/x/net/idna":            {"internal/mailu"},
-		"golang.org/x/net/publicsuffix":    {"acme"},
 		"golang.org/x/sys/unix":            {"internal/cli", "internal/disk"}, // the terminal's width; openat and flock
 	}
 	are := map[string]map[string]bool{}

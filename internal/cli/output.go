@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/syslog"
 	"net"
 	"os"
 	"strings"
@@ -84,9 +83,9 @@ func writeError(w io.Writer, err error) {
 // logToSyslog leaves a trace of a result. A host without syslog has none, and
 // that is no error of the deploy.
 func logToSyslog(err error, line string) {
-	severity := syslog.LOG_INFO
+	severity := severityInfo
 	if err != nil {
-		severity, line = syslog.LOG_ERR, "error: "+err.Error()
+		severity, line = severityError, "error: "+err.Error()
 		if hint := say.HintOf(err); hint != "" {
 			line += "; hint: " + hint
 		}
@@ -98,9 +97,16 @@ func logToSyslog(err error, line string) {
 		}
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(syslogLimit)) // log/syslog waits forever for one that hangs
-		_, _ = fmt.Fprintf(conn, "<%d>%s mailu-hook[%d]: %s\n", syslog.LOG_MAIL|severity, time.Now().Format(time.Stamp), os.Getpid(), say.OneLine(line))
+		_, _ = fmt.Fprintf(conn, "<%d>%s mailu-hook[%d]: %s\n", facilityMail|severity, time.Now().Format(time.Stamp), os.Getpid(), say.OneLine(line))
 		return
 	}
 }
 
 const syslogLimit = time.Second
+
+// RFC 5424, section 6.2.1.
+const (
+	facilityMail  = 2 << 3
+	severityError = 3
+	severityInfo  = 6
+)

@@ -164,7 +164,6 @@ func TestNamesThatNoCAIssuesForAreFoundBeforeACAIsAsked(t *testing.T) {
 		"no host name":          {[]string{"--hostname", "mail_.example.com"}, "not a valid host name", "HOSTNAMES in mailu.env"},
 		"no dot":                {[]string{"--hostname", "mail", "--ca-file", ""}, "it has no dot", "HOSTNAMES in mailu.env"},
 		"address":               {[]string{"--hostname", "192.0.2.1", "--ca-file", ""}, "only with a profile", "--profile shortlived"},
-		"public suffix":         {[]string{"--hostname", "co.uk", "--ca-file", ""}, "a public suffix", "HOSTNAMES in mailu.env"},
 	} {
 		i.sub(name, func(t *testing.T) {
 			var r result
