@@ -138,6 +138,7 @@ func TestSyncRepairsWhatHasChangedSince(t *testing.T) {
 			require.NoError(t, err)
 			l.endsServing(sha256OfPEM(t, newest)) // the front's own watcher has seen the damage too
 			l.healthyAndReloadable()
+			l.endsServing(sha256OfPEM(t, newest)) // after these reloads
 			tree := snapshot(t, l.certs())
 			assert.Equal(t, "unchanged", l.run(c.env, "sync", "--output", "json").doc.Outcome, "the second time there is nothing to do")
 			assert.Equal(t, tree, snapshot(t, l.certs()))
