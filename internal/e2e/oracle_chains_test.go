@@ -244,6 +244,10 @@ func (f *forger) leaves() {
 		"serial of 20 bytes": edit(func(c *x509.Certificate) { c.SerialNumber = huge(20) }), "serial 1": edit(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }),
 		"serial of 21 bytes": edit(func(c *x509.Certificate) { c.SerialNumber = huge(21) }), "serial of 200 bytes": edit(func(c *x509.Certificate) { c.SerialNumber = huge(200) }),
 		"empty subject": edit(func(c *x509.Certificate) { c.Subject = pkix.Name{} }), "no name at all": edit(func(c *x509.Certificate) { c.Subject, c.DNSNames = pkix.Name{}, nil }),
+		"empty subject, names not critical": edit(func(c *x509.Certificate) {
+			names := append([]byte{48, 18, 130, 16}, mint.DefaultName...)
+			c.Subject, c.DNSNames, c.ExtraExtensions = pkix.Name{}, nil, []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names}}
+		}),
 		"name in the subject only": edit(func(c *x509.Certificate) { c.DNSNames = nil }), "subject of 64 bytes": edit(func(c *x509.Certificate) { c.Subject.CommonName = strings.Repeat("x", 64) }),
 		"subject in Chinese": edit(func(c *x509.Certificate) { c.Subject.Organization = []string{"中文電郵"} }), "subject of 4 KiB": edit(func(c *x509.Certificate) { c.Subject.Organization = []string{strings.Repeat("x", 4096)} }),
 		"wildcard": {Names: []string{"*.example.com"}}, "wildcard of everything": {Names: []string{"*", mint.DefaultName}}, "100 names": {Names: many(100)}, "1000 names": {Names: many(1000)},

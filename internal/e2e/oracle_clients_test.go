@@ -72,6 +72,7 @@ var dissent = map[[2]string]string{
 // expressions for the facts in our messages.
 var cautious = map[string]string{
 	`which is more than clients accept`: "Java takes ten certificates from a server (jdk.tls.maxServerCertificateChainLength)",
+	`the subject is empty`:              "RFC 5280, section 4.2.1.6, wants the names critical then, and other clients than these four hold to that",
 }
 
 const early = "the clock of this host may be wrong, and within the hour they all accept it"
