@@ -86,7 +86,7 @@ func TestWebrootOfAnotherServerAnswersAndIsLeftUnchanged(t *testing.T) {
 
 	none := i.renew("--challenge", "webroot", "--webroot", filepath.Join(shown, "none"), "--force", "--min-interval", "1ms")
 	assert.Equal(t, 2, none.code)
-	assert.Contains(t, none.doc.Error, "--webroot DIR, the directory that the web server shows")
+	assert.Contains(t, none.doc.Error, "--webroot DIR, the directory that the web server serves")
 }
 
 // listed are the names below a directory.
