@@ -298,7 +298,7 @@ func TestStatusJudgesTheCertificatesThatAreServed(t *testing.T) {
 				}
 			}
 			return err == nil
-		}, 30*time.Second, 200*time.Millisecond, c.sentence)
+		}, 2*time.Minute, 500*time.Millisecond, c.sentence)
 		doc := l.status([]string{"MAILU_HOOK_IGNORE=sync_timer_missing,not_adopted"}, c.args...)
 		assert.Equal(t, []string{c.severity + " " + c.code}, doc.codes())
 		assert.True(t, doc.says(c.code, c.sentence), "%+v", doc.Findings)
