@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -49,7 +50,8 @@ func newTrap(t *testing.T) *trap {
 	x.gen = filepath.Base(gens[0])
 	x.newer, x.live = x.issue("mail.example.com", 30)
 
-	bait, _ := x.issue("bait", 10)
+	bait, err := x.ca.Issue(mint.Leaf{NotBefore: time.Now().Add(-10 * time.Minute)}) // of no lineage: sync may look through those
+	require.NoError(t, err)
 	x.canary = [][]byte{[]byte("CANARY"), bait.KeyPEM[60:120], bait.LeafPEM[len(bait.LeafPEM)-120 : len(bait.LeafPEM)-60]}
 	for _, dir := range []string{x.outside, x.outside + "/.mailu-hook", x.outside + "/live", x.outside + "/.mailu-hook/live", x.outside + "/" + x.gen} {
 		require.NoError(t, os.MkdirAll(dir, 0o750))

@@ -199,7 +199,7 @@ func TestEngineThatCannotBeAskedLeavesTheDeployPending(t *testing.T) {
 		assert.Equal(t, 8, r.code, name)
 		assert.Equal(t, "pending", r.doc.Outcome, name)
 		assert.Contains(t, r.doc.Error, "cannot query the container engine", name)
-		assert.Contains(t, r.doc.Hint, "systemctl status docker", name)
+		assert.Contains(t, r.doc.Hint, "is the engine running", name)
 		assert.Less(t, time.Since(began), 9*time.Second, name)
 	}
 	assertStore(t, l.certs(), 2)
@@ -239,8 +239,10 @@ func TestKilledRunReleasesTheLockAndTheNextOneFinishes(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), binary)
 	cmd.Env = append(append(os.Environ(), l.env...), "RENEWED_LINEAGE="+live)
 	require.NoError(t, cmd.Start())
-	state := l.ledger()
-	require.Eventually(t, func() bool { _, err := os.Stat(state); return err == nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		found, err := filepath.Glob(filepath.Join(l.root, "state", "deployed", "*.json"))
+		return err == nil && len(found) == 1
+	}, 10*time.Second, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
 	require.Error(t, cmd.Wait())
 	r := l.hook(live)

@@ -57,7 +57,7 @@ func TestAccountIsShownAndDeactivatedAndTheNextRenewalCreatesAnother(t *testing.
 	_, changed := i.account()
 	assert.Equal(t, account{first.Server, first.URL, "other@example.com", "valid"}, changed, "the contact changes, the account stays")
 
-	_, ended := i.account("deactivate")
+	_, ended := i.account("deactivate", "--yes")
 	assert.Equal(t, "deactivated", ended.Status)
 	gone, _ := i.account()
 	assert.Equal(t, 1, gone.code)

@@ -32,7 +32,7 @@ func TestNamesManagedByCertbotAreLeftToItUnlessForced(t *testing.T) {
 	assert.Empty(t, i.asked(func() { r = i.renew(again...) }))
 	assert.Equal(t, 2, r.code)
 	assert.Contains(t, r.doc.Error, "certbot manages "+mailName+" ("+filepath.Join(config, "renewal", "mail.conf")+")")
-	assert.Contains(t, r.doc.Hint, "--deploy-hook mailu-hook")
+	assert.Contains(t, r.doc.Hint, "call mailu-hook as its deploy hook")
 	assert.Contains(t, r.doc.Hint, "certbot delete --cert-name mail")
 	assert.Contains(t, r.doc.Hint, "--force-standalone")
 	assert.Equal(t, leaf, i.live(mailName))

@@ -61,7 +61,7 @@ func (i *issuer) neverOffers(placeholder *x509.Certificate) {
 	i.t.Helper()
 	none := i.run(nil, "rollback", "--output", "json")
 	assert.Equal(i.t, 2, none.code)
-	assert.Contains(i.t, none.doc.Error, "there is no other certificate before the live one")
+	assert.Contains(i.t, none.doc.Error, "there is no certificate from before the live one")
 	var list []struct{ Generation, SHA256 string }
 	require.NoError(i.t, json.Unmarshal([]byte(i.run([]string{"MAILU_HOOK_OUTPUT=json"}, "rollback", "--list").stdout), &list))
 	want := sha256OfPEM(i.t, pemOf(placeholder))
