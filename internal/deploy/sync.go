@@ -111,7 +111,7 @@ func (t *Target) wanted(ctx context.Context, state hook.State, lineages []string
 	}
 	switch {
 	case wanted == nil && problem == nil:
-		return nil, say.Hint(errors.New("neither a lineage nor a generation holds a certificate for the mail server"), "install one: mailu-hook install --lineage DIR, or obtain one: mailu-hook renew --agree-tos")
+		return nil, say.Hint(fmt.Errorf("neither a lineage nor %s holds a certificate for the mail server", t.store.Dir()), "install one: mailu-hook install --lineage DIR, or obtain one: mailu-hook renew --agree-tos")
 	case wanted == nil:
 		return nil, problem
 	case problem != nil:

@@ -63,14 +63,14 @@ func TestKeyRollsOverUnderDANEWithoutAGap(t *testing.T) {
 	publish(dane.OfLeaf(second).String())
 	r := i.renew(again...)
 	require.Equal(t, 0, r.code)
-	assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), "the key stays, because a TLSA record 3 1 1 of it is published")
+	assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), "the key is kept because a TLSA record 3 1 1 for it is published")
 	third := i.liveLeaf("mail.example.com")
 	require.Equal(t, second.RawSubjectPublicKeyInfo, third.RawSubjectPublicKeyInfo)
 	require.NotEqual(t, second.SerialNumber, third.SerialNumber)
 
 	r = i.renew(append(again, "--next-key")...)
 	require.Equal(t, 0, r.code)
-	assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), "the prepared key is not used until its TLSA record is published")
+	assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), "the prepared key waits until its TLSA record is published")
 	require.Equal(t, second.RawSubjectPublicKeyInfo, i.liveLeaf("mail.example.com").RawSubjectPublicKeyInfo)
 	out := i.run(nil, "tlsa", "--next", "--output", "json", "--state-dir", i.state)
 	var next struct{ Records []struct{ Record string } }
