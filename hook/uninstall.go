@@ -36,20 +36,20 @@ func Uninstall(ctx context.Context, s *Store, f Front, o Options) (r Result, err
 	if f != nil {
 		d.before.ports = f.Look(ctx)
 	}
+	if o.DryRun {
+		r.Outcome = OutcomeWouldInstall
+		return r, nil
+	}
 	d.step(StepStage)
 	unlock, err := s.Lock(ctx)
 	if err != nil {
 		return r, err
 	}
 	defer unlock()
-	if o.DryRun {
-		r.Outcome = OutcomeWouldInstall
-		return r, nil
-	}
 
 	d.step(StepSwitch)
 	defer d.pauseWatcher()()
-	if err := s.release(); err != nil {
+	if err := s.release(d.b); err != nil {
 		return r, err
 	}
 	if f != nil {
@@ -63,17 +63,13 @@ func Uninstall(ctx context.Context, s *Store, f Front, o Options) (r Result, err
 	return r, s.forget()
 }
 
-// release makes the two names files with the bytes that they lead to. The caller
-// holds the lock.
-func (s *Store) release() error {
-	p, err := s.Installed()
-	if err != nil {
+// release makes the two names files with the pair that b holds. The caller holds
+// the lock.
+func (s *Store) release(b *Bundle) error {
+	if err := s.certs.ReplaceVia(path.Join(homeName, disk.TempName()), s.keyName, b.keyPEM, 0o600); err != nil {
 		return err
 	}
-	if err := s.certs.ReplaceVia(path.Join(homeName, disk.TempName()), s.keyName, p.key, 0o600); err != nil {
-		return err
-	}
-	return s.certs.ReplaceVia(path.Join(homeName, disk.TempName()), s.certName, p.cert, 0o644)
+	return s.certs.ReplaceVia(path.Join(homeName, disk.TempName()), s.certName, b.certPEM, 0o644)
 }
 
 // forget removes what is ours. The two names must not lead to it any more.

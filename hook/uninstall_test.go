@@ -53,3 +53,23 @@ func TestUninstallOfNothingIsAnError(t *testing.T) {
 	_, err := Uninstall(t.Context(), openStore(t, t.TempDir()), nil, Options{})
 	assert.ErrorContains(t, err, "no certificate")
 }
+
+func TestUninstallOfADamagedPairLeavesTheLiveGeneration(t *testing.T) {
+	dir, b := t.TempDir(), aged(t, time.Hour)
+	install(t, dir, b)
+	require.NoError(t, os.Remove(filepath.Join(dir, "key.pem")))
+	_, err := Uninstall(t.Context(), openStore(t, dir), nil, Options{})
+	require.NoError(t, err)
+	assert.Equal(t, b.Fingerprint(), onDisk(t, dir))
+}
+
+func TestADryRunOfUninstallTouchesNothing(t *testing.T) {
+	dir := t.TempDir()
+	writePair(t, dir, aged(t, time.Hour))
+	before := snapshot(t, dir)
+	r, err := Uninstall(t.Context(), openStore(t, dir), nil, Options{DryRun: true})
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeWouldInstall, r.Outcome)
+	assert.Equal(t, before, snapshot(t, dir))
+	assert.NoDirExists(t, stateOf(dir))
+}
