@@ -46,6 +46,11 @@ func Uninstall(ctx context.Context, s *Store, f Front, o Options) (r Result, err
 		return r, err
 	}
 	defer unlock()
+	if now, err := s.installedBundle(); err != nil {
+		return r, err
+	} else if now != nil { // another run may have installed it while this one waited
+		d.b, r.Bundle = now, now
+	}
 
 	d.step(StepSwitch)
 	defer d.pauseWatcher()()
