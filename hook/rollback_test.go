@@ -106,7 +106,26 @@ func TestAPortThatIsLostWhileTheOldPairSettlesIsToldOnceMore(t *testing.T) {
 	s.f.settles = func() { s.port(993).shows = "" }
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
-	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle, explain, StepReload}, s.f.Calls())
+	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle, explain, StepSettle, StepReload}, s.f.Calls())
+}
+
+func TestAFrontThatItsWatcherHasToConfigureAnewIsNotLeftPending(t *testing.T) {
+	s := newScene(t)
+	withoutTLS := func(string) string { return "" }
+	s.port(25).follows, s.port(443).follows = withoutTLS, withoutTLS
+	s.f.settles = func() { s.port(25).shows, s.port(443).shows = s.new.Fingerprint(), s.new.Fingerprint() }
+	r, err := s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeInstalled, r.Outcome)
+	assert.Equal(t, s.all(s.new), s.shown())
+}
+
+func TestADaemonThatHangsIsNotConfiguredAnewMeanwhile(t *testing.T) {
+	s := newScene(t)
+	s.port(993).hangs, s.port(993).follows = true, doesNotLoad(s.new.Fingerprint())
+	r, err := s.deploy(t, s.new)
+	assertRolledBack(t, s, r, err)
+	assert.Equal(t, []Step{StepLook, StepTest, StepReload, explain, StepReload, StepReload, StepSettle}, s.f.Calls())
 }
 
 func TestRollbackOutlivesTheCaller(t *testing.T) {

@@ -62,11 +62,13 @@ func (d *deploy) prove(ctx context.Context, want string) error {
 }
 
 // await asks the ports until done accepts each answer, the time is up, or a
-// daemon says that it will not load what is installed. A daemon that says
-// nothing and does not follow is told again, but not soon: the killall of the
-// front's own configuration run can hit a child of dovecot's master, which then
-// waits ten seconds for it and leaves that service alone for two. Telling it
-// meanwhile would make it wait once more.
+// daemon says that it will not load what is installed. Ports that say they have
+// no TLS are those of a front that was configured without it, when its pair was
+// missing; its watcher, which was paused, configures it anew when it settles. A
+// daemon that says nothing and does not follow is told again, but not soon: the
+// killall of the front's own configuration run can hit a child of dovecot's
+// master, which then waits ten seconds for it and leaves that service alone for
+// two. Telling it meanwhile would make it wait once more.
 func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) error {
 	followed := func(wait time.Duration) bool {
 		soon, cancel := context.WithTimeout(ctx, wait)
@@ -80,6 +82,9 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 	var refusal *mailu.Refusal
 	if err := d.f.Explain(ctx); errors.As(err, &refusal) {
 		return err
+	}
+	if !slices.ContainsFunc(d.r.Endpoints, func(e mailu.Endpoint) bool { return errors.Is(e.Err, mailu.ErrSilent) }) {
+		_ = d.f.Settle(ctx) // the ports decide
 	}
 	if followed(reloadAgainAfter) {
 		return nil
