@@ -31,12 +31,12 @@ check: setup ## gofmt, go vet, staticcheck, dead code
 	@for what in . '-tags measure -test ./...'; do \
 	dead=$$(.cache/bin/deadcode $$what); if [ -n "$$dead" ]; then printf '%s\n' "$$dead" >&2; exit 1; fi; done
 
-# One test with peers runs per processor, and nothing beside them: with more,
-# daemons that reload together take seconds to answer.
+# Two tests with peers run per processor, as they mostly wait, and nothing beside
+# them: with many more, daemons that reload together take seconds to answer.
 test: check build ## check, unit tests, end-to-end suite; a skipped test fails
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_BINARY=$(CURDIR)/mailu-hook; \
 	{ status=0; go test -json -race -shuffle=on $(UNIT) || status=$$?; \
-	  go test -json -count=1 -timeout=60m -p 1 -parallel=$$(nproc) $(RIGS) && exit $$status; } | go run ./internal/rig/tally
+	  go test -json -count=1 -timeout=60m -p 1 -parallel=$$((2 * $$(nproc))) $(RIGS) && exit $$status; } | go run ./internal/rig/tally
 
 soak: setup ## the long versions of the end-to-end tests, alone: docs/testing.md
 	@internal/rig/setup.sh soak
