@@ -25,6 +25,10 @@ const (
 type Selector struct {
 	Container string // name or id
 	Project   string // Compose project
+
+	// Of several groups of fronts, Find takes the one with these, if they are not "".
+	CertsDir string
+	Hostname string // the main one
 }
 
 // Errors of Find that callers decide on. ErrNone need not be fatal: a front loads
@@ -35,20 +39,38 @@ var (
 	ErrAmbiguous = errors.New("several Mailu fronts run here")
 )
 
+// SeveralError is ErrAmbiguous, and the groups that may be meant, each with a certs
+// directory of its own.
+type SeveralError struct{ Groups []Group }
+
+func (e *SeveralError) Error() string {
+	return fmt.Sprintf("%v: %s", ErrAmbiguous, slices.Concat(e.Groups...).names())
+}
+func (e *SeveralError) Is(target error) bool { return target == ErrAmbiguous }
+func (e *SeveralError) Hint() string         { return chooseOne }
+
+const chooseOne = "choose one: --project NAME or --container NAME (in /etc/mailu-hook.conf: MAILU_HOOK_PROJECT=NAME)"
+
 // Find finds the front that want selects, and all others that mount the same certs
 // directory. A front is a container of the Compose service "front" that has Mailu's
 // environment and a mount at /certs; if there is none, a running container that has
-// these two. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrUnmatched,
-// ErrAmbiguous or mailu.ErrUnsuitable.
+// these two. It changes nothing. Errors wrap ErrEngine, ErrNone, ErrUnmatched or
+// mailu.ErrUnsuitable, or are a [*SeveralError].
 func Find(ctx context.Context, e Engine, want Selector) (Group, error) {
 	found, err := fronts(ctx, e, want)
 	if err != nil {
 		return nil, err
 	}
-	g, err := choose(found)
-	if err != nil {
-		return nil, err
+	groups := current(found).byDirectory()
+	if len(groups) > 1 {
+		if groups, err = want.narrow(groups); err != nil {
+			return nil, err
+		}
 	}
+	if len(groups) > 1 {
+		return nil, &SeveralError{groups}
+	}
+	g := groups[0]
 	if err := g.suitable(); err != nil {
 		return nil, err
 	}
@@ -70,24 +92,25 @@ func Survey(ctx context.Context, e Engine, want Selector) (Group, error) {
 	return all, nil
 }
 
-// Only returns the id of the only candidate for what want selects, and the
-// directory that it mounts at /certs; "" if there is not exactly one. That takes
-// one question to the engine, which a Find that follows does not ask again. What a
-// front said of itself by its environment stays true as long as its container
+// Candidate is a container that may be a front, and the directory that it mounts at
+// /certs.
+type Candidate struct{ ID, CertsDir string }
+
+// Candidates returns those that want may mean; none if that cannot be told by the one
+// question to the engine that it takes, which a Find that follows does not ask again.
+// What a front said of itself by its environment stays true as long as its container
 // exists.
-func Only(ctx context.Context, e Engine, want Selector) (id, certsDir string) {
+func Candidates(ctx context.Context, e Engine, want Selector) (found []Candidate) {
 	if want.Container != "" {
-		return "", ""
+		return nil
 	}
-	found, _, err := candidates(ctx, e)
-	if err != nil {
-		return "", ""
+	listed, _, _ := candidates(ctx, e) // none after an error
+	for _, c := range listed {
+		if want.admits(c.Labels) {
+			found = append(found, Candidate{c.ID, c.certsDir()})
+		}
 	}
-	found = slices.DeleteFunc(found, func(c Listed) bool { return !want.admits(c.Labels) })
-	if len(found) != 1 {
-		return "", ""
-	}
-	return found[0].ID, found[0].certsDir()
+	return found
 }
 
 // admits reports whether a container with these labels is of the project.
@@ -170,7 +193,7 @@ func fronts(ctx context.Context, e Engine, want Selector) (Group, error) {
 		if err != nil {
 			return nil, err
 		}
-		if want != (Selector{}) || len(others) == 0 {
+		if want.Container != "" || want.Project != "" || len(others) == 0 {
 			return nil, want.unmatched(others)
 		}
 		wanted = others
@@ -264,15 +287,29 @@ func current(found Group) Group {
 	return kept
 }
 
-// choose returns the fronts that are switched together, which must be all there
-// are.
-func choose(found Group) (Group, error) {
-	g := current(found)
-	if slices.ContainsFunc(g, func(f *Front) bool { return f != g[0] && !sameDir(f.CertsDir, g[0].CertsDir) }) {
-		return nil, say.Hint(fmt.Errorf("%w: %s", ErrAmbiguous, g.names()),
-			"choose one: --project NAME or --container NAME (in /etc/mailu-hook.conf: MAILU_HOOK_PROJECT=NAME)")
+// byDirectory returns the fronts in groups that mount the same certs directory.
+func (g Group) byDirectory() (groups []Group) {
+	for _, f := range g {
+		at := slices.IndexFunc(groups, func(g Group) bool { return sameDir(g[0].CertsDir, f.CertsDir) })
+		if at < 0 {
+			at, groups = len(groups), append(groups, nil)
+		}
+		groups[at] = append(groups[at], f)
 	}
-	return g, nil
+	return groups
+}
+
+// narrow leaves out the groups of another certs directory or main hostname.
+func (s Selector) narrow(groups []Group) ([]Group, error) {
+	of := slices.DeleteFunc(slices.Clone(groups), func(g Group) bool {
+		names := g[0].Hostnames
+		return s.CertsDir != "" && !sameDir(g[0].CertsDir, s.CertsDir) ||
+			s.Hostname != "" && (len(names) == 0 || !strings.EqualFold(names[0], s.Hostname))
+	})
+	if len(of) == 0 {
+		return nil, say.Hint(fmt.Errorf("%w: %s; none is of this certs directory and main hostname", ErrAmbiguous, slices.Concat(groups...).names()), chooseOne)
+	}
+	return of, nil
 }
 
 // names lists the fronts, to choose from.

@@ -20,6 +20,25 @@ type deployed struct {
 	renewal    *renewalDoc // of renew
 	hooked     bool        // certbot called
 	unattended bool        // nobody reads what is printed, so it goes to syslog too
+	among      bool        // there are others: each line names its front
+	also       []ended     // for the other groups of fronts, none of it worse
+}
+
+// ended is how the run for another group of fronts ended.
+type ended struct {
+	*deployed
+	err error
+}
+
+// newDeployed is what became of a deploy, for every group of fronts that it was for.
+func newDeployed(r deploy.Result, as deployed) *deployed {
+	d := as
+	d.Result, d.among = r, as.among || len(r.Also) > 0
+	as.among = d.among
+	for _, other := range r.Also {
+		d.also = append(d.also, ended{newDeployed(other.Result, as), other.Err})
+	}
+	return &d
 }
 
 // deployFailed is the result of an error that came before a deploy began.
@@ -31,11 +50,23 @@ func (d *deployed) tell(format string, err error, _ report.Screen) string {
 	return inFormat(format, d, err)
 }
 
+// inWords has a line for each success.
 func (d *deployed) inWords(err error) string {
-	if err != nil {
-		return ""
+	var lines string
+	if err == nil {
+		lines = d.line() + "\n"
 	}
-	return d.line() + "\n"
+	for _, other := range d.also {
+		lines += other.inWords(other.err)
+	}
+	return lines
+}
+
+func (d *deployed) others() (all []told) {
+	for _, other := range d.also {
+		all = append(all, told{other.deployed, other.err})
+	}
+	return all
 }
 
 // journal: a sync that found nothing to do says nothing, four times an hour.
@@ -49,6 +80,9 @@ func (d *deployed) warnings() []string { return d.Warnings }
 // line is a success in one line.
 func (d *deployed) line() string {
 	var s strings.Builder
+	if d.among && d.Front != nil {
+		s.WriteString(d.Front.Container + ": ")
+	}
 	what := cmp.Or(d.Source.Lineage, d.Source.CertFile)
 	switch d.Outcome {
 	case hook.OutcomeInstalled:
@@ -65,7 +99,7 @@ func (d *deployed) line() string {
 		}
 	case hook.OutcomeSkipped:
 		if what == "" {
-			return say.OneLine("nothing to do: " + d.Reason)
+			return say.OneLine(s.String() + "nothing to do: " + d.Reason)
 		}
 		fmt.Fprintf(&s, "skipped %s: %s", what, d.Reason)
 	case hook.OutcomeWouldInstall:
@@ -115,6 +149,7 @@ type document struct {
 	Error      string           `json:"error,omitempty"`
 	Hint       string           `json:"hint,omitempty"`
 	Exit       int              `json:"exit_status"`
+	Also       []any            `json:"also,omitempty"` // where there are several groups of fronts: the documents of the others
 }
 
 type frontDoc struct {
@@ -159,6 +194,9 @@ func (d *deployed) document(err error) any {
 	}
 	for _, e := range d.Endpoints {
 		doc.Endpoints = append(doc.Endpoints, endpoint(e, want))
+	}
+	for _, other := range d.also {
+		doc.Also = append(doc.Also, other.document(other.err))
 	}
 	return doc
 }

@@ -13,7 +13,8 @@ func hookCommand() command {
 	return command{
 		summary: "Install a renewed certificate into Mailu's front and prove that it is served",
 		about: `As certbot's deploy hook it needs no arguments: certbot names the renewed
-lineage in RENEWED_LINEAGE. Lineages of other sites are skipped.
+lineage in RENEWED_LINEAGE. It goes to each front whose main hostname it covers;
+lineages of other sites are skipped.
 
 The certificate is checked, switched into place with one rename, and loaded by
 nginx and dovecot; then every TLS port is asked for it. If a port does not
@@ -21,7 +22,7 @@ show it, the old pair is put back, reloaded and verified in the same way.
 certbot drops a hook's exit status and output: look for the tag mailu-hook in
 syslog.`,
 		examples: `  ln -s /usr/local/bin/mailu-hook /etc/letsencrypt/renewal-hooks/deploy/
-  certbot renew --deploy-hook "mailu-hook --project mailu"
+  certbot renew --deploy-hook mailu-hook
   RENEWED_LINEAGE=/etc/letsencrypt/live/mail.example.com mailu-hook --dry-run`,
 		options: func() action { return &hookOptions{} },
 		formats: deployFormatNames(),
@@ -49,5 +50,5 @@ func (o *hookOptions) run(ctx context.Context, i *invocation) (result, error) {
 	}
 	d.Pinned = i.settings(variable("lineage"))
 	r, err := deploy.Install(ctx, source.Lineage(dir), d)
-	return &deployed{Result: r, unattended: true, hooked: true}, err
+	return newDeployed(r, deployed{unattended: true, hooked: true}), err
 }

@@ -47,7 +47,7 @@ func (o *installOptions) run(ctx context.Context, i *invocation) (result, error)
 		return nil, err
 	}
 	r, err := deploy.Install(ctx, src, d)
-	return &deployed{Result: r}, err
+	return newDeployed(r, deployed{}), err
 }
 
 func (o *installOptions) source() (source.Source, error) {

@@ -36,7 +36,7 @@ type frontTexts struct {
 
 var deployTexts = frontTexts{
 	container: "`NAME` the front container (default: that of the Compose service \"front\")",
-	project:   "`NAME` Compose project of the front, where several run",
+	project:   "`NAME` Compose project of the front: only this one of several",
 	timeout:   "time limit; a rollback may take as long again", limit: 30 * time.Second,
 }
 

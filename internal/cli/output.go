@@ -18,15 +18,30 @@ type journaled interface {
 	journal() (line string, worthIt bool)
 }
 
+// several is a result with others beside it, each with an end of its own.
+type several interface{ others() []told }
+
+// told is a result and the error it ended with.
+type told struct {
+	result result
+	err    error
+}
+
 // warned is a result with something to say on stderr besides the error.
 type warned interface{ warnings() []string }
 
 // finish tells how an invocation ended and returns its exit status. Syslog comes
 // first: it must not depend on whether somebody still reads stdout.
 func finish(i *invocation, r result, err error, stdout io.Writer) int {
-	if j, ok := r.(journaled); ok {
-		if line, worthIt := j.journal(); worthIt {
-			logToSyslog(err, line)
+	all := []told{{r, err}}
+	if s, ok := r.(several); ok {
+		all = append(all, s.others()...)
+	}
+	for _, t := range all {
+		if j, ok := t.result.(journaled); ok {
+			if line, worthIt := j.journal(); worthIt {
+				logToSyslog(t.err, line)
+			}
 		}
 	}
 	if r != nil {
@@ -36,16 +51,25 @@ func finish(i *invocation, r result, err error, stdout io.Writer) int {
 			}
 		}
 	}
-	var judged verdict
-	if err != nil && !errors.As(err, &judged) {
-		writeError(i.stderr, err)
-		if w, ok := r.(warned); ok {
-			for _, warning := range w.warnings() {
-				fmt.Fprintf(i.stderr, "mailu-hook: warning: %s\n", say.OneLine(warning))
-			}
-		}
+	all[0].err = err
+	for _, t := range all {
+		i.writeFailure(t)
 	}
 	return exitStatus(err)
+}
+
+// writeFailure tells an error, and what else there is to say of it.
+func (i *invocation) writeFailure(t told) {
+	var judged verdict
+	if t.err == nil || errors.As(t.err, &judged) {
+		return
+	}
+	writeError(i.stderr, t.err)
+	if w, ok := t.result.(warned); ok {
+		for _, warning := range w.warnings() {
+			fmt.Fprintf(i.stderr, "mailu-hook: warning: %s\n", say.OneLine(warning))
+		}
+	}
 }
 
 // unwritten reports that the result could not be written. What was done stays done:

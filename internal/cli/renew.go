@@ -75,7 +75,16 @@ func (o *renewOptions) run(ctx context.Context, i *invocation) (result, error) {
 	tell := newProgress(i)
 	r.Tell, r.Deploy.Progress = tell.tell, tell.step
 	res, err := renewal.Run(ctx, r)
-	return &deployed{Result: res.Result, renewal: renewalDocOf(res), unattended: true}, err
+	return renewed(res, false), err
+}
+
+// renewed is what became of a run of the renewer, for every group of fronts.
+func renewed(r renewal.Result, among bool) *deployed {
+	d := &deployed{Result: r.Result, renewal: renewalDocOf(r), unattended: true, among: among || len(r.Also) > 0}
+	for _, other := range r.Also {
+		d.also = append(d.also, ended{renewed(other.Result, true), other.Err})
+	}
+	return d
 }
 
 // longest is the CA's time, and that of the deploys before and after.

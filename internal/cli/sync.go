@@ -46,5 +46,5 @@ func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
 	}
 	d.Pinned = i.settings(variable("lineage"))
 	r, err := deploy.Sync(ctx, deploy.Wish{Lineages: o.lineages, Now: o.now}, d)
-	return &deployed{Result: r, unattended: true}, err
+	return newDeployed(r, deployed{unattended: true}), err
 }

@@ -7,6 +7,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -80,6 +81,7 @@ type Result struct {
 	Front  *mailu.Facts // nil: nobody got as far as finding it
 	DANE   []tlsa.Host  // what the DNS said, if it was asked
 	DryRun bool
+	Also   []Ended[Result] // where several groups of fronts were meant: what became of the others, none of it worse
 }
 
 // Note adds what there is to know besides the outcome, once.
@@ -94,18 +96,35 @@ func Failed(err error) Result {
 	return Result{Result: hook.Result{Outcome: hook.OutcomeOf(err)}}
 }
 
-// Install installs the certificate at src in the front that it is for. After a
-// nil error the Outcome says what was done; errors are those of hook.Deploy and
-// reload.Find, or an ErrUsage.
+// Install installs the certificate at src in the front that it is for, or in each of
+// those whose main hostname it covers where there are several. After a nil error the
+// Outcome says what was done; errors are those of hook.Deploy and reload.Find, or an
+// ErrUsage.
 //
-// For a Hook a certificate that does not cover the front's main hostname is
-// another site's: skipped, without an error.
+// For a Hook a certificate that covers the main hostname of no front is another
+// site's: skipped, without an error.
 func Install(ctx context.Context, src source.Source, o Options) (Result, error) {
-	t := newTarget(o)
-	defer t.Close()
-	t.result.Source = src
-	err := t.within(ctx, func(ctx context.Context) error { return t.install(ctx, src) })
-	return t.finish(err)
+	var first *Target // which finds out what the certificate covers
+	var names []string
+	covers := func(f mailu.Facts) bool {
+		if len(f.Hostnames) == 0 {
+			return false
+		}
+		names = append(names, f.Hostnames[0])
+		return len(hook.Missing(first.leaf, f.Hostnames[:1])) == 0
+	}
+	all := Each(o, covers, func(o Options) (Result, error) {
+		t := newTarget(o)
+		defer t.Close()
+		first = cmp.Or(first, t)
+		t.result.Source = src
+		err := t.within(ctx, func(ctx context.Context) error { return t.install(ctx, src) })
+		return t.finish(err)
+	})
+	if len(all) > 0 {
+		return joined(all)
+	}
+	return first.finish(first.isNobodys(src, names))
 }
 
 func (t *Target) install(ctx context.Context, src source.Source) error {
@@ -114,6 +133,7 @@ func (t *Target) install(ctx context.Context, src source.Source) error {
 	if err != nil {
 		return err
 	}
+	t.leaf = leaf
 	t.result.Bundle = bundle
 	if foreign, err := t.isForeign(ctx, leaf); foreign || err != nil {
 		return err
@@ -172,16 +192,30 @@ func (t *Target) isOurs(src source.Source, leaf *x509.Certificate) (bool, error)
 		t.result.Note("does not cover " + say.Names(missing))
 	case t.o.Caller == Hook:
 		t.result.Warnings = nil // notes about Mailu do not belong in the report on another site
-		t.passOver(names[0])
+		t.passOver(names[:1])
 		return false, nil
 	default:
-		return false, &hook.Rejection{
-			File: src.CertFile, Leaf: leaf,
-			Fact:   fmt.Sprintf("it does not cover %s, the main hostname of the mail server (it covers %s)", names[0], covered(leaf)),
-			Remedy: "name the right lineage, or give the mail server's name with --hostname",
-		}
+		return false, uncovered(src, leaf, fmt.Sprintf("%s, the main hostname of the mail server", names[0]))
 	}
 	return true, nil
+}
+
+// isNobodys ends the run for a certificate that is for none of several fronts, whose
+// main hostnames are names.
+func (t *Target) isNobodys(src source.Source, names []string) error {
+	if t.o.Caller == Hook {
+		t.passOver(names)
+		return nil
+	}
+	return uncovered(src, t.leaf, "the main hostname of any mail server here: "+say.Names(names))
+}
+
+func uncovered(src source.Source, leaf *x509.Certificate, what string) error {
+	return &hook.Rejection{
+		File: src.CertFile, Leaf: leaf,
+		Fact:   fmt.Sprintf("it does not cover %s (it covers %s)", what, covered(leaf)),
+		Remedy: "name the right lineage, or give the mail server's name with --hostname",
+	}
 }
 
 func covered(leaf *x509.Certificate) string {
@@ -192,8 +226,8 @@ func covered(leaf *x509.Certificate) string {
 }
 
 // isForeign recognizes another site's lineage by one question to the engine:
-// what a front said of itself last time is still true as long as its container
-// exists. Hosts with many sites call the hook for each of them.
+// what the fronts said of themselves last time is still true as long as their
+// containers exist. Hosts with many sites call the hook for each of them.
 func (t *Target) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, error) {
 	if t.o.Caller != Hook {
 		return false, nil
@@ -203,17 +237,30 @@ func (t *Target) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, e
 	}
 	limited, cancel := t.engineTime(ctx)
 	defer cancel()
-	id, dir := reload.Only(limited, t.engine, t.o.Front)
-	facts, known := Remembered(t.o.StateDir, dir)
-	if !known || facts.ID != id || t.override(&facts) != nil || len(hook.Missing(leaf, facts.Hostnames[:1])) == 0 {
-		return false, nil // then everything has to be found out
+	var fronts []mailu.Facts
+	var names []string
+	for _, c := range reload.Candidates(limited, t.engine, t.o.Front) {
+		facts, known := Remembered(t.o.StateDir, c.CertsDir)
+		if !known || facts.ID != c.ID || t.override(&facts) != nil || len(hook.Missing(leaf, facts.Hostnames[:1])) == 0 {
+			return false, nil // then everything has to be found out
+		}
+		fronts, names = append(fronts, facts), append(names, facts.Hostnames[0])
 	}
-	t.result.Front = &facts
-	t.passOver(facts.Hostnames[0])
+	switch len(fronts) {
+	case 0:
+		return false, nil
+	case 1:
+		t.result.Front = &fronts[0]
+	}
+	t.passOver(names)
 	return true, nil
 }
 
-func (t *Target) passOver(name string) {
+// passOver skips a certificate that covers none of the main hostnames.
+func (t *Target) passOver(names []string) {
 	t.result.Outcome = hook.OutcomeSkipped
-	t.result.Reason = "not Mailu's: it does not cover " + name
+	t.result.Reason = "not Mailu's: it does not cover " + names[0]
+	if len(names) > 1 {
+		t.result.Reason = "not Mailu's: it covers none of " + say.Names(names)
+	}
 }

@@ -24,19 +24,28 @@ type Wish struct {
 // Sync completes what a deploy left unfinished, and repairs what has changed
 // since: it compares the known lineages, the installed pair and what the front
 // serves, and deploys what should be served. When all is well the Outcome is
-// Unchanged, or Skipped where nothing was ever deployed.
+// Unchanged, or Skipped where nothing was ever deployed. Where there are several
+// groups of fronts, it does so for each.
 //
 // After failures it backs off: the error is then a hook.ErrWaiting.
 func Sync(ctx context.Context, w Wish, o Options) (Result, error) {
-	t := newTarget(o)
-	defer t.Close()
-	err := t.within(ctx, func(ctx context.Context) error {
-		if err := t.open(ctx); err != nil {
-			return err
-		}
-		return t.sync(ctx, w)
+	all := Each(o, o.Ours, func(o Options) (Result, error) {
+		t := newTarget(o)
+		defer t.Close()
+		err := t.within(ctx, func(ctx context.Context) error {
+			if err := t.open(ctx); err != nil {
+				return err
+			}
+			return t.sync(ctx, w)
+		})
+		return t.finish(err)
 	})
-	return t.finish(err)
+	if len(all) > 0 {
+		return joined(all)
+	}
+	r := Result{DryRun: o.DryRun}
+	r.Outcome, r.Reason = hook.OutcomeSkipped, "no front here takes its certificates from a directory"
+	return r, nil
 }
 
 // Sync does for this Target what the function Sync does.

@@ -3,6 +3,7 @@ package deploy
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,7 @@ type Target struct {
 	o      Options
 	engine reload.Engine
 	store  *hook.Store
+	leaf   *x509.Certificate // that was to be installed
 	result Result
 }
 
@@ -92,7 +94,12 @@ func (t *Target) locate(ctx context.Context) error {
 	}
 	limited, cancel := t.engineTime(ctx)
 	defer cancel()
-	found, err := reload.Find(limited, t.engine, t.o.Front)
+	want := t.o.Front
+	want.CertsDir = t.o.CertsDir
+	if len(t.o.Hostnames) > 0 {
+		want.Hostname = t.o.Hostnames[0]
+	}
+	found, err := reload.Find(limited, t.engine, want)
 	switch {
 	case err == nil:
 		t.meet(found)

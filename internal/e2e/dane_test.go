@@ -162,7 +162,9 @@ func TestWhatTheDNSSaysDecidesWhetherARenewalIsHeldBack(t *testing.T) {
 				assert.Contains(t, r.doc.Hint, c.says)
 			} else {
 				require.Equal(t, 0, r.code)
-				r.doc.Warnings = slices.DeleteFunc(r.doc.Warnings, func(w string) bool { return strings.HasPrefix(w, "its key, which the front can read, also speaks for ") })
+				r.doc.Warnings = slices.DeleteFunc(r.doc.Warnings, func(w string) bool {
+					return strings.HasPrefix(w, "its key, which the front can read, also speaks for ")
+				})
 				assert.Equal(t, c.says != "", len(r.doc.Warnings) > 0, "%q", r.doc.Warnings)
 				assert.Contains(t, strings.Join(r.doc.Warnings, "\n"), c.says)
 				d.serving = renewed

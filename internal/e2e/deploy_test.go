@@ -166,30 +166,45 @@ func TestRecreatedFrontIsFoundByItsNewID(t *testing.T) {
 	}
 }
 
-func TestTwoProjectsAreAnErrorThatNamesBothUntilOneIsChosen(t *testing.T) {
-	l, old := startServing(t, rig.FrontOptions{})
-	other, otherOld := startAnother(t, l)
-	renewed := l.issue(mint.Leaf{})
-	live := l.lineage(renewed, "mail.example.com")
-	r := l.run([]string{"RENEWED_LINEAGE=" + live, "MAILU_HOOK_PROJECT="}, "--output", "json")
+func TestTwoProjectsOfOneNameAreBothServedUntilOneIsChosen(t *testing.T) {
+	twins := rig.FrontOptions{Env: map[string]string{"HOSTNAMES": "twins.example.com"}} // the fronts of other tests are not meant
+	l, old := startServing(t, twins)
+	other, otherOld := startAnother(t, l, twins)
+	renewed := l.issue(mint.Leaf{Names: []string{"twins.example.com"}})
+	live := l.lineage(renewed, "twins.example.com")
+	before := snapshot(t, other.certs())
+	r := l.run([]string{"MAILU_HOOK_PROJECT="}, "rollback", "--output", "json")
 	assert.Equal(t, 2, r.code)
 	assert.Contains(t, r.doc.Error, l.front.Name)
 	assert.Contains(t, r.doc.Error, other.front.Name)
 	assert.Contains(t, r.doc.Hint, "--project")
 	l.serves(old)
+
 	require.Equal(t, 0, l.hook(live).code)
 	l.serves(renewed)
 	other.serves(otherOld)
+	assert.Equal(t, before, snapshot(t, other.certs()))
+
+	r = l.run([]string{"RENEWED_LINEAGE=" + live, "MAILU_HOOK_PROJECT="}, "--output", "json")
+	require.Equal(t, 0, r.code)
+	assert.Equal(t, "installed", r.doc.Outcome, "the other one comes first: more was done there")
+	assert.Equal(t, other.front.Name, r.doc.Front.Container)
+	require.Len(t, r.doc.Also, 1)
+	assert.Equal(t, "unchanged", r.doc.Also[0].Outcome)
+	l.serves(renewed)
+	other.serves(renewed)
+	require.NoError(t, l.front.WaitHealthy(t.Context()))
+	require.NoError(t, other.front.WaitHealthy(t.Context()))
 }
 
 // startAnother starts a second front, of another project, beside that of l.
-func startAnother(t *testing.T, l *lab) (*lab, *mint.Pair) {
+func startAnother(t *testing.T, l *lab, o rig.FrontOptions) (*lab, *mint.Pair) {
 	t.Helper()
 	other := &lab{t: t, ca: l.ca, root: t.TempDir()}
 	require.NoError(t, os.MkdirAll(other.certs(), 0o755))
 	old := other.issue(mint.Leaf{})
 	other.writePlain(old, "cert.pem", "key.pem")
-	other.start(rig.FrontOptions{})
+	other.start(o)
 	other.waitServing()
 	return other, old
 }

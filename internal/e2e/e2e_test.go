@@ -190,6 +190,7 @@ type document struct {
 	Warnings  []string
 	Error     string
 	Hint      string
+	Also      []document // of other groups of fronts
 }
 
 // result is one run of the binary.

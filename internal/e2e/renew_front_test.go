@@ -204,20 +204,29 @@ func TestStoppedFrontMattersOnlyWhenACertificateIsDue(t *testing.T) {
 	i.nothingLeft()
 }
 
-func TestTwoFrontsAreAnErrorThatNamesBothBeforeTheCAIsAsked(t *testing.T) {
-	i, old := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
-	other, otherOld := startAnother(t, i.lab)
-	var r result
-	assert.Empty(t, i.asked(func() {
-		r = i.run([]string{"MAILU_HOOK_PROJECT="}, "renew", "--agree-tos", "--output", "json")
-	}))
-	assert.Equal(t, 2, r.code)
-	assert.Contains(t, r.doc.Error, i.front.Name)
-	assert.Contains(t, r.doc.Error, other.front.Name)
-	assert.Contains(t, r.doc.Hint, "--project")
-	i.serves(old)
-	other.serves(otherOld)
+func TestEveryFrontGetsACertificateForItsOwnNames(t *testing.T) {
+	i, _ := startRenewing(t, rig.CAOptions{}, rig.FrontOptions{})
+	other := &issuer{lab: &lab{t: t, ca: i.ca, root: t.TempDir()}, acme: i.acme, state: i.state}
+	require.NoError(t, os.MkdirAll(other.certs(), 0o755))
+	other.writePlain(other.issue(mint.Leaf{Names: []string{"second.example.com"}}), "cert.pem", "key.pem")
+	other.startPublished(rig.FrontOptions{Env: map[string]string{"HOSTNAMES": "second.example.com"}})
+	other.waitServing()
+	i.env = append(i.env, "MAILU_HOOK_PROJECT=", "DOCKER_HOST=unix://"+narrowEngine(t, i.front.ID, other.front.ID))
+
+	r := i.renew()
+	require.Equal(t, 0, r.code)
+	assert.Equal(t, "installed", r.doc.Outcome)
+	require.Len(t, r.doc.Also, 1)
+	assert.Equal(t, "installed", r.doc.Also[0].Outcome)
+	i.servesLineage(mailName)
+	other.servesLineage("second.example.com")
 	i.nothingLeft()
+	other.nothingLeft()
+
+	assert.Zero(t, count(i.asked(func() { r = i.renew() }), newOrder), "neither is due")
+	assert.Equal(t, "unchanged", r.doc.Outcome)
+	assert.Equal(t, "unchanged", r.doc.Also[0].Outcome)
+	assert.Equal(t, 0, i.sync().code)
 }
 
 func TestCertificateThatTheFrontRefusesIsKeptAndInstalledOnceTheCauseIsFixed(t *testing.T) {

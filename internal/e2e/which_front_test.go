@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,8 +23,8 @@ import (
 )
 
 // narrowEngine is the engine of this host behind a proxy that lets only paths with a
-// version through, drops upgrades of a connection, and shows one container.
-func narrowEngine(t *testing.T, container string) (socket string) {
+// version through, drops upgrades of a connection, and shows these containers only.
+func narrowEngine(t *testing.T, containers ...string) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "engine") // short enough for a socket
 	require.NoError(t, err)
@@ -50,7 +51,7 @@ func narrowEngine(t *testing.T, container string) (socket string) {
 				return err
 			}
 			for _, c := range all {
-				if c["Id"] == container {
+				if slices.Contains(containers, c["Id"].(string)) {
 					shown = append(shown, c)
 				}
 			}

@@ -63,18 +63,28 @@ type Result struct {
 	Server   string
 	Due      acme.Due
 	Issued   bool
-	Info     *acme.Info // what the CA suggests; nil if it suggests nothing
-	Failures int        // in a row
+	Info     *acme.Info             // what the CA suggests; nil if it suggests nothing
+	Failures int                    // in a row
+	Also     []deploy.Ended[Result] // where there are several groups of fronts: what became of the others, none of it worse
 }
 
 // Run obtains a certificate if one is due and makes sure that what was obtained
-// is served. Errors are those of a deploy; acme.ErrFailed, that no certificate
+// is served, for each group of fronts where there are several. Errors are those of a deploy; acme.ErrFailed, that no certificate
 // was obtained and nothing was changed; or an ErrUsage. A run that is killed is
 // resumed by the next one.
 func Run(ctx context.Context, o Options) (Result, error) {
-	r := &run{o: o, want: o.Want}
-	err := r.run(ctx)
-	return r.finish(err), err
+	all := deploy.Each(o.Deploy, o.Deploy.Ours, func(d deploy.Options) (Result, error) {
+		r := &run{o: o, want: o.Want}
+		r.o.Deploy = d
+		err := r.run(ctx)
+		return r.finish(err), err
+	})
+	if len(all) == 0 {
+		err := usageError("set TLS_FLAVOR=cert or mail in mailu.env", "no front here takes its certificates from a directory")
+		return Result{Result: deploy.Failed(err)}, err
+	}
+	all[0].Result.Also = all[1:]
+	return all[0].Result, all[0].Err
 }
 
 // run is one Run.
