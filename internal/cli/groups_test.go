@@ -94,26 +94,26 @@ func TestProjectHostnameOrDirectoryChoosesAmongSeveralFronts(t *testing.T) {
 
 func TestTheWorstOfSeveralResultsDecides(t *testing.T) {
 	w, production, copied, other := severalFronts(t)
-	copied.state = "paused"
+	production.state = "paused"
 	w.engine(production, copied, other)
 	r := w.hook()
 	assert.Equal(t, exitPending, r.status)
-	assert.Contains(t, r.stderr, "mailu-hook: error: copy-front-1: installed, but not yet verified on all ports: the front copy-front-1 is paused")
-	assert.Regexp(t, "^mailu-front-1: installed .*\n$", r.stdout)
+	assert.Contains(t, r.stderr, "mailu-hook: error: mailu-front-1: installed, but not yet verified on all ports: the front mailu-front-1 is paused")
+	assert.Regexp(t, "^copy-front-1: installed .*\n$", r.stdout)
 
-	copied.certs = filepath.Join(w.dir, "nowhere")
+	production.certs = filepath.Join(w.dir, "nowhere")
 	w.pair, w.lineage = w.issue("mail.example.com", mint.Leaf{})
 	w.engine(production, copied, other)
 	r = w.hook("--output", "json")
 	doc := r.document(t)
 	assert.Equal(t, exitError, r.status)
 	assert.Equal(t, "failed", doc["outcome"])
-	assert.Contains(t, doc["error"], "copy-front-1: ")
+	assert.Contains(t, doc["error"], "mailu-front-1: ")
 	also := doc["also"].([]any)
 	require.Len(t, also, 1)
 	assert.Equal(t, "installed", also[0].(map[string]any)["outcome"])
 	assert.EqualValues(t, exitOK, also[0].(map[string]any)["exit_status"])
-	assert.True(t, production.holds(w.pair))
+	assert.True(t, copied.holds(w.pair))
 }
 
 func TestFrontsThatFailAreAllTold(t *testing.T) {
