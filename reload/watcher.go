@@ -16,6 +16,8 @@ const (
 	watcherDelay = 2200 * time.Millisecond
 	resumedDelay = 1200 * time.Millisecond // after it was resumed: one period, and a margin
 	quiet        = time.Second             // without a configuration run: within a row of runs the watcher needs a few ms between two, but hosts can be busy
+	mostRuns     = 4         // that one change of both files makes: each counts as deleted and created, or moved
+	afterMost    = 300 * time.Millisecond
 	settlePoll   = 50 * time.Millisecond
 	settleLimit  = 20 * time.Second
 )
@@ -71,7 +73,13 @@ func (w *watcher) resume(p process) {
 // blocks for ten seconds, and with it every mail port. So the watcher is stopped
 // while one of its runs is under way, and resumed once the process list is stable,
 // or after a second where it never is.
+//
+// A watcher that was paused sees one change, whatever was switched meanwhile. After
+// mostRuns it has nothing more to do, unless something else was changed before.
 func (w *watcher) quiesce(ctx context.Context) ([]process, error) {
+	seen := map[int]bool{} // configuration runs, by pid
+	sawOne := w.paused
+	quiet, resumedDelay := quiet, resumedDelay
 	busy := time.Now().Add(-quiet) // no run was seen yet
 	var p process
 	defer func() { w.resume(p) }() // however this ends
@@ -88,6 +96,10 @@ func (w *watcher) quiesce(ctx context.Context) ([]process, error) {
 		case reconfiguring(procs):
 			busy = now
 			_ = signal(p, syscall.SIGSTOP)
+			run, _ := running(procs, configScript)
+			if seen[run.inside] = true; sawOne && len(seen) >= mostRuns {
+				quiet, resumedDelay = afterMost, afterMost
+			}
 		case stopped && (same(before, procs) || now.Sub(busy) >= quiet):
 			w.resume(p)
 			w.reacts = now.Add(resumedDelay)

@@ -79,6 +79,26 @@ func TestRunsOfTheWatcherAreKeptApart(t *testing.T) {
 	}
 }
 
+func TestAfterTheRunsOfOneChangeNoMoreAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	waited := map[string]time.Duration{}
+	for _, runs := range []string{"1 2 3", "1 2 3 4"} {
+		tree := newTreeWith(t, "while [ ! -e go ]; do sleep 0.05; done; for i in "+runs+"; do ./python3 ./config.py; done; sleep 600 & wait")
+		f := tree.front(t)
+		defer f.PauseWatcher()()
+		require.NoError(t, os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600)) // the switch
+		_, err := f.watcher.quiesce(t.Context())
+		require.NoError(t, err)
+		data, err := os.ReadFile(filepath.Join(tree.dir, "runs"))
+		require.NoError(t, err)
+		times := strings.Fields(string(data))
+		last, err := strconv.ParseInt(times[len(times)-1], 10, 64)
+		require.NoError(t, err)
+		waited[runs] = time.Since(time.Unix(0, last))
+	}
+	assert.Less(t, waited["1 2 3 4"], waited["1 2 3"])
+}
+
 func TestWatcherIsResumedEvenIfTheProcessListNeverSettles(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./busy.sh & ./python3 ./config.py; ./python3 ./config.py; sleep 600 & wait")
