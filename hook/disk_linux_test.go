@@ -200,7 +200,7 @@ func TestUnreadableFileIsRejectedWithTheRemedy(t *testing.T) {
 	src := source.Files(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	require.NoError(t, os.Chmod(src.KeyFile, 0))
 	var err error
-	asNobody(t, func() { _, err = Read(t.Context(), src) })
+	asNobody(t, func() { _, err = readBundle(t.Context(), src) })
 	assertRejected(t, err, src.KeyFile, "permission denied", "run mailu-hook as root")
 	assert.True(t, errors.Is(err, fs.ErrPermission))
 }

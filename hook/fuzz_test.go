@@ -122,7 +122,7 @@ func failAgain(t *testing.T, state *State) {
 	if state.Pending != nil {
 		leaf = state.Pending.Leaf
 	}
-	state.see("/le/live/x", leaf, now)
+	state.see(source.At("/le/live/x"), leaf, now)
 	state.begin("/le/live/x", leaf, now)
 	state.fail("because", now)
 	wait := state.Pending.Next.Sub(now)

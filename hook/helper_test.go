@@ -54,7 +54,7 @@ func deployHelper(args []string) error {
 		os.Exit(0)
 	}()
 	for n := 0; ; n++ {
-		b, err := Read(context.Background(), source.Lineage(args[1+n%2]))
+		b, err := readBundle(context.Background(), source.At(args[1+n%2]))
 		if err != nil {
 			return err
 		}

@@ -11,13 +11,20 @@ import (
 	"mailu-hook/internal/source"
 )
 
-// Read reads and parses the bundle at src. Every failure but the end of ctx is a
-// *Rejection. Nothing is written.
-func Read(ctx context.Context, src source.Source) (*Bundle, error) {
-	pair, err := source.Read(ctx, src)
-	if err != nil {
-		return nil, unreadable(err)
-	}
+// Offer is what a source holds: a bundle, or several to choose from.
+type Offer struct{ source.Content }
+
+// Read reads what src holds. Every failure but the end of ctx is a *Rejection.
+// Nothing is written.
+func Read(ctx context.Context, src source.Source) (Offer, error) {
+	content, err := source.Read(ctx, src)
+	return Offer{content}, unreadable(err)
+}
+
+// For parses the bundle that covers most of the names, and of several such the
+// newest. Every error is a *Rejection.
+func (o Offer) For(names []string) (*Bundle, error) {
+	pair := o.Best(func(leaf *x509.Certificate) int { return len(names) - len(Missing(leaf, names)) })
 	return Parse(pair.Source, pair.Cert, pair.Key)
 }
 
@@ -44,7 +51,11 @@ func unreadable(err error) error {
 	if !errors.As(err, &failed) {
 		return err
 	}
-	remedy := "name the files of a certificate: --lineage DIR, or --cert FILE --key FILE"
+	var lack *source.LackError
+	if errors.As(err, &lack) {
+		return &Rejection{File: failed.File, Fact: lack.Fact, Remedy: lack.Remedy, cause: err}
+	}
+	remedy := "name where a certificate is kept: a directory or a file, or --cert FILE --key FILE"
 	var outside *source.OutsideError
 	switch {
 	case errors.As(err, &outside):

@@ -23,7 +23,7 @@ func TestALineageThatCannotBeReadIsRejectedWithFileFactAndRemedy(t *testing.T) {
 		file, fact, remedy string
 	}{
 		"link missing":   {func(*testing.T, string) {}, "privkey.pem", "no such file", "certbot certificates"},
-		"lineage absent": {func(t *testing.T, key string) { require.NoError(t, os.RemoveAll(filepath.Dir(key))) }, "fullchain.pem", "no such file", "certbot certificates"},
+		"lineage absent": {func(t *testing.T, key string) { require.NoError(t, os.RemoveAll(filepath.Dir(key))) }, "", "no such file", "certbot certificates"},
 		"mixed pair":     {func(t *testing.T, key string) { writeFile(t, key, other.KeyPEM, 0o600) }, "privkey.pem", "does not belong", "same renewal"},
 		"damaged":        {func(t *testing.T, key string) { writeFile(t, key, []byte("junk"), 0o600) }, "privkey.pem", "no PEM block", "privkey.pem"},
 		"link that leads away": {func(t *testing.T, key string) {
@@ -39,7 +39,7 @@ func TestALineageThatCannotBeReadIsRejectedWithFileFactAndRemedy(t *testing.T) {
 			require.NoError(t, os.Remove(key))
 			c.damage(t, key)
 			synctest.Test(t, func(t *testing.T) {
-				_, err := Read(t.Context(), source.Lineage(live))
+				_, err := readBundle(t.Context(), source.At(live))
 				assertRejected(t, err, filepath.Join(live, c.file), c.fact, c.remedy)
 			})
 		})
@@ -47,7 +47,7 @@ func TestALineageThatCannotBeReadIsRejectedWithFileFactAndRemedy(t *testing.T) {
 }
 
 func TestReadEndsWithItsContext(t *testing.T) {
-	src := source.Lineage(t.TempDir()) // whose links are all missing
+	src := source.At(t.TempDir()) // whose links are all missing
 	_, err := Read(ended(t), src)
 	require.ErrorIs(t, err, context.Canceled)
 	assert.ErrorContains(t, err, src.Lineage)
@@ -71,9 +71,9 @@ func TestOnlyRegularFilesOfBoundedSizeAreRead(t *testing.T) {
 			good, bad := filepath.Join(dir, "good.pem"), filepath.Join(dir, "bad.pem")
 			c.make(t, bad)
 			writeFile(t, good, pair.Chain, 0o600)
-			_, err := Read(t.Context(), source.Files(bad, good))
+			_, err := readBundle(t.Context(), source.Files(bad, good))
 			assertRejected(t, err, bad, c.fact, c.remedy)
-			_, err = Read(t.Context(), source.Files(good, bad))
+			_, err = readBundle(t.Context(), source.Files(good, bad))
 			assertRejected(t, err, bad, c.fact, c.remedy)
 		})
 	}
@@ -89,7 +89,16 @@ func TestAFileOfExactlyOneMiBIsRead(t *testing.T) {
 	copy(padded, pair.Chain)
 	writeFile(t, src.CertFile, padded, 0o600)
 	writeFile(t, src.KeyFile, pair.KeyPEM, 0o600)
-	b, err := Read(t.Context(), src)
+	b, err := readBundle(t.Context(), src)
 	require.NoError(t, err)
 	assert.Equal(t, pair.SHA256(), b.Fingerprint())
+}
+
+// readBundle reads the only bundle of a source.
+func readBundle(ctx context.Context, src source.Source) (*Bundle, error) {
+	offer, err := Read(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return offer.For(nil)
 }

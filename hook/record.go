@@ -32,7 +32,7 @@ func (d *deploy) remember() {
 	}
 	now := time.Now().UTC()
 	gens, _ := d.s.Generations()
-	state.see(d.b.Lineage, d.b.Fingerprint(), now)
+	state.see(d.b.Source, d.b.Fingerprint(), now)
 	state.comesFrom(d.b.Lineage, d.b.Fingerprint(), gens)
 	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
 	d.before.rolledBackFrom = state.RolledBackFrom

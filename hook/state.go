@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/source"
 )
 
 // State is what root remembers between runs of one certs directory. Every fact in
@@ -40,11 +41,20 @@ type State struct {
 
 const stateVersion = 2
 
-// Seen is a lineage that a deploy was asked for.
+// Seen is a lineage that a deploy was asked for: the directory or the file of a
+// source.
 type Seen struct {
-	Lineage string    `json:"lineage"`
-	Leaf    string    `json:"leaf"`
-	At      time.Time `json:"at"`
+	Lineage      string    `json:"lineage"`
+	PasswordFile string    `json:"password_file,omitempty"`
+	Leaf         string    `json:"leaf"`
+	At           time.Time `json:"at"`
+}
+
+// Source is where it is read again.
+func (l Seen) Source() source.Source {
+	src := source.At(l.Lineage)
+	src.Password = l.PasswordFile
+	return src
 }
 
 // Last is the result of the last deploy that changed anything or tried to.
@@ -182,13 +192,13 @@ func (st *State) knows(lineage, leaf string) bool {
 	return lineage == "" || slices.ContainsFunc(st.Lineages, func(l Seen) bool { return l.Lineage == lineage && l.Leaf == leaf })
 }
 
-// see notes that lineage was to be deployed with leaf.
-func (st *State) see(lineage, leaf string, at time.Time) {
-	if lineage == "" {
+// see notes that src was to be deployed with leaf.
+func (st *State) see(src source.Source, leaf string, at time.Time) {
+	if src.Lineage == "" {
 		return
 	}
-	st.Lineages = slices.DeleteFunc(st.Lineages, func(l Seen) bool { return l.Lineage == lineage })
-	st.Lineages = append(st.Lineages, Seen{lineage, leaf, at})
+	st.Lineages = slices.DeleteFunc(st.Lineages, func(l Seen) bool { return l.Lineage == src.Lineage })
+	st.Lineages = append(st.Lineages, Seen{src.Lineage, src.Password, leaf, at})
 }
 
 // holds reports whether a leaf is not to be installed again unasked.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/source"
 )
 
 // remembered is what state.json in dir says, read without the code under test.
@@ -29,7 +30,7 @@ func TestStateIsReadAsItWasRecorded(t *testing.T) {
 	want := State{
 		Version:  stateVersion,
 		Front:    mailu.Facts{Container: "mailu-front-1", Hostnames: []string{"mail.example.com"}, CertName: "cert.pem", KeyName: "key.pem"},
-		Lineages: []Seen{{"/le/live/mail", "00ff", now}},
+		Lineages: []Seen{{Lineage: "/le/live/mail", Leaf: "00ff", At: now}},
 		Last:     &Last{At: now, Outcome: OutcomePending, Lineage: "/le/live/mail", Error: "no port answered"},
 		Pending:  &Pending{Since: now, Lineage: "/le/live/mail", Leaf: "00ff", Reason: "no port answered"},
 	}
@@ -81,11 +82,19 @@ func TestDamagedStateIsSaidAndCostsOnlyTheMemory(t *testing.T) {
 func TestLineagesAreRememberedOnceAndTheLastSeenIsLast(t *testing.T) {
 	var state State
 	now := time.Now()
-	state.see("/le/live/a", "01", now)
-	state.see("/le/live/b", "02", now)
-	state.see("/le/live/a", "03", now)
-	state.see("", "04", now) // two files named one by one
-	assert.Equal(t, []Seen{{"/le/live/b", "02", now}, {"/le/live/a", "03", now}}, state.Lineages)
+	state.see(source.At("/le/live/a"), "01", now)
+	state.see(source.At("/le/live/b"), "02", now)
+	state.see(source.At("/le/live/a"), "03", now)
+	state.see(source.Files("a", "b"), "04", now) // two files named one by one
+	assert.Equal(t, []Seen{{Lineage: "/le/live/b", Leaf: "02", At: now}, {Lineage: "/le/live/a", Leaf: "03", At: now}}, state.Lineages)
+}
+
+func TestSourceIsRememberedWithTheFileOfItsPassword(t *testing.T) {
+	src := source.At("/srv/mail.p12")
+	src.Password = "/etc/mailu-hook/password"
+	var state State
+	state.see(src, "01", time.Now())
+	assert.Equal(t, src, state.Lineages[0].Source())
 }
 
 func TestAttemptsForTheSameLeafAddUpAndWaitLonger(t *testing.T) {

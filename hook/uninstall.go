@@ -23,7 +23,7 @@ func Uninstall(ctx context.Context, s *Store, f Front, o Options) (r Result, err
 	d := &deploy{s: s, f: f, o: o, r: &r, began: time.Now()}
 	r.Durations = map[Step]time.Duration{}
 	if d.b, err = s.installedBundle(); err == nil && d.b == nil {
-		err = say.Hint(errors.New("there is no certificate to leave to the front"), "install one first: mailu-hook install --lineage DIR")
+		err = say.Hint(errors.New("there is no certificate to leave to the front"), "install one first: mailu-hook install SOURCE")
 	}
 	if err != nil {
 		r.Outcome = OutcomeOf(err)

@@ -16,10 +16,10 @@ import (
 
 // Search is what Wanted goes by.
 type Search struct {
-	State    State
-	Lineages []string // to read; one that does not exist any more is passed over
-	Names    []string // HOSTNAMES, the main one first
-	Pinned   string   // see Contest
+	State   State
+	Sources []source.Source // to read; one that does not exist any more is passed over
+	Names   []string        // HOSTNAMES, the main one first
+	Pinned  string          // see Contest
 }
 
 // Wanted is what the front should serve, as far as this host knows: what an
@@ -35,8 +35,8 @@ func Wanted(ctx context.Context, s *Store, w Search) (wanted *Bundle, problems [
 	}
 	now := time.Now()
 	var best *Bundle
-	for _, dir := range w.Lineages {
-		b, err := Read(ctx, source.Lineage(dir))
+	for _, src := range w.Sources {
+		b, err := w.read(ctx, src)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
@@ -54,6 +54,14 @@ func Wanted(ctx context.Context, s *Store, w Search) (wanted *Bundle, problems [
 		best = installed
 	}
 	return best, problems
+}
+
+func (w Search) read(ctx context.Context, src source.Source) (*Bundle, error) {
+	offer, err := Read(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return offer.For(w.Names)
 }
 
 // accepts reports whether a bundle may take over from what is installed.

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mint"
+	"mailu-hook/internal/source"
 )
 
 // lineage writes a lineage whose leaf was issued so long ago.
@@ -48,7 +49,7 @@ func TestWantedIsTheNewestThatCoversTheMainName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			names := []string{"mail.example.com", "imap.example.com"}
-			b, problems := Wanted(t.Context(), openStore(t, dir), Search{State: State{RolledBackFrom: c.held}, Lineages: c.lineages, Names: names})
+			b, problems := Wanted(t.Context(), openStore(t, dir), Search{State: State{RolledBackFrom: c.held}, Sources: at(c.lineages...), Names: names})
 			assert.Len(t, problems, c.problems)
 			require.NotNil(t, b)
 			assert.Equal(t, c.want, b.Fingerprint())
@@ -78,7 +79,7 @@ func TestWantedPrefersWhatHasNotExpired(t *testing.T) {
 	expired := parsed(t, issue(t, mint.Leaf{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Minute)}))
 	writePair(t, dir, expired)
 	older, leaf := lineage(t, 5*time.Hour)
-	b, problems := Wanted(t.Context(), openStore(t, dir), Search{Lineages: []string{older}})
+	b, problems := Wanted(t.Context(), openStore(t, dir), Search{Sources: at(older)})
 	assert.Empty(t, problems)
 	require.NotNil(t, b)
 	assert.Equal(t, leaf, b.Fingerprint())
@@ -138,4 +139,11 @@ func TestARollbackByHandHoldsTheLeafThatItLeft(t *testing.T) {
 	_, err = s.deploy(t, s.new)
 	require.NoError(t, err)
 	assert.Empty(t, remembered(t, s.dir).RolledBackFrom, "installing anything else ends it")
+}
+
+func at(dirs ...string) (all []source.Source) {
+	for _, dir := range dirs {
+		all = append(all, source.At(dir))
+	}
+	return all
 }

@@ -16,7 +16,7 @@ const (
 	watcherDelay = 2200 * time.Millisecond
 	resumedDelay = 1200 * time.Millisecond // after it was resumed: one period, and a margin
 	quiet        = time.Second             // without a configuration run: within a row of runs the watcher needs a few ms between two, but hosts can be busy
-	mostRuns     = 4         // that one change of both files makes: each counts as deleted and created, or moved
+	mostRuns     = 4                       // that one change of both files makes: each counts as deleted and created, or moved
 	afterMost    = 300 * time.Millisecond
 	settlePoll   = 50 * time.Millisecond
 	settleLimit  = 20 * time.Second

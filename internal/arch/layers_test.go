@@ -118,14 +118,15 @@ func TestWhatAPackageMayNotKnow(t *testing.T) {
 // take its place.
 func TestEachModuleHasOneImporter(t *testing.T) {
 	importers := map[string][]string{
-		"github.com/containerd/errdefs":    {"reload"},
-		"github.com/docker/docker":         {"reload"},
-		"github.com/docker/go-connections": {"reload"},
-		"github.com/go-acme/lego/v4":       {"acme"},
-		"github.com/miekg/dns":             {"internal/resolve"},
-		"github.com/spf13/pflag":           {"internal/cli"},
-		"golang.org/x/net/idna":            {"internal/mailu"},
-		"golang.org/x/sys/unix":            {"internal/cli", "internal/disk"}, // the terminal's width; openat and flock
+		"github.com/containerd/errdefs":      {"reload"},
+		"github.com/docker/docker":           {"reload"},
+		"github.com/docker/go-connections":   {"reload"},
+		"github.com/go-acme/lego/v4":         {"acme"},
+		"github.com/miekg/dns":               {"internal/resolve"},
+		"software.sslmate.com/src/go-pkcs12": {"internal/source"},
+		"github.com/spf13/pflag":             {"internal/cli"},
+		"golang.org/x/net/idna":              {"internal/mailu"},
+		"golang.org/x/sys/unix":              {"internal/cli", "internal/disk"}, // the terminal's width; openat and flock
 	}
 	are := map[string]map[string]bool{}
 	for path, p := range tree(t) {

@@ -32,10 +32,11 @@ func commands() []command {
 }
 
 // Run runs the program with args (without its name) and returns its exit
-// status. Everything it prints goes to stdout and stderr. When ctx is cancelled
+// status. Everything it prints goes to stdout and stderr; stdin is read only where
+// an argument says so. When ctx is cancelled
 // it undoes what is half done, and returns soon.
-func Run(ctx context.Context, args []string, env Environ, stdout, stderr io.Writer) int {
-	i := &invocation{settings: env, stderr: stderr, out: &outputOptions{}, all: commands()}
+func Run(ctx context.Context, args []string, env Environ, stdin io.Reader, stdout, stderr io.Writer) int {
+	i := &invocation{settings: env, stdin: stdin, stderr: stderr, out: &outputOptions{}, all: commands()}
 	i.command = i.all[0]
 	r, err := i.within(ctx, args, env)
 	err = i.hinted(err)
@@ -88,7 +89,10 @@ func (i *invocation) prepare(args []string, env Environ) (action, result, error)
 	case slices.Equal(args, []string{"--version"}):
 		args = []string{"version"}
 	case len(args) == 0 || strings.HasPrefix(args[0], "-"):
-		i.hooked = env(renewedLineage) != ""
+		src, _ := renewedBy(env, nil) // an error is told when it runs
+		i.hooked = src != nil
+	case isHookWord(args[0]):
+		i.hooked, i.words, args = true, args, nil
 	}
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		cmd, ok := named(i.all, args[0])

@@ -110,7 +110,7 @@ func TestEveryCommandLineInTheGuidesParses(t *testing.T) {
 }
 
 // others are flags that the guides show of other programs.
-var others = []string{"--deploy-hook", "--cert-name", "--force-renewal", "--reuse-key", "--standalone", "--tls"}
+var others = []string{"--deploy-hook", "--cert-name", "--force-renewal", "--reuse-key", "--standalone", "--tls", "--renew-hook", "--run-hook", "--install-cert", "--reloadcmd"}
 
 func TestEveryFlagAndVariableInTheGuidesExists(t *testing.T) {
 	all := commands()

@@ -49,8 +49,10 @@ type invocation struct {
 	settings Environ           // the environment, and below it the configuration file
 	file     map[string]string // the configuration file alone
 	log      *slog.Logger
+	stdin    io.Reader
 	stderr   io.Writer // for progress on a terminal, and for usage
-	hooked   bool      // certbot called: RENEWED_LINEAGE is set and no command was named
+	hooked   bool      // an ACME client called: no command was named
+	words    []string  // and how, if by arguments
 	all      []command
 }
 

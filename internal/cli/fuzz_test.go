@@ -41,7 +41,7 @@ func FuzzConfiguration(f *testing.F) {
 			assert.False(t, strings.ContainsAny(key, " \t\n="), "%q", key)
 			assert.NotContains(t, value, "\n")
 		}
-		for _, args := range [][]string{{"too-many"}, {"install", "too-many"}, {"sync", "too-many"}, {"rollback", "two", "many"}} {
+		for _, args := range [][]string{{"too-many"}, {"install", "too", "many"}, {"sync", "too-many"}, {"rollback", "two", "many"}} {
 			runWith(t, file, args, err)
 		}
 	})
@@ -50,7 +50,7 @@ func FuzzConfiguration(f *testing.F) {
 func runWith(t *testing.T, file string, args []string, readErr error) {
 	var stdout, stderr bytes.Buffer
 	env := func(name string) string { return map[string]string{"MAILU_HOOK_CONFIG": file}[name] }
-	status := Run(t.Context(), args, env, &stdout, &stderr)
+	status := Run(t.Context(), args, env, strings.NewReader(""), &stdout, &stderr)
 	if len(args) == 1 { // the bare hook would take it for a command
 		args = nil
 	}

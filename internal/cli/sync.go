@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/source"
 )
 
 func syncCommand() command {
@@ -34,7 +35,7 @@ type syncOptions struct {
 }
 
 func (o *syncOptions) add(fs *flags) {
-	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to consider in addition to those deployed before; repeatable")
+	fs.StringArrayVar(&o.lineages, "lineage", nil, "`SOURCE` source to consider in addition to those deployed before; repeatable")
 	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
 	o.deployOptions.add(fs)
 }
@@ -45,6 +46,10 @@ func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
 		return nil, err
 	}
 	d.Pinned = i.settings(variable("lineage"))
-	r, err := deploy.Sync(ctx, deploy.Wish{Lineages: o.lineages, Now: o.now}, d)
+	wish := deploy.Wish{Now: o.now}
+	for _, place := range o.lineages {
+		wish.Sources = append(wish.Sources, source.At(place))
+	}
+	r, err := deploy.Sync(ctx, wish, d)
 	return newDeployed(r, deployed{unattended: true}), err
 }

@@ -17,7 +17,6 @@ import (
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/report"
 	"mailu-hook/internal/say"
-	"mailu-hook/internal/source"
 	"mailu-hook/internal/tlsa"
 )
 
@@ -112,7 +111,7 @@ func (o *tlsaOptions) subject(ctx context.Context, i *invocation) (hosts []strin
 	}
 	cert = o.cert
 	if o.lineage != "" {
-		cert = source.Lineage(o.lineage).CertFile
+		cert = filepath.Join(o.lineage, "fullchain.pem")
 	}
 	names := o.front.hostnames
 	if len(names) == 0 || cert == "" && !o.next {

@@ -26,7 +26,7 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 	}{
 		"unknown command":       {args: []string{"instal"}, want: `"instal"`},
 		"bare, by hand":         {args: nil, want: "RENEWED_LINEAGE is not set"},
-		"bare, flags only":      {args: []string{"--dry-run"}, want: "mailu-hook install --lineage DIR"},
+		"bare, flags only":      {args: []string{"--dry-run"}, want: "mailu-hook install SOURCE"},
 		"relative lineage":      {env: map[string]string{"RENEWED_LINEAGE": "live/x"}, want: "RENEWED_LINEAGE"},
 		"flags before command":  {args: []string{"--dry-run", "install"}, want: "a command comes first: mailu-hook"},
 		"unknown flag":          {args: []string{"install", "--frobnicate"}, want: "--frobnicate"},
@@ -39,10 +39,12 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 		"bad format":            {args: []string{"install", "--output", "xml"}, want: "xml"},
 		"bad log level":         {args: []string{"install", "--log-level", "loud"}, want: "loud"},
 		"bad log format":        {args: []string{"install", "--log-format", "xml"}, want: "xml"},
-		"install of nothing":    {args: []string{"install"}, want: "--lineage DIR"},
+		"install of nothing":    {args: []string{"install"}, want: "SOURCE"},
 		"install of half":       {args: []string{"install", "--cert", "x"}, want: "--key FILE"},
 		"install of both":       {args: []string{"install", "--lineage", "x", "--cert", "y", "--key", "z"}, want: "either"},
-		"install of a word":     {args: []string{"install", "live/x"}, want: "live/x"},
+		"install of two":        {args: []string{"install", "x", "live/x"}, want: "live/x"},
+		"install of one twice":  {args: []string{"install", "--lineage", "x", "y"}, want: "either SOURCE or"},
+		"a password of files":   {args: []string{"install", "--cert", "x", "--key", "y", "--password-file", "z"}, want: "PKCS#12"},
 		"missing configuration": {args: []string{"install", "--config", missing}, want: missing},
 		"missing roots":         {args: []string{"install", "--lineage", w.lineage, "--roots", missing}, want: missing},
 		"roots without any":     {args: []string{"install", "--lineage", w.lineage, "--roots", empty}, want: empty},
@@ -136,19 +138,19 @@ func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
 	w.env["RENEWED_LINEAGE"] = w.lineage
 	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}} {
 		var stderr strings.Builder
-		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, full{}, &stderr)
+		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, nil, full{}, &stderr)
 		require.Equal(t, exitError, status, "%q", args)
 		assert.Contains(t, stderr.String(), "disk full")
 	}
 	for _, args := range [][]string{{}, {"--output", "json"}} {
 		var stderr strings.Builder
-		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, full{}, &stderr)
+		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, nil, full{}, &stderr)
 		assert.Equal(t, exitOK, status, "what was installed stays installed")
 		assert.Contains(t, stderr.String(), "disk full")
 	}
 	assert.True(t, w.installed(w.pair))
 	var stderr strings.Builder
-	assert.Equal(t, 3, Run(t.Context(), []string{"status"}, func(name string) string { return w.env[name] }, full{}, &stderr), "never 0 or 2")
+	assert.Equal(t, 3, Run(t.Context(), []string{"status"}, func(name string) string { return w.env[name] }, nil, full{}, &stderr), "never 0 or 2")
 }
 
 func TestDeactivatingAnAccountWantsAYes(t *testing.T) {

@@ -35,6 +35,7 @@ type world struct {
 	ca      *mint.CA
 	pair    *mint.Pair
 	env     map[string]string
+	stdin   string
 }
 
 func newWorld(t *testing.T) *world {
@@ -97,7 +98,7 @@ func (w *world) run(args ...string) ran {
 	var stdout, stderr bytes.Buffer
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
-	r := ran{Run(ctx, args, func(name string) string { return w.env[name] }, &stdout, &stderr), "", ""}
+	r := ran{Run(ctx, args, func(name string) string { return w.env[name] }, strings.NewReader(w.stdin), &stdout, &stderr), "", ""}
 	r.stdout, r.stderr = stdout.String(), stderr.String()
 	assertHarmless(w.t, r)
 	return r

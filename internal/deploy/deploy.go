@@ -111,7 +111,7 @@ func Install(ctx context.Context, src source.Source, o Options) (Result, error) 
 			return false
 		}
 		names = append(names, f.Hostnames[0])
-		return len(hook.Missing(first.leaf, f.Hostnames[:1])) == 0
+		return anyCovers(first.leaves, f.Hostnames[0])
 	}
 	all := Each(o, covers, func(o Options) (Result, error) {
 		t := newTarget(o)
@@ -124,24 +124,40 @@ func Install(ctx context.Context, src source.Source, o Options) (Result, error) 
 	if len(all) > 0 {
 		return joined(all)
 	}
-	return first.finish(first.isNobodys(src, names))
+	return first.finish(first.isNobodys(names))
 }
 
 func (t *Target) install(ctx context.Context, src source.Source) error {
-	bundle, readErr := hook.Read(ctx, src)
+	offer, err := hook.Read(ctx, src)
+	if err != nil {
+		return err
+	}
+	t.leaves = offer.Leaves()
+	bundle, readErr := offer.For(t.o.Hostnames)
 	leaf, err := t.leafOf(bundle, readErr)
 	if err != nil {
 		return err
 	}
-	t.leaf = leaf
 	t.result.Bundle = bundle
-	if foreign, err := t.isForeign(ctx, leaf); foreign || err != nil {
+	if foreign, err := t.isForeign(ctx); foreign || err != nil {
 		return err
 	}
 	if err := t.locate(ctx); err != nil {
 		return err
 	}
-	if ours, err := t.isOurs(src, leaf); !ours || err != nil {
+	if len(offer.Pairs) > 1 { // now it is known for which names
+		if bundle, readErr = offer.For(t.Facts.Hostnames); readErr != nil {
+			return readErr
+		}
+		leaf, t.result.Bundle = bundle.Leaf(), bundle
+	}
+	if bundle != nil {
+		t.result.Source = bundle.Source
+	}
+	if t.o.DryRun {
+		t.result.Note(told(offer, leaf))
+	}
+	if ours, err := t.isOurs(t.result.Source.CertFile, leaf); !ours || err != nil {
 		return err
 	}
 	if readErr != nil {
@@ -154,6 +170,19 @@ func (t *Target) install(ctx context.Context, src source.Source) error {
 		return err
 	}
 	return t.deploy(ctx, bundle, t.options())
+}
+
+// told is what a source was taken for, and which of its certificates was chosen.
+func told(offer hook.Offer, leaf *x509.Certificate) string {
+	text := "the source is " + offer.Kind
+	if n := len(offer.Pairs); n > 1 {
+		text += fmt.Sprintf(" with %d certificates, of which the one for %s was chosen", n, say.Names(leaf.DNSNames))
+	}
+	return text
+}
+
+func anyCovers(leaves []*x509.Certificate, name string) bool {
+	return slices.ContainsFunc(leaves, func(leaf *x509.Certificate) bool { return len(hook.Missing(leaf, []string{name})) == 0 })
 }
 
 // leafOf is the leaf that was to be installed. Whether it is Mailu's can be told
@@ -172,7 +201,7 @@ func (t *Target) leafOf(b *hook.Bundle, readErr error) (*x509.Certificate, error
 
 // isOurs compares the leaf with the front's hostnames. One that does not cover
 // the main name is another site's, which for a hook is no error.
-func (t *Target) isOurs(src source.Source, leaf *x509.Certificate) (bool, error) {
+func (t *Target) isOurs(file string, leaf *x509.Certificate) (bool, error) {
 	names := t.Facts.Hostnames
 	if len(names) == 0 {
 		if t.o.Caller == Hook {
@@ -195,24 +224,24 @@ func (t *Target) isOurs(src source.Source, leaf *x509.Certificate) (bool, error)
 		t.passOver(names[:1])
 		return false, nil
 	default:
-		return false, uncovered(src, leaf, fmt.Sprintf("%s, the main hostname of the mail server", names[0]))
+		return false, uncovered(file, leaf, fmt.Sprintf("%s, the main hostname of the mail server", names[0]))
 	}
 	return true, nil
 }
 
 // isNobodys ends the run for a certificate that is for none of several fronts, whose
 // main hostnames are names.
-func (t *Target) isNobodys(src source.Source, names []string) error {
+func (t *Target) isNobodys(names []string) error {
 	if t.o.Caller == Hook {
 		t.passOver(names)
 		return nil
 	}
-	return uncovered(src, t.leaf, "the main hostname of any mail server here: "+say.Names(names))
+	return uncovered(t.result.Source.CertFile, t.leaves[0], "the main hostname of any mail server here: "+say.Names(names))
 }
 
-func uncovered(src source.Source, leaf *x509.Certificate, what string) error {
+func uncovered(file string, leaf *x509.Certificate, what string) error {
 	return &hook.Rejection{
-		File: src.CertFile, Leaf: leaf,
+		File: file, Leaf: leaf,
 		Fact:   fmt.Sprintf("it does not cover %s (it covers %s)", what, covered(leaf)),
 		Remedy: "name the right lineage, or give the mail server's name with --hostname",
 	}
@@ -228,7 +257,7 @@ func covered(leaf *x509.Certificate) string {
 // isForeign recognizes another site's lineage by one question to the engine:
 // what the fronts said of themselves last time is still true as long as their
 // containers exist. Hosts with many sites call the hook for each of them.
-func (t *Target) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, error) {
+func (t *Target) isForeign(ctx context.Context) (bool, error) {
 	if t.o.Caller != Hook {
 		return false, nil
 	}
@@ -241,7 +270,7 @@ func (t *Target) isForeign(ctx context.Context, leaf *x509.Certificate) (bool, e
 	var names []string
 	for _, c := range reload.Candidates(limited, t.engine, t.o.Front) {
 		facts, known := Remembered(t.o.StateDir, c.CertsDir)
-		if !known || facts.ID != c.ID || t.override(&facts) != nil || len(hook.Missing(leaf, facts.Hostnames[:1])) == 0 {
+		if !known || facts.ID != c.ID || t.override(&facts) != nil || anyCovers(t.leaves, facts.Hostnames[0]) {
 			return false, nil // then everything has to be found out
 		}
 		fronts, names = append(fronts, facts), append(names, facts.Hostnames[0])

@@ -46,7 +46,11 @@ func (t *Target) HasPending() bool {
 func (t *Target) Deliver(ctx context.Context, src source.Source, names []string) error {
 	return t.within(ctx, func(ctx context.Context) error {
 		t.result.Source = src
-		bundle, err := hook.Read(ctx, src)
+		offer, err := hook.Read(ctx, src)
+		if err != nil {
+			return err
+		}
+		bundle, err := offer.For(names)
 		if err != nil {
 			return err
 		}

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
-	"mailu-hook/internal/source"
 )
 
 // Rollback puts an earlier generation back: the one that name is, in full or by
@@ -35,7 +35,7 @@ func (t *Target) rollBack(ctx context.Context, name string, allowExpired bool) e
 		return err
 	}
 	t.result.Source = bundle.Source
-	if ours, err := t.isOurs(bundle.Source, bundle.Leaf()); !ours || err != nil {
+	if ours, err := t.isOurs(bundle.CertFile, bundle.Leaf()); !ours || err != nil {
 		return err
 	}
 	o := t.options()
@@ -61,8 +61,10 @@ func (t *Target) holdBack(ctx context.Context, leaf string) []string {
 		add(state.Pending.Leaf)
 	}
 	for _, seen := range state.Lineages {
-		if b, err := hook.Read(ctx, source.Lineage(seen.Lineage)); err == nil {
-			add(b.Fingerprint())
+		if offer, err := hook.Read(ctx, seen.Source()); err == nil {
+			for _, leaf := range offer.Leaves() {
+				add(pki.Fingerprint(leaf))
+			}
 		}
 	}
 	return leaves

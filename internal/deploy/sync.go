@@ -7,18 +7,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // Wish is what a sync is asked for besides what it finds unfinished.
 type Wish struct {
-	Lineages []string // to consider besides those that were deployed before
-	Now      bool     // retry at once, whatever failed before
+	Sources []source.Source // to consider besides those that were deployed before
+	Now     bool            // retry at once, whatever failed before
 }
 
 // Sync completes what a deploy left unfinished, and repairs what has changed
@@ -79,11 +81,11 @@ func (t *Target) repair(ctx context.Context, w Wish) error {
 		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; next attempt at %s", hook.ErrWaiting, p.Attempts, p.Reason, say.Time(p.Next)),
 			"fix the cause, then run: mailu-hook sync --now")
 	}
-	if !t.store.Used() && len(w.Lineages) == 0 && len(state.Lineages) == 0 {
+	if !t.store.Used() && len(w.Sources) == 0 && len(state.Lineages) == 0 {
 		t.result.Outcome, t.result.Reason = hook.OutcomeSkipped, "nothing was deployed here yet"
 		return nil
 	}
-	wanted, err := t.wanted(ctx, state, w.Lineages)
+	wanted, err := t.wanted(ctx, state, w.Sources)
 	if err != nil {
 		return err
 	}
@@ -101,17 +103,18 @@ func (t *Target) repair(ctx context.Context, w Wish) error {
 // wanted is what should be served. A lineage that cannot be read is noted as
 // long as there is something else. Where nothing is known, as after a move to
 // another host, the lineages of certbot and of renew are looked through.
-func (t *Target) wanted(ctx context.Context, state hook.State, lineages []string) (*hook.Bundle, error) {
+func (t *Target) wanted(ctx context.Context, state hook.State, sources []source.Source) (*hook.Bundle, error) {
+	sources = slices.Clone(sources)
 	for _, seen := range state.Lineages {
-		lineages = append(lineages, seen.Lineage)
+		sources = append(sources, seen.Source())
 	}
 	if t.o.Pinned != "" {
-		lineages = append(lineages, t.o.Pinned)
+		sources = append(sources, source.At(t.o.Pinned))
 	}
-	search := hook.Search{State: state, Lineages: lineages, Names: t.Facts.Hostnames, Pinned: t.o.Pinned}
+	search := hook.Search{State: state, Sources: sources, Names: t.Facts.Hostnames, Pinned: t.o.Pinned}
 	wanted, problems := hook.Wanted(ctx, t.store, search)
 	if wanted == nil && problems == nil && len(search.Names) > 0 {
-		search.Lineages = t.discover()
+		search.Sources = t.discover()
 		wanted, _ = hook.Wanted(ctx, t.store, search) // what is not Mailu's may be damaged
 	}
 	var problem error
@@ -120,7 +123,7 @@ func (t *Target) wanted(ctx context.Context, state hook.State, lineages []string
 	}
 	switch {
 	case wanted == nil && problem == nil:
-		return nil, say.Hint(fmt.Errorf("neither a lineage nor %s holds a certificate for the mail server", t.store.Dir()), "install one: mailu-hook install --lineage DIR, or obtain one: mailu-hook renew --agree-tos")
+		return nil, say.Hint(fmt.Errorf("neither a lineage nor %s holds a certificate for the mail server", t.store.Dir()), "install one: mailu-hook install SOURCE, or obtain one: mailu-hook renew --agree-tos")
 	case wanted == nil:
 		return nil, problem
 	case problem != nil:
@@ -130,13 +133,13 @@ func (t *Target) wanted(ctx context.Context, state hook.State, lineages []string
 }
 
 // discover lists the lineages of certbot and of renew on this host.
-func (t *Target) discover() []string {
-	var all []string
+func (t *Target) discover() []source.Source {
+	var all []source.Source
 	for _, dir := range []string{cmp.Or(t.o.Certbot, mailu.DefaultCertbotDir), cmp.Or(t.o.StateDir, mailu.DefaultStateDir)} {
 		found, _ := os.ReadDir(filepath.Join(dir, "live")) // one that does not exist has none
 		for _, entry := range found {
 			if entry.IsDir() {
-				all = append(all, filepath.Join(dir, "live", entry.Name()))
+				all = append(all, source.At(filepath.Join(dir, "live", entry.Name())))
 			}
 		}
 	}

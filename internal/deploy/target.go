@@ -29,7 +29,7 @@ type Target struct {
 	o      Options
 	engine reload.Engine
 	store  *hook.Store
-	leaf   *x509.Certificate // that was to be installed
+	leaves []*x509.Certificate // of the source
 	result Result
 }
 

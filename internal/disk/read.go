@@ -34,22 +34,22 @@ func (d *Dir) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readRegular(f)
+	return readRegular(f, MaxFile)
 }
 
-// ReadFile reads a regular file of at most MaxFile bytes anywhere. It opens the
+// ReadUpTo reads a regular file of at most limit bytes anywhere. It opens the
 // path once, without blocking on a fifo, and checks what it opened. Its errors are
 // those of package os.
-func ReadFile(path string) ([]byte, error) {
+func ReadUpTo(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readRegular(f)
+	return readRegular(f, limit)
 }
 
-func readRegular(f *os.File) ([]byte, error) {
+func readRegular(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -57,9 +57,9 @@ func readRegular(f *os.File) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("expected a regular file, found %s", kind(info.Mode()))
 	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err == nil && len(data) > MaxFile {
-		err = fmt.Errorf("larger than %d bytes", MaxFile)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("larger than %d bytes", limit)
 	}
 	return data, err
 }

@@ -28,11 +28,11 @@ func TestOnlyRegularFilesOfBoundedSizeAreRead(t *testing.T) {
 			require.NoError(t, c.put(path))
 			_, err := d.Read("name")
 			assertError(t, err, d, "name", c.fact)
-			_, err = ReadFile(path)
+			_, err = ReadUpTo(path, MaxFile)
 			assert.ErrorContains(t, err, c.fact)
 		})
 	}
-	_, err := ReadFile("/dev/zero")
+	_, err := ReadUpTo("/dev/zero", MaxFile)
 	assert.ErrorContains(t, err, "a device")
 }
 

@@ -40,7 +40,7 @@ func (j *judgement) directory(f *Front) {
 	case errors.Is(d.ChainErr, fs.ErrPermission):
 		j.find(Unknown, InstalledUnseen, "run mailu-hook as root", "cannot read the installed certificate: %v", d.ChainErr)
 	default:
-		j.find(Critical, CertDamaged, "install one: mailu-hook install --lineage DIR", "%s in %s contains no certificate: %v", d.Cert.Name, d.Path, d.ChainErr)
+		j.find(Critical, CertDamaged, "install one: mailu-hook install SOURCE", "%s in %s contains no certificate: %v", d.Cert.Name, d.Path, d.ChainErr)
 	}
 	if d.Cert.Kind == Ours {
 		j.live(d)
@@ -52,7 +52,7 @@ func (j *judgement) directory(f *Front) {
 		j.find(Warning, LinksReplaced, "mailu-hook sync --now restores the links", "mailu-hook's links were replaced: %s and %s in %s may not match", d.Cert.Name, d.Key.Name, d.Path)
 		return
 	}
-	j.find(Warning, NotAdopted, "run once: mailu-hook install --lineage DIR", "%s holds a certificate that mailu-hook did not install", d.Path)
+	j.find(Warning, NotAdopted, "run once: mailu-hook install SOURCE", "%s holds a certificate that mailu-hook did not install", d.Path)
 }
 
 // live judges the generation that our links lead to. It was written once, and its
@@ -73,11 +73,11 @@ func (j *judgement) live(d *Directory) {
 func (f *Front) firstRemedy() string {
 	switch {
 	case f.Available != "":
-		return "run: mailu-hook install --lineage " + f.Available
+		return "run: mailu-hook install " + f.Available
 	case f.Planned != nil:
 		return "run: mailu-hook renew --now"
 	}
-	return "get one with certbot and run mailu-hook install --lineage DIR; or run: mailu-hook renew --agree-tos"
+	return "get one with certbot and run mailu-hook install SOURCE; or run: mailu-hook renew --agree-tos"
 }
 
 // bare reports whether the front has no certificate to load, which explains ports
@@ -92,11 +92,11 @@ func (j *judgement) file(d *Directory, file File) {
 	const end = "when the front restarts, TLS will be off"
 	switch file.Kind {
 	case Missing:
-		j.find(Critical, FileMissing, "install a certificate: mailu-hook install --lineage DIR", "there is no %s in %s: %s", file.Name, d.Path, end)
+		j.find(Critical, FileMissing, "install a certificate: mailu-hook install SOURCE", "there is no %s in %s: %s", file.Name, d.Path, end)
 	case Dangling:
-		j.find(Critical, LinkDangling, "mailu-hook sync --now, or mailu-hook install --lineage DIR", "%s in %s points to %s, which does not exist: %s", file.Name, d.Path, say.Plain(file.Target), end)
+		j.find(Critical, LinkDangling, "mailu-hook sync --now, or mailu-hook install SOURCE", "%s in %s points to %s, which does not exist: %s", file.Name, d.Path, say.Plain(file.Target), end)
 	case Outward:
-		j.find(Critical, LinkOutward, "mailu-hook install --lineage DIR replaces the link with a copy", "%s in %s points to %s, which is outside the directory and does not exist in the container: %s", file.Name, d.Path, say.Plain(file.Target), end)
+		j.find(Critical, LinkOutward, "mailu-hook install SOURCE replaces the link with a copy", "%s in %s points to %s, which is outside the directory and does not exist in the container: %s", file.Name, d.Path, say.Plain(file.Target), end)
 	case Unreadable:
 		j.find(Unknown, InstalledUnseen, "run mailu-hook as root", "cannot see where %s in %s points: %v", file.Name, d.Path, file.Err)
 	}
@@ -243,7 +243,7 @@ func short(names []string) string {
 // chain judges whether clients can build a path from what is sent to a root.
 func (j *judgement) chain(s sighting, where string) {
 	complete, ends := Complete(s.chain)
-	const remedy = "install certbot's fullchain.pem instead of its cert.pem: mailu-hook install --lineage DIR"
+	const remedy = "install certbot's fullchain.pem instead of its cert.pem: mailu-hook install SOURCE"
 	switch {
 	case j.look.Roots != nil && j.look.Trusts(s.chain):
 	case !complete && len(s.chain) == 1:

@@ -152,7 +152,7 @@ func TestAFrontWithoutACertificateIsOneFinding(t *testing.T) {
 		prepare func(*scene)
 		remedy  string
 	}{
-		"certbot has one":     {func(s *scene) { s.f.Available = "/etc/letsencrypt/live/mail" }, "run: mailu-hook install --lineage /etc/letsencrypt/live/mail"},
+		"certbot has one":     {func(s *scene) { s.f.Available = "/etc/letsencrypt/live/mail" }, "run: mailu-hook install /etc/letsencrypt/live/mail"},
 		"renew has got one":   {func(s *scene) { s.f.Planned = &Renewal{} }, "run: mailu-hook renew --now"},
 		"nobody has got any":  {func(*scene) {}, "mailu-hook renew --agree-tos"},
 		"a front that is old": {func(s *scene) { s.f.Inside.NginxOnly = true }, "mailu-hook renew --agree-tos"},

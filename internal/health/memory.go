@@ -20,7 +20,7 @@ func (j *judgement) memory(f *Front) {
 		if errors.Is(f.MemoryErr, fs.ErrPermission) {
 			j.find(Unknown, StateUnseen, "run mailu-hook as root", "cannot see whether a deploy is unfinished: %v", f.MemoryErr)
 		} else {
-			j.find(Warning, StateDamaged, "mailu-hook sync --now rewrites it; --lineage DIR names a lineage that it has forgotten", "the state of earlier deploys cannot be read: %v", f.MemoryErr)
+			j.find(Warning, StateDamaged, "mailu-hook sync --now rewrites it; --lineage SOURCE names one that it has forgotten", "the state of earlier deploys cannot be read: %v", f.MemoryErr)
 		}
 		return
 	}
@@ -52,7 +52,7 @@ func (j *judgement) lineages(f *Front) {
 		switch {
 		case l.Err == nil:
 		case l.Gone && l.Last:
-			j.find(Warning, LineageGone, "certbot certificates lists the lineages; install one: mailu-hook install --lineage DIR", "the lineage %s, which the installed certificate came from, no longer exists: nothing renews it", l.Path)
+			j.find(Warning, LineageGone, "certbot certificates lists the lineages; install one: mailu-hook install SOURCE", "the lineage %s, which the installed certificate came from, no longer exists: nothing renews it", l.Path)
 		case l.Gone:
 		case errors.Is(l.Err, fs.ErrPermission):
 			j.find(Unknown, LineageUnseen, "run mailu-hook as root", "cannot read the lineage: %v", l.Err)

@@ -64,7 +64,7 @@ func (f *Front) tlsOff() bool {
 }
 
 func (j *judgement) tlsOff(f *Front) {
-	remedy := "install a certificate: mailu-hook install --lineage DIR"
+	remedy := "install a certificate: mailu-hook install SOURCE"
 	if f.Directory.Cert.Loads() && f.Directory.Key.Loads() {
 		remedy = "mailu-hook sync --now; if 443 stays closed, docker restart " + f.Container
 	}
@@ -104,7 +104,7 @@ func (j *judgement) someSilent(f *Front, silent, answering []mailu.Endpoint) {
 		return f.Daemon(e.Number) != "nginx" || f.Shows(e) == Same || f.Shows(e) == Uncompared
 	})
 	if dovecotOpen && nginxOld {
-		j.find(Critical, PairMismatch, "mailu-hook sync --now, or mailu-hook install --lineage DIR: both replace the two files at once",
+		j.find(Critical, PairMismatch, "mailu-hook sync --now, or mailu-hook install SOURCE: both replace the two files at once",
 			"%s and %s in %s do not appear to match: dovecot offers no TLS on any port, and nginx still serves an earlier certificate", f.CertName, f.KeyName, f.Directory.Path)
 		return
 	}

@@ -36,7 +36,11 @@ func (r *run) chooseKey(ctx context.Context, now time.Time) error {
 	case spki == nil && (unpublished || !r.due.Now || r.o.FixedKey):
 		return nil
 	}
-	bundle, err := hook.Read(ctx, source.Lineage(r.lineage.Live()))
+	offer, err := hook.Read(ctx, source.At(r.lineage.Live()))
+	if err != nil {
+		return err
+	}
+	bundle, err := offer.For(r.want.Names)
 	if err != nil {
 		return err
 	}

@@ -168,7 +168,7 @@ func (r *run) finishFirst(ctx context.Context) {
 	if r.lineage.Leaf == nil || r.o.Deploy.DryRun || !r.target.HasPending() {
 		return
 	}
-	if err := r.target.Sync(ctx, deploy.Wish{Lineages: []string{r.lineage.Live()}, Now: r.o.Now}); err != nil {
+	if err := r.target.Sync(ctx, deploy.Wish{Sources: []source.Source{source.At(r.lineage.Live())}, Now: r.o.Now}); err != nil {
 		r.note("what was obtained before is not served yet: %v", err)
 	}
 }
@@ -268,17 +268,17 @@ func (r *run) order(ctx context.Context, client *acme.Client) error {
 // certificate in it although one was due, nil if there is one or none was due.
 func (r *run) deliver(ctx context.Context, failed error) (err error) {
 	if r.issued {
-		err = r.target.Deliver(ctx, source.Lineage(r.lineage.Live()), r.want.Names)
+		err = r.target.Deliver(ctx, source.At(r.lineage.Live()), r.want.Names)
 		if hook.OutcomeOf(err) == hook.OutcomeRejected && r.o.CA.Roots != nil && r.o.Deploy.Roots == nil {
 			err = say.Hint(err, "%s. --ca-file is only for the connection to the CA: name its root with --roots FILE too, here and for sync and status (MAILU_HOOK_ROOTS=FILE in /etc/mailu-hook.conf)", say.HintOf(err))
 		}
 		r.noteIssue()
 	} else {
-		var lineages []string
+		var sources []source.Source
 		if r.lineage.Leaf != nil {
-			lineages = append(lineages, r.lineage.Live())
+			sources = append(sources, source.At(r.lineage.Live()))
 		}
-		err = r.target.Sync(ctx, deploy.Wish{Lineages: lineages, Now: r.o.Now})
+		err = r.target.Sync(ctx, deploy.Wish{Sources: sources, Now: r.o.Now})
 	}
 	if failed != nil && err != nil {
 		r.note("what was obtained before is not served either: %v", err)

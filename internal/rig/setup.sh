@@ -45,6 +45,8 @@ missing_packages() {
 		have "$command" || printf '%s\n' "$package"
 	done <<-'LIST'
 		certbot certbot
+		lego lego
+		dehydrated dehydrated
 		openssl openssl
 		gnutls-cli gnutls-bin
 		tstclnt libnss3-tools

@@ -1,11 +1,18 @@
 package source
 
 import (
+	"context"
 	"errors"
 	"io/fs"
-	"mailu-hook/internal/pki"
 	"os"
 	"path/filepath"
+
+	"mailu-hook/internal/pki"
+)
+
+const (
+	certbotCert = "fullchain.pem"
+	certbotKey  = "privkey.pem"
 )
 
 // certbot keeps the links live/NAME/*.pem into archive/NAME, and switches them
@@ -13,28 +20,28 @@ import (
 // save_successor): a reader can meet a missing link or the halves of two pairs.
 // Others keep plain files under the same names (Nginx Proxy Manager, people).
 var certbot = kind{
-	is:   func(src Source) bool { return src.Lineage != "" },
-	read: func(src Source) (Pair, error) { return both(src, tree(certbotTree(src.Lineage)).read) },
-
-	unfinished: func(src Source, pair Pair, err error) bool {
+	name: "a lineage of certbot",
+	is:   func(Source, look) bool { return true },
+	read: func(_ context.Context, src Source) ([]Pair, error) {
+		if _, err := os.Stat(src.Lineage); err != nil {
+			return nil, failed(src.Lineage, err)
+		}
+		src.CertFile, src.KeyFile = filepath.Join(src.Lineage, certbotCert), filepath.Join(src.Lineage, certbotKey)
+		return both(src, treeOf(src.Lineage).read)
+	},
+	unfinished: func(src Source, pairs []Pair, err error) bool {
 		if err != nil { // in a directory that is not there, nobody has anything to finish
 			_, missing := os.Stat(src.Lineage)
 			return errors.Is(err, fs.ErrNotExist) && missing == nil
 		}
-		return pki.Mismatch(pair.Cert, pair.Key)
+		return pki.Mismatch(pairs[0].Cert, pairs[0].Key)
 	},
 }
 
-// Lineage is the source that certbot's live directory dir holds.
-func Lineage(dir string) Source {
-	dir = filepath.Clean(dir)
-	return Source{dir, filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem")}
-}
-
-// certbotTree is where the links of live/NAME may lead: to the directory itself
-// and to the archive beside live. Either may be a link of the administrator.
-func certbotTree(dir string) []string {
-	within := []string{dir}
+// treeOf is where the links of a directory may lead: to itself, and for live/NAME to
+// the archive beside live. Either may be a link of the administrator.
+func treeOf(dir string) tree {
+	within := tree{dir}
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return within

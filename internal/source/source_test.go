@@ -43,7 +43,7 @@ func leafOf(t *testing.T, p Pair) *x509.Certificate {
 	return loaded.Leaf
 }
 
-func TestReadNeverMixesTwoGenerationsOfALineage(t *testing.T) {
+func TestReadNeverMixesTwoGenerationsOfAAt(t *testing.T) {
 	dir := t.TempDir()
 	pairs := [2]*mint.Pair{issue(t), issue(t)}
 	live, err := pairs[0].WriteLineage(dir, "mail.example.com", 1)
@@ -60,7 +60,7 @@ func TestReadNeverMixesTwoGenerationsOfALineage(t *testing.T) {
 	}()
 	leaves := map[string]int{}
 	for range 100 {
-		p, err := Read(t.Context(), Lineage(live))
+		p, err := readOne(t.Context(), At(live))
 		require.NoError(t, err)
 		leaves[pki.Fingerprint(leafOf(t, p))]++
 	}
@@ -77,7 +77,7 @@ func TestReadWaitsForALinkThatIsMissing(t *testing.T) {
 	require.NoError(t, os.Rename(key, key+".away"))
 	synctest.Test(t, func(t *testing.T) {
 		time.AfterFunc(switchWait/2, func() { _ = os.Rename(key+".away", key) })
-		p, err := Read(t.Context(), Lineage(live))
+		p, err := readOne(t.Context(), At(live))
 		require.NoError(t, err)
 		assert.Equal(t, pair.SHA256(), pki.Fingerprint(leafOf(t, p)))
 	})
@@ -107,7 +107,7 @@ func TestReadWaitsForTwoSecondsAtMost(t *testing.T) {
 			c.damage(t, live)
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				_, err := Read(t.Context(), Lineage(live))
+				_, err := Read(t.Context(), At(live))
 				require.ErrorIs(t, err, c.err)
 				waited := time.Since(began)
 				assert.Equal(t, c.waits, waited >= switchWait, "waited %s", waited)
@@ -120,7 +120,7 @@ func TestReadWaitsForTwoSecondsAtMost(t *testing.T) {
 func TestReadEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	src := Lineage(t.TempDir()) // whose links are all missing
+	src := At(t.TempDir()) // whose links are all missing
 	_, err := Read(ctx, src)
 	require.ErrorIs(t, err, context.Canceled)
 	assert.ErrorContains(t, err, src.Lineage)
@@ -155,7 +155,7 @@ func TestOnlyRegularFilesOfBoundedSizeAreRead(t *testing.T) {
 			dir := t.TempDir()
 			c.put(t, filepath.Join(dir, "fullchain.pem"))
 			writeFile(t, filepath.Join(dir, "privkey.pem"), issue(t).KeyPEM)
-			for _, src := range []Source{Lineage(dir), Files(filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem"))} {
+			for _, src := range []Source{At(dir), Files(filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem"))} {
 				_, err := Read(t.Context(), src)
 				require.Error(t, err)
 				assert.Regexp(t, c.fact, err.Error())
@@ -209,10 +209,10 @@ func TestEveryLayoutOfALineageIsRead(t *testing.T) {
 		"plain files":                  plain,
 		"links inside the directory":   kubernetes,
 	} {
-		p, err := Read(t.Context(), Lineage(dir))
+		p, err := readOne(t.Context(), At(dir))
 		require.NoError(t, err, name)
 		assert.Equal(t, pair.SHA256(), pki.Fingerprint(leafOf(t, p)), name)
-		assert.Equal(t, Lineage(dir), p.Source, name)
+		assert.Equal(t, At(dir).Lineage, p.Lineage, name)
 	}
 }
 
@@ -229,18 +229,32 @@ func TestLinksOfALineageAreNotFollowedOutOfItsTree(t *testing.T) {
 		writeFile(t, filepath.Join(dir, "privkey.pem"), pair.KeyPEM)
 		require.NoError(t, os.Remove(filepath.Join(dir, name)))
 		require.NoError(t, os.Symlink(filepath.Join(theirs, name), filepath.Join(dir, name)))
-		_, err := Read(t.Context(), Lineage(dir))
+		_, err := Read(t.Context(), At(dir))
 		var outside *OutsideError
 		require.ErrorAs(t, err, &outside, name)
 		assert.Contains(t, err.Error(), filepath.Join(dir, name)+": a link that leads out of its directory, to ")
 	}
 	within, err := filepath.EvalSymlinks(filepath.Join(theirs, "privkey.pem"))
 	require.NoError(t, err)
-	p, err := Read(t.Context(), Files(filepath.Join(theirs, "fullchain.pem"), within))
+	p, err := readOne(t.Context(), Files(filepath.Join(theirs, "fullchain.pem"), within))
 	require.NoError(t, err, "files that somebody names are read wherever they are")
 	assert.Equal(t, secret.SHA256(), pki.Fingerprint(leafOf(t, p)))
 }
 
 func TestLineageNamesCertbotsFiles(t *testing.T) {
-	assert.Equal(t, Source{"/le/live/x", "/le/live/x/fullchain.pem", "/le/live/x/privkey.pem"}, Lineage("/le/live/x/"))
+	live, err := issue(t).WriteLineage(t.TempDir(), "mail.example.com", 1)
+	require.NoError(t, err)
+	p, err := readOne(t.Context(), At(live+"/"))
+	require.NoError(t, err)
+	assert.Equal(t, Source{Lineage: live, CertFile: filepath.Join(live, "fullchain.pem"), KeyFile: filepath.Join(live, "privkey.pem")}, p.Source)
+	assert.Equal(t, p.CertFile, ChainFile(At(live)))
+}
+
+// readOne reads the only pair of a source.
+func readOne(ctx context.Context, src Source) (Pair, error) {
+	content, err := Read(ctx, src)
+	if err != nil {
+		return Pair{}, err
+	}
+	return content.Pairs[0], nil
 }

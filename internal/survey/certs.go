@@ -8,6 +8,7 @@
 package survey
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,6 +25,7 @@ import (
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 const (
@@ -139,29 +140,48 @@ func chainIn(root *os.Root, name string) ([]*x509.Certificate, error) {
 	return readChain(f)
 }
 
-// Lineage reads the chain of certbot's live directory dir.
-func Lineage(dir string) health.Lineage {
-	l := health.Lineage{Path: filepath.Clean(dir)}
-	var f *os.File
-	if f, l.Err = os.OpenFile(filepath.Join(l.Path, "fullchain.pem"), os.O_RDONLY|syscall.O_NONBLOCK, 0); l.Err == nil {
-		l.Chain, l.Err = readChain(f)
-	}
+// Lineage reads the chain of a source, the one for these names if it holds several.
+func Lineage(ctx context.Context, src source.Source, names []string) health.Lineage {
+	l := health.Lineage{Path: src.Lineage}
+	l.Chain, l.Err = chainOf(ctx, src, names)
 	l.Gone = errors.Is(l.Err, fs.ErrNotExist)
 	return l
 }
 
+func chainOf(ctx context.Context, src source.Source, names []string) ([]*x509.Certificate, error) {
+	if name := source.ChainFile(src); name != "" {
+		f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		return readChain(f)
+	}
+	offer, err := hook.Read(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := offer.For(names)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Chain, nil
+}
+
 // lineages reads those that were named and those that deploys remember.
-func lineages(named []string, memory hook.State) []health.Lineage {
-	dirs := slices.Clone(named)
+func lineages(ctx context.Context, named []string, memory hook.State, names []string) []health.Lineage {
+	var sources []source.Source
+	for _, path := range named {
+		sources = append(sources, source.At(path))
+	}
 	for _, seen := range memory.Lineages {
-		if !slices.Contains(dirs, seen.Lineage) {
-			dirs = append(dirs, seen.Lineage)
+		if !slices.ContainsFunc(sources, func(s source.Source) bool { return s.Lineage == seen.Lineage }) {
+			sources = append(sources, seen.Source())
 		}
 	}
 	var all []health.Lineage
-	for _, dir := range dirs {
-		l := Lineage(dir)
-		l.Last = memory.Last != nil && memory.Last.Lineage == dir
+	for _, src := range sources {
+		l := Lineage(ctx, src, names)
+		l.Last = memory.Last != nil && memory.Last.Lineage == src.Lineage
 		Certbot(&l)
 		all = append(all, l)
 	}

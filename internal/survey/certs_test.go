@@ -116,11 +116,11 @@ func TestLineageIsReadWithoutItsKey(t *testing.T) {
 	live, err := pair.WriteLineage(t.TempDir(), "mail.example.com", 1)
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(filepath.Join(live, "privkey.pem")))
-	l := Lineage(live)
+	l := Lineage(t.Context(), source.At(live), nil)
 	require.NoError(t, l.Err)
 	assert.Equal(t, pair.SHA256(), pki.Fingerprint(l.Chain[0]))
 	require.NoError(t, os.RemoveAll(live))
-	assert.True(t, Lineage(live).Gone)
+	assert.True(t, Lineage(t.Context(), source.At(live), nil).Gone)
 }
 
 func TestADeployIsRecognizedAsOurs(t *testing.T) {
@@ -130,7 +130,9 @@ func TestADeployIsRecognizedAsOurs(t *testing.T) {
 	require.NoError(t, err)
 	live, err := pair.WriteLineage(t.TempDir(), "mail", 1)
 	require.NoError(t, err)
-	bundle, err := hook.Read(t.Context(), source.Lineage(live))
+	offer, err := hook.Read(t.Context(), source.At(live))
+	require.NoError(t, err)
+	bundle, err := offer.For(nil)
 	require.NoError(t, err)
 	dir := t.TempDir()
 	assert.False(t, look(dir).Used)

@@ -147,10 +147,10 @@ func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDo
 			f.Directory = Directory(f.Facts)
 			f.Memory, f.MemoryErr = o.memory(f.Facts)
 		}
-		f.Lineages = lineages(o.Lineages, f.Memory)
+		f.Lineages = lineages(ctx, o.Lineages, f.Memory, f.Hostnames)
 		f.Planned = planned(&f, o.StateDir)
 		if f.Directory.Bare() {
-			f.Available = available(o.Certbot, f.Hostnames)
+			f.Available = available(ctx, o.Certbot, f.Hostnames)
 		}
 	})
 	wg.Wait()

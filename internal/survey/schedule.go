@@ -2,6 +2,7 @@ package survey
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/health"
+	"mailu-hook/internal/source"
 )
 
 // Host is the file system to look at; the zero value is this host's own.
@@ -118,11 +120,11 @@ func Certbot(l *health.Lineage) {
 
 // available is the newest of certbot's lineages that covers the main hostname, ""
 // if there is none.
-func available(certbot string, hostnames []string) string {
+func available(ctx context.Context, certbot string, hostnames []string) string {
 	dirs, _ := filepath.Glob(filepath.Join(certbot, "live", "*"))
 	var newest health.Lineage
 	for _, dir := range dirs {
-		l := Lineage(dir)
+		l := Lineage(ctx, source.At(dir), hostnames)
 		covers := l.Err == nil && len(hostnames) > 0 && len(hook.Missing(l.Chain[0], hostnames[:1])) == 0
 		if covers && (newest.Path == "" || l.Chain[0].NotBefore.After(newest.Chain[0].NotBefore)) {
 			newest = l

@@ -140,7 +140,7 @@ func TestLineageIsCertbotsWhenItHasARenewalConfiguration(t *testing.T) {
 
 func TestTheNewestLineageOfTheMainNameIsAvailable(t *testing.T) {
 	certbot := t.TempDir()
-	assert.Empty(t, available(certbot, []string{"mail.example.com"}))
+	assert.Empty(t, available(t.Context(), certbot, []string{"mail.example.com"}))
 	ca, err := mint.NewCA(mint.CAOptions{})
 	require.NoError(t, err)
 	for name, leaf := range map[string]mint.Leaf{
@@ -153,7 +153,7 @@ func TestTheNewestLineageOfTheMainNameIsAvailable(t *testing.T) {
 		_, err = pair.WriteLineage(certbot, name, 1)
 		require.NoError(t, err)
 	}
-	assert.Equal(t, filepath.Join(certbot, "live", "mail-0001"), available(certbot, []string{"mail.example.com", "imap.example.com"}))
-	assert.Empty(t, available(certbot, []string{"imap.example.com"}))
-	assert.Empty(t, available(certbot, nil))
+	assert.Equal(t, filepath.Join(certbot, "live", "mail-0001"), available(t.Context(), certbot, []string{"mail.example.com", "imap.example.com"}))
+	assert.Empty(t, available(t.Context(), certbot, []string{"imap.example.com"}))
+	assert.Empty(t, available(t.Context(), certbot, nil))
 }

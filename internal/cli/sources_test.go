@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mint"
+)
+
+// put writes a file below Mailu's root and returns its name.
+func (w *world) put(name string, data []byte) string {
+	w.t.Helper()
+	name = filepath.Join(w.dir, name)
+	require.NoError(w.t, os.MkdirAll(filepath.Dir(name), 0o700))
+	require.NoError(w.t, os.WriteFile(name, data, 0o600))
+	return name
+}
+
+func (w *world) traefik(name string, pairs ...*mint.Pair) string {
+	w.t.Helper()
+	var all []any
+	for _, pair := range pairs {
+		all = append(all, map[string]any{"certificate": pair.Chain, "key": pair.KeyPEM})
+	}
+	data, err := json.Marshal(map[string]any{"le": map[string]any{"Certificates": all}})
+	require.NoError(w.t, err)
+	return w.put(name, data)
+}
+
+func TestEverySourceIsInstalledAndFollowedBySync(t *testing.T) {
+	for name, put := range map[string]func(w *world, pair *mint.Pair) string{
+		"a directory": func(w *world, pair *mint.Pair) string {
+			w.put("acme/mail.example.com.key", pair.KeyPEM)
+			return filepath.Dir(w.put("acme/fullchain.cer", pair.Chain))
+		},
+		"a PEM file": func(w *world, pair *mint.Pair) string {
+			return w.put("mail.pem", append(bytes.Clone(pair.Chain), pair.KeyPEM...))
+		},
+		"acme.json": func(w *world, pair *mint.Pair) string {
+			www, _ := w.issue("www.example.com", mint.Leaf{Names: []string{"www.example.com"}})
+			return w.traefik("acme.json", www, pair)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.engine(w.stopped())
+			first, _ := w.issue("mail.example.com", mint.Leaf{})
+			r := w.run("install", "--dry-run", put(w, first))
+			require.Equal(t, exitOK, r.status, r.stderr)
+			assert.Contains(t, r.stdout, "note: the source is a")
+			assert.Equal(t, name == "acme.json", bytes.Contains([]byte(r.stdout), []byte("with 2 certificates, of which the one for mail.example.com was chosen")))
+
+			r = w.run("install", put(w, first), "--output", "json")
+			require.Equal(t, exitOK, r.status, r.stderr)
+			assert.Equal(t, put(w, first), r.document(t)["lineage"])
+			assert.True(t, w.installed(first))
+
+			renewed, _ := w.issue("mail.example.com", mint.Leaf{})
+			put(w, renewed)
+			require.Equal(t, exitOK, w.run("sync").status)
+			assert.True(t, w.installed(renewed), "sync has read it again")
+			assert.Equal(t, "unchanged", w.run("sync", "--output", "json").document(t)["outcome"])
+		})
+	}
+}
+
+func TestStandardInputIsInstalledAndStaysWithoutASource(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	w.stdin = string(w.pair.KeyPEM) + string(w.pair.Chain)
+	r := w.run("install", "-")
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.True(t, w.installed(w.pair))
+	assert.Contains(t, r.stdout, "installed standard input")
+	assert.Equal(t, "unchanged", w.run("sync", "--output", "json").document(t)["outcome"])
+
+	w.stdin = ""
+	r = w.run("install", "-")
+	assert.Equal(t, exitRejected, r.status)
+	assert.Contains(t, r.stderr, "standard input: ")
+
+	w.stdin = strings.Repeat("x", 1<<20+1)
+	r = w.run("install", "-")
+	assert.Equal(t, exitUsage, r.status)
+	assert.Contains(t, r.stderr, "it is too large")
+}
+
+func TestSourceWithoutACertificateForTheMailServerIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	www, _ := w.issue("www.example.com", mint.Leaf{Names: []string{"www.example.com"}})
+	r := w.run("install", w.traefik("acme.json", www))
+	assert.Equal(t, exitRejected, r.status)
+	assert.Contains(t, r.stderr, "it does not cover mail.example.com, the main hostname of the mail server (it covers www.example.com)")
+	r = w.run("install", filepath.Join(w.dir, "nowhere"))
+	assert.Equal(t, exitRejected, r.status)
+	assert.Contains(t, r.stderr, filepath.Join(w.dir, "nowhere")+": cannot be read: no such file or directory")
+}
+
+func TestEachFrontGetsItsOwnCertificateOfOneSource(t *testing.T) {
+	w, production, _, other := severalFronts(t)
+	w.engine(production, other)
+	org, _ := w.issue("mail.example.org", mint.Leaf{Names: []string{"mail.example.org"}})
+	r := w.run("install", w.traefik("acme.json", w.pair, org))
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.True(t, production.holds(w.pair))
+	assert.True(t, other.holds(org))
+}
+
+func TestEveryHookClientSaysWhatItRenewed(t *testing.T) {
+	for name, call := range map[string]func(w *world) []string{
+		"lego 4": func(w *world) []string {
+			w.env["LEGO_CERT_PATH"], w.env["LEGO_CERT_KEY_PATH"] = w.put("lego/mail.crt", w.pair.Chain), w.put("lego/mail.key", w.pair.KeyPEM)
+			return nil
+		},
+		"lego 5": func(w *world) []string {
+			w.env["LEGO_HOOK_CERT_PATH"], w.env["LEGO_HOOK_CERT_KEY_PATH"] = w.put("lego/mail.crt", w.pair.Chain), w.put("lego/mail.key", w.pair.KeyPEM)
+			return []string{"--output", "json"}
+		},
+		"acme.sh": func(w *world) []string {
+			w.env["CERT_FULLCHAIN_PATH"], w.env["CERT_KEY_PATH"] = w.put("mail_ecc/fullchain.cer", w.pair.Chain), w.put("mail_ecc/mail.key", w.pair.KeyPEM)
+			return nil
+		},
+		"dehydrated": func(w *world) []string {
+			chain, key := w.put("mail/fullchain.pem", w.pair.Chain), w.put("mail/privkey.pem", w.pair.KeyPEM)
+			return []string{"deploy_cert", "mail.example.com", key, filepath.Join(filepath.Dir(chain), "cert.pem"), chain, filepath.Join(filepath.Dir(chain), "chain.pem"), "1700000000"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.engine(w.stopped())
+			r := w.run(call(w)...)
+			require.Equal(t, exitOK, r.status, r.stderr)
+			assert.True(t, w.installed(w.pair))
+
+			w.pair, _ = w.issue("www.example.com", mint.Leaf{Names: []string{"www.example.com"}})
+			r = w.run(call(w)...)
+			assert.Equal(t, exitOK, r.status)
+			assert.Contains(t, r.stdout, "not Mailu's", "another site of the same client")
+		})
+	}
+}
+
+func TestWhatAHookClientDoesNotSayIsAUsageError(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  map[string]string
+		args []string
+		want string
+	}{
+		"lego 4 without a key": {env: map[string]string{"LEGO_CERT_PATH": "/x"}, want: "only one of LEGO_CERT_PATH and LEGO_CERT_KEY_PATH is set"},
+		"lego 5 without a key": {env: map[string]string{"LEGO_HOOK_CERT_KEY_PATH": "/x"}, want: "only one of LEGO_HOOK_CERT_PATH"},
+		"a relative lineage":   {env: map[string]string{"RENEWED_LINEAGE": "live/mail"}, want: "not an absolute path"},
+		"dehydrated by hand":   {args: []string{"deploy_cert", "mail.example.com"}, want: "FULLCHAINFILE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for variable, value := range c.env {
+				w.env[variable] = value
+			}
+			r := w.run(c.args...)
+			assert.Equal(t, exitUsage, r.status)
+			assert.Contains(t, r.stderr, c.want)
+		})
+	}
+}
+
+func TestOtherHooksOfDehydratedAreIgnored(t *testing.T) {
+	w := newWorld(t)
+	for _, words := range [][]string{
+		{"startup_hook"}, {"exit_hook", ""}, {"unchanged_cert", "a", "b", "c", "d", "e"}, {"deploy_challenge", "mail.example.com", "token", "--value"},
+		{"this_hookscript_is_broken__dehydrated_is_working_fine__please_ignore_unknown_hooks_in_your_script"},
+	} {
+		r := w.run(words...)
+		assert.Equal(t, ran{}, r, words)
+	}
+	r := w.run("instal")
+	assert.Equal(t, exitUsage, r.status)
+	assert.Contains(t, r.stderr, "did you mean")
+}
