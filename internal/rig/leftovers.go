@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -44,13 +45,23 @@ func removeLeftovers(ctx context.Context, kind string, list ...string) error {
 }
 
 // remove removes a container with its anonymous volumes, or a volume. If
-// there is none, that is not an error.
+// there is none, that is not an error; if somebody else is removing it, the end of
+// that is waited for.
 func remove(ctx context.Context, kind, name string) error {
-	_, err := call(ctx, http.MethodDelete, "/"+kind+"s/"+url.PathEscape(name)+"?force=1&v=1", nil, nil)
-	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such "+kind) {
-		return nil
+	for {
+		_, err := call(ctx, http.MethodDelete, "/"+kind+"s/"+url.PathEscape(name)+"?force=1&v=1", nil, nil)
+		switch {
+		case err == nil, strings.Contains(strings.ToLower(err.Error()), "no such "+kind):
+			return nil
+		case !strings.Contains(err.Error(), "is already in progress"):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return err
 }
 
 func alive(pid int) bool { return syscall.Kill(pid, 0) != syscall.ESRCH }
