@@ -141,6 +141,27 @@ func (l *ledger) read() (State, error) {
 	return parseState(data, func(err error) error { return l.dir.Wrap(l.name+".json", err) })
 }
 
+// Ledgers reads what is remembered of all certs directories. What cannot be read is
+// left out: a deploy into that directory will say why.
+func Ledgers(stateDir string) (all []State) {
+	l := &ledger{stateDir: stateDir}
+	if l.open() != nil {
+		return nil
+	}
+	defer l.close()
+	names, _ := l.dir.Names()
+	for _, name := range names {
+		var found bool
+		if l.name, found = strings.CutSuffix(name, ".json"); !found {
+			continue
+		}
+		if state, err := l.read(); err == nil {
+			all = append(all, state)
+		}
+	}
+	return all
+}
+
 func parseState(data []byte, wrap func(error) error) (State, error) {
 	empty := State{Version: stateVersion}
 	var state State

@@ -34,12 +34,19 @@ type State struct {
 	RolledBackFrom []string `json:"rolled_back_from,omitempty"`
 	// Origins names the lineage that each leaf in a generation came from.
 	Origins  map[string]string `json:"origins,omitempty"`
-	LastSync time.Time         `json:"last_sync,omitzero"` // when sync last ran to its end
+	LastSync time.Time         `json:"last_sync,omitzero"`  // when sync last ran to its end
+	SyncedBy string            `json:"synced_by,omitempty"` // who ran it: Watch, or "" for a timer or a person
 
 	LegacyHeld string `json:"held,omitempty"` // RolledBackFrom of version 1
 }
 
 const stateVersion = 2
+
+// Values of State.SyncedBy: the agent, and the agent that renews too.
+const (
+	Watch      = "watch"
+	WatchRenew = "watch --renew"
+)
 
 // Seen is a lineage that a deploy was asked for: the directory or the file of a
 // source.
@@ -168,7 +175,7 @@ func (s *Store) Record(state State) error {
 // Synced remembers that sync ran to its end, however it ended: status takes that
 // for the sign that something runs it. Where nothing was ever deployed, or the
 // state is damaged, nothing is written.
-func (s *Store) Synced(ctx context.Context, at time.Time) error {
+func (s *Store) Synced(ctx context.Context, at time.Time, by string) error {
 	if !s.Used() {
 		return nil
 	}
@@ -181,7 +188,7 @@ func (s *Store) Synced(ctx context.Context, at time.Time) error {
 	if err != nil {
 		return nil // which is told already
 	}
-	state.LastSync = at.UTC()
+	state.LastSync, state.SyncedBy = at.UTC(), by
 	return s.Record(state)
 }
 

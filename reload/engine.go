@@ -114,6 +114,13 @@ type Event struct {
 	Labels map[string]string
 }
 
+// IsReason reports whether the event may mean that a front has to be looked at: one
+// that starts, or turns unhealthy, or a container that Compose knows nothing of.
+func (e Event) IsReason() bool {
+	service, composed := e.Labels[labelService]
+	return (!composed || service == "front") && (e.Action == "start" || e.Action == "unpause" || e.Action == "health_status: unhealthy")
+}
+
 // listedOnce is an engine that is asked for its containers once.
 type listedOnce struct {
 	Engine

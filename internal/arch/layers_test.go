@@ -122,6 +122,7 @@ func TestEachModuleHasOneImporter(t *testing.T) {
 		"github.com/docker/docker":           {"reload"},
 		"github.com/docker/go-connections":   {"reload"},
 		"github.com/go-acme/lego/v4":         {"acme"},
+		"github.com/fsnotify/fsnotify":       {"internal/watch"},
 		"github.com/miekg/dns":               {"internal/resolve"},
 		"software.sslmate.com/src/go-pkcs12": {"internal/source"},
 		"github.com/spf13/pflag":             {"internal/cli"},

@@ -26,7 +26,7 @@ import (
 func commands() []command {
 	return []command{
 		hookCommand(), installCommand(), syncCommand(), rollbackCommand(), uninstallCommand(),
-		renewCommand(), accountCommand(), statusCommand(), tlsaCommand(),
+		renewCommand(), watchCommand(), accountCommand(), statusCommand(), tlsaCommand(),
 		versionCommand(), helpCommand(), completionCommand(),
 	}
 }
@@ -36,7 +36,7 @@ func commands() []command {
 // an argument says so. When ctx is cancelled
 // it undoes what is half done, and returns soon.
 func Run(ctx context.Context, args []string, env Environ, stdin io.Reader, stdout, stderr io.Writer) int {
-	i := &invocation{settings: env, stdin: stdin, stderr: stderr, out: &outputOptions{}, all: commands()}
+	i := &invocation{settings: env, stdin: stdin, stdout: stdout, stderr: stderr, out: &outputOptions{}, all: commands()}
 	i.command = i.all[0]
 	r, err := i.within(ctx, args, env)
 	err = i.hinted(err)

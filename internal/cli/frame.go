@@ -50,6 +50,7 @@ type invocation struct {
 	file     map[string]string // the configuration file alone
 	log      *slog.Logger
 	stdin    io.Reader
+	stdout   io.Writer // of a command that does not end; others return what there is to print
 	stderr   io.Writer // for progress on a terminal, and for usage
 	hooked   bool      // an ACME client called: no command was named
 	words    []string  // and how, if by arguments

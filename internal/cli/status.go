@@ -1,24 +1,17 @@
 package cli
 
 import (
-	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/health"
-	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/report"
 	"mailu-hook/internal/say"
-	"mailu-hook/internal/survey"
 	"mailu-hook/internal/tlsa"
-	"mailu-hook/reload"
 )
 
 func statusCommand() command {
@@ -27,10 +20,10 @@ func statusCommand() command {
 		summary: "Report whether mail TLS is fine, until when, and what is wrong",
 		about: `Compares the lineage, the installed pair and what each port of each front
 serves, checks the container, its daemons, links and timers, and reports the
-worst first, each with its remedy. It changes nothing, never reads a private
-key, and always returns within --timeout. If it could not check something it
-exits 3 (unknown), never 0. It needs root to see everything. To let a
-monitoring user run it, put this line into /etc/sudoers.d/mailu-hook:
+worst first, each with its remedy. It changes nothing, and always returns
+within --timeout. If it could not check something it exits 3 (unknown), never 0.
+It needs root to see everything. To let a monitoring user run it, put this line
+into /etc/sudoers.d/mailu-hook:
 
   nagios ALL=(root) NOPASSWD: /usr/local/bin/mailu-hook status --output nagios
 
@@ -51,14 +44,8 @@ and critical at an eighth: certbot renews at a third.`,
 }
 
 type statusOptions struct {
-	front            frontOptions
-	lineages         []string
-	roots            string
-	state            stateOptions
-	warn, crit, mode string
-	ignore           []string
-	textfile         string
-	dns              resolverOptions
+	lookOptions
+	textfile string
 }
 
 func (o *statusOptions) add(fs *flags) {
@@ -84,6 +71,9 @@ func (o *statusOptions) longest() time.Duration { return o.front.timeout }
 
 func (o *statusOptions) run(ctx context.Context, i *invocation) (result, error) {
 	began := time.Now()
+	if o.textfile != "" && filepath.Ext(o.textfile) != report.TextfileExt {
+		return statusFailed(i.hinted(usageError("%s: node_exporter reads only *%s files, not %s", i.origin("textfile", o.textfile), report.TextfileExt, say.Foreign(o.textfile))))
+	}
 	r, err := o.look(ctx, i)
 	if err != nil {
 		res, err := statusFailed(i.hinted(err))
@@ -98,90 +88,6 @@ func (o *statusOptions) run(ctx context.Context, i *invocation) (result, error) 
 		return &status{r}, verdict{worst}
 	}
 	return &status{r}, nil
-}
-
-func (o *statusOptions) look(ctx context.Context, i *invocation) (*report.Report, error) {
-	if err := positive("timeout", o.front.timeout); err != nil {
-		return nil, err
-	}
-	judging, err := o.judging(i)
-	if err != nil {
-		return nil, err
-	}
-	looking, err := o.looking(i)
-	if err != nil {
-		return nil, err
-	}
-	defer looking.Engine.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, o.front.timeout, fmt.Errorf("the time is up (--timeout %s)", o.front.timeout))
-	defer cancel()
-	look, err := survey.Look(ctx, looking)
-	if err != nil {
-		return nil, err
-	}
-	r := report.Of(look, judging)
-	return &r, nil
-}
-
-// judging is what the options say of how to judge.
-func (o *statusOptions) judging(i *invocation) (h health.Options, err error) {
-	for _, t := range []struct {
-		flag, text string
-		to         *health.Threshold
-	}{{"warn", o.warn, &h.Warn}, {"crit", o.crit, &h.Crit}} {
-		if *t.to, err = health.ParseThreshold(t.text); err != nil {
-			return h, usageError("%s: %v", i.origin(t.flag, t.text), err)
-		}
-	}
-	if h.Crit.Exceeds(h.Warn) {
-		return h, say.Hint(usageError("--crit %s is more than --warn %s, so nothing would ever be a warning", h.Crit, h.Warn), "set both, such as --warn 20%% --crit 10%%")
-	}
-	for _, code := range o.ignore {
-		if !slices.Contains(health.Codes, health.Code(code)) {
-			return h, usageError("--ignore: there is no finding %s", say.Foreign(code))
-		}
-		h.Ignore = append(h.Ignore, health.Code(code))
-	}
-	mode, err := tlsa.ParseMode(o.mode)
-	if err != nil {
-		return h, usageError("--dane: %v", err)
-	}
-	h.RequireDANE = mode == tlsa.Require
-	h.Pinned = i.settings(variable("lineage"))
-	if o.textfile != "" && filepath.Ext(o.textfile) != report.TextfileExt {
-		return h, usageError("%s: node_exporter reads only *%s files, not %s", i.origin("textfile", o.textfile), report.TextfileExt, say.Foreign(o.textfile))
-	}
-	return h, nil
-}
-
-// looking is what the options say of where to look. The caller closes the engine.
-func (o *statusOptions) looking(i *invocation) (s survey.Options, err error) {
-	s = survey.Options{
-		Fronts: o.front.selector(), Lineages: o.lineages, StateDir: o.state.stateDir, Certbot: o.state.certbotDir, RootsFile: o.roots,
-		Recall: func() mailu.Facts {
-			facts := deploy.Recall(o.state.stateDir, o.front.certsDir)
-			if len(o.front.hostnames) > 0 {
-				facts.Hostnames = o.front.hostnames
-			}
-			return facts
-		},
-		Override: func(facts *mailu.Facts) error { return deploy.Override(facts, o.front.certsDir, o.front.hostnames) },
-	}
-	if o.mode != string(tlsa.Off) { // it was parsed before
-		if s.Resolver, err = o.dns.open(); err != nil {
-			return s, err
-		}
-	}
-	if s.Roots, err = readPool("roots", o.roots); err != nil {
-		return s, err
-	}
-	if s.Roots == nil {
-		s.Roots, s.RootsErr = x509.SystemCertPool()
-	}
-	if s.Engine, err = reload.Open(i.settings); err != nil {
-		err = say.Hint(usageError("%v", err), "%s", cmp.Or(say.HintOf(err), "check DOCKER_HOST"))
-	}
-	return s, err
 }
 
 func (o *statusOptions) writeTextfile(r *report.Report) error {

@@ -31,16 +31,21 @@ effect until the lineage is renewed.`,
 type syncOptions struct {
 	lineages []string
 	now      bool
+	ping     pingOptions
 	deployOptions
 }
 
 func (o *syncOptions) add(fs *flags) {
 	fs.StringArrayVar(&o.lineages, "lineage", nil, "`SOURCE` source to consider in addition to those deployed before; repeatable")
 	fs.BoolVar(&o.now, "now", false, "retry now, ignoring the back-off")
+	o.ping.add(fs.FlagSet)
 	o.deployOptions.add(fs)
 }
 
 func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
+	if err := o.ping.check(); err != nil {
+		return nil, err
+	}
 	d, err := o.read(i, deploy.Timer)
 	if err != nil {
 		return nil, err
@@ -51,5 +56,6 @@ func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
 		wish.Sources = append(wish.Sources, source.At(place))
 	}
 	r, err := deploy.Sync(ctx, wish, d)
+	o.ping.tell(ctx, i, err)
 	return newDeployed(r, deployed{unattended: true}), err
 }

@@ -20,6 +20,7 @@ import (
 // Wish is what a sync is asked for besides what it finds unfinished.
 type Wish struct {
 	Sources []source.Source // to consider besides those that were deployed before
+	By      string          // who asks, as hook.State.SyncedBy has it
 	Now     bool            // retry at once, whatever failed before
 }
 
@@ -60,7 +61,7 @@ func (t *Target) sync(ctx context.Context, w Wish) error {
 	if t.o.DryRun || errors.Is(err, disk.ErrLocked) {
 		return err
 	}
-	if serr := t.store.Synced(ctx, time.Now()); serr != nil {
+	if serr := t.store.Synced(ctx, time.Now(), w.By); serr != nil {
 		t.result.Note(serr.Error())
 	}
 	return err
@@ -130,6 +131,22 @@ func (t *Target) wanted(ctx context.Context, state hook.State, sources []source.
 		t.result.Note(problem.Error())
 	}
 	return wanted, nil
+}
+
+// Watched are the directories in which something changes when a certificate is
+// renewed that was deployed before: of all sources that are remembered, and of those
+// that are named.
+func Watched(named []source.Source, stateDir string) (dirs []string) {
+	for _, state := range hook.Ledgers(cmp.Or(stateDir, mailu.DefaultStateDir)) {
+		for _, seen := range state.Lineages {
+			named = append(named, seen.Source())
+		}
+	}
+	for _, src := range named {
+		dirs = append(dirs, source.Watched(src)...)
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 // discover lists the lineages of certbot and of renew on this host.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"mailu-hook/hook"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
@@ -47,6 +48,9 @@ func (j *judgement) sync() {
 		return
 	}
 	timer, f := j.look.Schedule.Sync, &j.look.Fronts[i]
+	if by := f.Memory.SyncedBy; by != "" {
+		timer.By = "mailu-hook " + by
+	}
 	remedy := "run mailu-hook sync to see why"
 	if unit, ok := strings.CutSuffix(timer.By, ".timer"); ok {
 		remedy = "systemctl status " + unit + ".service shows why"
@@ -63,6 +67,11 @@ func (j *judgement) sync() {
 	}
 }
 
+// watched reports whether the agent looks after the fronts, in one of these ways.
+func (j *judgement) watched(ways ...string) bool {
+	return slices.ContainsFunc(j.look.Fronts, func(f Front) bool { return slices.Contains(ways, f.Memory.SyncedBy) })
+}
+
 func (j *judgement) timer(t Timer, missing, idle Code, what, remedy, consequence string) {
 	switch {
 	case t.By == "":
@@ -77,7 +86,11 @@ func (j *judgement) renewals() {
 	if !slices.ContainsFunc(j.look.Fronts, func(f Front) bool { return f.Planned != nil }) {
 		return
 	}
-	j.timer(j.look.Schedule.Renew, RenewTimerMissing, RenewTimerIdle, "mailu-hook renew",
+	renew := j.look.Schedule.Renew
+	if j.watched(hook.WatchRenew) {
+		renew = Timer{By: "mailu-hook " + hook.WatchRenew} // whether it runs, sync judges
+	}
+	j.timer(renew, RenewTimerMissing, RenewTimerIdle, "mailu-hook renew",
 		"systemctl enable --now mailu-hook-renew.timer, or cp examples/cron/mailu-hook-renew /etc/cron.d/",
 		"no certificate is renewed")
 	for _, f := range j.look.Fronts {
@@ -103,7 +116,7 @@ func (j *judgement) certbot() {
 			j.find(Warning, CertbotFailing, "run certbot renew; its log is /var/log/letsencrypt/letsencrypt.log",
 				"certbot could not renew %s: %s", l.Path, say.Foreign(reason))
 		}
-		if l.Hooked {
+		if l.Hooked || j.watched(hook.Watch, hook.WatchRenew) {
 			continue
 		}
 		consequence := "so renewals are not installed"

@@ -350,6 +350,20 @@ func TestATimerWhoseUnitFailsEachTimeDoesNotPassForSync(t *testing.T) {
 	assert.Empty(t, Judge(s.Look, thresholds), "however it ended")
 }
 
+func TestAnAgentTakesThePlaceOfTimersAndHooks(t *testing.T) {
+	s := newScene(t)
+	s.Schedule.Sync, s.Schedule.Renew, s.f.Planned, s.f.Lineages[0].Hooked = Timer{}, Timer{}, &Renewal{}, false
+	assert.ElementsMatch(t, []Code{SyncTimerMissing, RenewTimerMissing, CertbotHookMissing}, codesOf(Judge(s.Look, thresholds)))
+	s.f.Memory.SyncedBy = hook.Watch
+	assert.Equal(t, []Code{RenewTimerMissing}, codesOf(Judge(s.Look, thresholds)), "it does not renew")
+	s.f.Memory.SyncedBy = hook.WatchRenew
+	assert.Empty(t, Judge(s.Look, thresholds))
+	s.f.Memory.LastSync = s.now.Add(-25 * time.Hour)
+	findings := Judge(s.Look, thresholds)
+	require.Equal(t, []Code{SyncTimerIdle}, codesOf(findings))
+	assert.Contains(t, findings[0].Text, "mailu-hook watch --renew should run mailu-hook sync, but sync has not completed since ")
+}
+
 func TestWithoutAHookAndATimerNothingInstallsARenewal(t *testing.T) {
 	s := newScene(t)
 	s.f.Lineages[0].Path, s.f.Lineages[0].Hooked = "/etc/letsencrypt/live/mail", false

@@ -52,6 +52,8 @@ type Options struct {
 	LetsEncryptDir string // whose certificates are left to certbot
 	IgnoreCertbot  bool
 
+	By string // who asks, as hook.State.SyncedBy has it
+
 	Tell func(string) // told what begins now; may be nil
 	Log  *slog.Logger
 }
@@ -168,7 +170,7 @@ func (r *run) finishFirst(ctx context.Context) {
 	if r.lineage.Leaf == nil || r.o.Deploy.DryRun || !r.target.HasPending() {
 		return
 	}
-	if err := r.target.Sync(ctx, deploy.Wish{Sources: []source.Source{source.At(r.lineage.Live())}, Now: r.o.Now}); err != nil {
+	if err := r.target.Sync(ctx, deploy.Wish{Sources: []source.Source{source.At(r.lineage.Live())}, By: r.o.By, Now: r.o.Now}); err != nil {
 		r.note("what was obtained before is not served yet: %v", err)
 	}
 }
@@ -278,7 +280,7 @@ func (r *run) deliver(ctx context.Context, failed error) (err error) {
 		if r.lineage.Leaf != nil {
 			sources = append(sources, source.At(r.lineage.Live()))
 		}
-		err = r.target.Sync(ctx, deploy.Wish{Sources: sources, Now: r.o.Now})
+		err = r.target.Sync(ctx, deploy.Wish{Sources: sources, By: r.o.By, Now: r.o.Now})
 	}
 	if failed != nil && err != nil {
 		r.note("what was obtained before is not served either: %v", err)

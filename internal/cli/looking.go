@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+
+	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/report"
+	"mailu-hook/internal/say"
+	"mailu-hook/internal/survey"
+	"mailu-hook/internal/tlsa"
+	"mailu-hook/reload"
+)
+
+// lookOptions say what a report is about, and how it judges.
+type lookOptions struct {
+	front            frontOptions
+	lineages         []string
+	roots            string
+	state            stateOptions
+	warn, crit, mode string
+	ignore           []string
+	dns              resolverOptions
+}
+
+func (o *lookOptions) look(ctx context.Context, i *invocation) (*report.Report, error) {
+	if err := positive("timeout", o.front.timeout); err != nil {
+		return nil, err
+	}
+	judging, err := o.judging(i)
+	if err != nil {
+		return nil, err
+	}
+	looking, err := o.looking(i)
+	if err != nil {
+		return nil, err
+	}
+	defer looking.Engine.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, o.front.timeout, fmt.Errorf("the time is up (--timeout %s)", o.front.timeout))
+	defer cancel()
+	look, err := survey.Look(ctx, looking)
+	if err != nil {
+		return nil, err
+	}
+	r := report.Of(look, judging)
+	return &r, nil
+}
+
+// judging is what the options say of how to judge.
+func (o *lookOptions) judging(i *invocation) (h health.Options, err error) {
+	for _, t := range []struct {
+		flag, text string
+		to         *health.Threshold
+	}{{"warn", o.warn, &h.Warn}, {"crit", o.crit, &h.Crit}} {
+		if *t.to, err = health.ParseThreshold(t.text); err != nil {
+			return h, usageError("%s: %v", i.origin(t.flag, t.text), err)
+		}
+	}
+	if h.Crit.Exceeds(h.Warn) {
+		return h, say.Hint(usageError("--crit %s is more than --warn %s, so nothing would ever be a warning", h.Crit, h.Warn), "set both, such as --warn 20%% --crit 10%%")
+	}
+	for _, code := range o.ignore {
+		if !slices.Contains(health.Codes, health.Code(code)) {
+			return h, usageError("--ignore: there is no finding %s", say.Foreign(code))
+		}
+		h.Ignore = append(h.Ignore, health.Code(code))
+	}
+	mode, err := tlsa.ParseMode(o.mode)
+	if err != nil {
+		return h, usageError("--dane: %v", err)
+	}
+	h.RequireDANE = mode == tlsa.Require
+	h.Pinned = i.settings(variable("lineage"))
+	return h, nil
+}
+
+// looking is what the options say of where to look. The caller closes the engine.
+func (o *lookOptions) looking(i *invocation) (s survey.Options, err error) {
+	s = survey.Options{
+		Fronts: o.front.selector(), Lineages: o.lineages, StateDir: o.state.stateDir, Certbot: o.state.certbotDir, RootsFile: o.roots,
+		Recall: func() mailu.Facts {
+			facts := deploy.Recall(o.state.stateDir, o.front.certsDir)
+			if len(o.front.hostnames) > 0 {
+				facts.Hostnames = o.front.hostnames
+			}
+			return facts
+		},
+		Override: func(facts *mailu.Facts) error { return deploy.Override(facts, o.front.certsDir, o.front.hostnames) },
+	}
+	if o.mode != string(tlsa.Off) { // it was parsed before
+		if s.Resolver, err = o.dns.open(); err != nil {
+			return s, err
+		}
+	}
+	if s.Roots, err = readPool("roots", o.roots); err != nil {
+		return s, err
+	}
+	if s.Roots == nil {
+		s.Roots, s.RootsErr = x509.SystemCertPool()
+	}
+	if s.Engine, err = reload.Open(i.settings); err != nil {
+		err = say.Hint(usageError("%v", err), "%s", cmp.Or(say.HintOf(err), "check DOCKER_HOST"))
+	}
+	return s, err
+}

@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
+	"mailu-hook/internal/health"
+	"mailu-hook/internal/renewal"
+	"mailu-hook/internal/report"
+	"mailu-hook/internal/source"
+	"mailu-hook/internal/watch"
+	"mailu-hook/reload"
+)
+
+func watchCommand() command {
+	return command{
+		name:    "watch",
+		summary: "Do what sync does whenever there is a reason to, until stopped",
+		about: `The agent, for systemd or a container. It does what sync does when a source
+that was deployed before changes, when a front starts or turns unhealthy, at
+SIGHUP, and at least every --every. So a certificate is served within seconds
+wherever it comes from, without a hook. With --renew it also does what renew
+does. Install a certificate once, and it knows the source.
+
+It prints a line for each thing that it did, and errors; it does not end because
+of them. SIGTERM ends it with exit status 0.`,
+		examples: `  mailu-hook watch
+  mailu-hook watch --renew --agree-tos --ping https://hc-ping.com/UUID
+  mailu-hook watch --serve 9090`,
+		options: func() action { return &watchOptions{} },
+		formats: deployFormatNames(),
+		failed:  deployFailed,
+	}
+}
+
+type watchOptions struct {
+	every    time.Duration
+	renewing bool
+	ping     pingOptions
+	serve    string
+	lineages []string
+	renewalOptions
+}
+
+func (o *watchOptions) add(fs *flags) {
+	fs.DurationVar(&o.every, "every", 15*time.Minute, "how often to look, whatever happens")
+	fs.BoolVar(&o.renewing, "renew", false, "also do what renew does, with its flags")
+	fs.StringVar(&o.serve, "serve", "", "`ADDR` serve /metrics and /healthz there; a port alone is one of this host only")
+	fs.StringArrayVar(&o.lineages, "lineage", nil, "`SOURCE` source to consider in addition to those deployed before; repeatable")
+	o.ping.add(fs.FlagSet)
+	o.renewalOptions.add(fs)
+}
+
+func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
+	w, err := o.prepare(i)
+	if err != nil {
+		return nil, err
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Ignore(syscall.SIGHUP) // it does not end this command
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if w.listener != nil {
+		pages := watch.Pages{Look: w.page}
+		serving.Go(func() { w.tell(nil, pages.Serve(ctx, w.listener)) })
+	}
+	watch.Run(ctx, watch.Options{
+		Every: o.every, Limit: o.longest(), Round: w.round, Notify: watch.NewNotifier(i.settings),
+		Feeds: []watch.Feed{
+			watch.Files(func() []string { return deploy.Watched(w.sources, o.state.stateDir) }),
+			watch.Retried("the connection to the engine", w.events),
+			func(ctx context.Context, tell func(string)) {
+				for {
+					select {
+					case <-ctx.Done():
+						return
+					case <-hangups:
+						tell("of SIGHUP")
+					}
+				}
+			},
+		},
+	})
+	return text(""), nil
+}
+
+// watching is a run of watch.
+type watching struct {
+	o        *watchOptions
+	i        *invocation
+	deploy   deploy.Options
+	renewal  renewal.Options
+	sources  []source.Source
+	listener net.Listener
+	printing sync.Mutex
+}
+
+func (o *watchOptions) prepare(i *invocation) (*watching, error) {
+	w := &watching{o: o, i: i}
+	if err := positive("every", o.every); err != nil {
+		return nil, err
+	}
+	if o.dryRun {
+		return nil, usageError("watch has no --dry-run: mailu-hook sync --dry-run shows what it would do")
+	}
+	if err := o.ping.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if w.deploy, err = o.deployOptions.read(i, deploy.Timer); err != nil {
+		return nil, err
+	}
+	w.deploy.Pinned = i.settings(variable("lineage"))
+	if o.renewing {
+		if w.renewal, err = o.renewalOptions.read(i); err != nil {
+			return nil, err
+		}
+		w.renewal.By = hook.WatchRenew
+	}
+	for _, place := range o.lineages {
+		if place, err = filepath.Abs(place); err != nil {
+			return nil, usageError("--lineage: %v", err)
+		}
+		w.sources = append(w.sources, source.At(place))
+	}
+	if o.serve != "" {
+		if w.listener, err = watch.Listen(o.serve); err != nil {
+			return nil, usageError("--serve: %v", err)
+		}
+	}
+	return w, nil
+}
+
+// round does what sync or renew does, and tells of it.
+func (w *watching) round(ctx context.Context, why string) {
+	w.i.log.Info("looking", "because", why)
+	var r *deployed
+	var err error
+	if w.o.renewing {
+		var res renewal.Result
+		res, err = renewal.Run(ctx, w.renewal)
+		r = renewed(res, false)
+	} else {
+		var res deploy.Result
+		res, err = deploy.Sync(ctx, deploy.Wish{Sources: w.sources, By: hook.Watch}, w.deploy)
+		r = newDeployed(res, deployed{unattended: true})
+	}
+	if ctx.Err() != nil {
+		return // it was told to end; the next run finishes
+	}
+	w.tell(r, err)
+	w.o.ping.tell(ctx, w.i, err)
+}
+
+// tell prints how a round ended, if it is worth a line.
+func (w *watching) tell(r *deployed, err error) {
+	if r == nil && err == nil || errors.Is(err, hook.ErrWaiting) {
+		return
+	}
+	w.printing.Lock()
+	defer w.printing.Unlock()
+	if r == nil {
+		writeError(w.i.stderr, err)
+		return
+	}
+	stdout := w.i.stdout
+	if _, worthIt := r.journal(); err == nil && !worthIt && r.also == nil {
+		stdout = io.Discard
+	}
+	finish(w.i, r, err, stdout)
+}
+
+// events are the reasons that the engine tells of. A front that has just started is
+// given time to open its ports.
+func (w *watching) events(ctx context.Context, tell func(string)) error {
+	engine, err := reload.Open(w.i.settings)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	return engine.Events(ctx, func(e reload.Event) {
+		if e.IsReason() {
+			time.AfterFunc(startTime, func() { tell("a container said: " + e.Action) })
+		}
+	})
+}
+
+const startTime = 3 * time.Second
+
+// page looks as status does.
+func (w *watching) page(ctx context.Context) (metrics, words string, healthy bool) {
+	look := lookOptions{
+		front: w.o.front, roots: w.o.certificate.roots, state: w.o.state, warn: health.DefaultWarn.String(), crit: health.DefaultCrit.String(),
+		mode: w.o.dane.mode, dns: w.o.dane.resolverOptions,
+	}
+	began := time.Now()
+	r, err := look.look(ctx, w.i)
+	if err != nil {
+		failed := report.Failed(err, health.Options{Warn: health.DefaultWarn, Crit: health.DefaultCrit})
+		r = &failed
+	}
+	r.Took = time.Since(began)
+	return report.Prometheus(r), report.Nagios(r), r.Worst() != health.Critical
+}

@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/mint"
+	"mailu-hook/internal/rig"
+)
+
+// agent is mailu-hook watch, and a dead man's switch that it calls.
+type agent struct {
+	l       *lab
+	address string // of its pages
+	cmd     *exec.Cmd
+	ended   chan error
+
+	mu    sync.Mutex
+	out   bytes.Buffer
+	calls []string
+}
+
+func (a *agent) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.out.Write(p)
+}
+
+// rounds is how often the switch was called so far, and how last.
+func (a *agent) rounds() (count int, last string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.calls) == 0 {
+		return 0, ""
+	}
+	return len(a.calls), a.calls[len(a.calls)-1]
+}
+
+func (l *lab) watch(args ...string) *agent {
+	l.t.Helper()
+	a := &agent{l: l, address: loopback() + ":9090", ended: make(chan error, 1)}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.calls = append(a.calls, r.URL.Path+" "+string(body))
+	}))
+	l.t.Cleanup(server.Close)
+	a.cmd = exec.Command(binary, append([]string{"watch", "--every", "1h", "--serve", a.address, "--ping", server.URL + "/all-is-well"}, args...)...)
+	a.cmd.Env = append(os.Environ(), l.env...)
+	a.cmd.Stdout, a.cmd.Stderr = a, a
+	require.NoError(l.t, a.cmd.Start())
+	go func() { a.ended <- a.cmd.Wait() }()
+	l.t.Cleanup(func() {
+		_ = a.cmd.Process.Kill() // it has ended, unless the test failed
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		l.t.Logf("mailu-hook watch:\n%s%s", a.out.String(), strings.Join(a.calls, "\n"))
+		l.noSecretIn(a.out.String())
+	})
+	a.waits(1)
+	return a
+}
+
+// waits until it has done so many rounds.
+func (a *agent) waits(rounds int) {
+	a.l.t.Helper()
+	require.Eventually(a.l.t, func() bool { n, _ := a.rounds(); return n >= rounds }, time.Minute, 20*time.Millisecond)
+}
+
+func (a *agent) get(path string) (status int, body string) {
+	a.l.t.Helper()
+	response, err := http.Get("http://" + a.address + path)
+	require.NoError(a.l.t, err)
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	require.NoError(a.l.t, err)
+	return response.StatusCode, string(data)
+}
+
+func TestWatchServesWhateverChanges(t *testing.T) {
+	l, _, _, _ := deployed(t)
+	store := filepath.Join(l.root, "traefik", "acme.json")
+	require.NoError(t, os.MkdirAll(filepath.Dir(store), 0o700))
+	l.traefik(store, l.next())
+	require.Equal(t, 0, l.run(nil, "install", store).code)
+
+	a := l.watch()
+	_, last := a.rounds()
+	assert.Equal(t, "/all-is-well ", last)
+	status, body := a.get("/healthz")
+	assert.Equal(t, 200, status, body)
+	_, body = a.get("/metrics")
+	assert.Contains(t, body, "mailu_hook_installed_not_after_timestamp_seconds")
+	found := l.status(nil)
+	for _, f := range found.Findings {
+		assert.NotContains(t, []string{"sync_timer_missing", "certbot_hook_missing"}, f.Code, "the agent does it")
+	}
+
+	// Whoever issues it writes a file, and calls nobody.
+	renewed := l.next()
+	began := time.Now()
+	l.traefik(store, renewed)
+	l.endsServing(renewed.SHA256())
+	t.Logf("served on every port %s after the file was written", time.Since(began))
+	a.waits(2)
+	l.healthyAndReloadable()
+
+	// SIGHUP is a reason.
+	l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid")
+	require.NoError(t, a.cmd.Process.Signal(syscall.SIGHUP))
+	a.waits(3)
+	l.healthyAndReloadable()
+
+	// So is a front that starts.
+	n, _ := a.rounds()
+	require.NoError(t, l.front.Remove())
+	l.start(rig.FrontOptions{Project: l.front.Project})
+	a.waits(n + 1)
+	l.endsServing(renewed.SHA256())
+
+	// One that is killed converges when it starts again.
+	require.NoError(t, a.cmd.Process.Kill())
+	require.Error(t, <-a.ended)
+	final := l.next()
+	l.traefik(store, final)
+	b := l.watch()
+	l.endsServing(final.SHA256())
+
+	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, <-b.ended, "exit status 0")
+}
+
+// next is a pair that is newer than all before it.
+func (l *lab) next() *mint.Pair {
+	l.t.Helper()
+	l.renewals++
+	return l.issue(mint.Leaf{NotBefore: time.Now().Add(-30*time.Minute + time.Duration(l.renewals)*time.Minute)})
+}
+
+// traefik rewrites an acme.json in place, as Traefik does.
+func (l *lab) traefik(name string, pair *mint.Pair) {
+	l.t.Helper()
+	data, err := json.MarshalIndent(map[string]any{"le": map[string]any{
+		"Account":      map[string]any{"Email": "admin@example.com"},
+		"Certificates": []any{map[string]any{"domain": map[string]any{"main": mailName}, "certificate": pair.Chain, "key": pair.KeyPEM, "Store": "default"}},
+	}}, "", "  ")
+	require.NoError(l.t, err)
+	require.NoError(l.t, os.WriteFile(name, data, 0o600))
+}
+
+func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
+	l, live, _, _ := deployed(t)
+	a, b := l.watch(), l.watch()
+	renewed := l.renews()
+	l.endsServing(renewed.SHA256())
+	a.waits(2)
+	b.waits(2)
+	for _, agent := range []*agent{a, b} {
+		require.NoError(t, agent.cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, <-agent.ended)
+	}
+	l.healthyAndReloadable()
+	r := l.sync("--output", "json")
+	assert.Equal(t, "unchanged", r.doc.Outcome)
+
+	away := l.watch("--config", l.file("DOCKER_HOST=unix:///nonexistent\n"))
+	_, last := away.rounds()
+	assert.Contains(t, last, "/all-is-well/fail ")
+	assert.NotContains(t, last, live)
+	require.NoError(t, away.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, <-away.ended, "it does not end because of what it meets")
+}
+
+// file writes a file with that content.
+func (l *lab) file(content string) string {
+	l.t.Helper()
+	name := filepath.Join(l.root, fmt.Sprintf("file%d", time.Now().UnixNano()))
+	require.NoError(l.t, os.WriteFile(name, []byte(content), 0o600))
+	return name
+}

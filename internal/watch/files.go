@@ -1,0 +1,113 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	lookEvery = time.Minute
+	mostDirs  = 100
+)
+
+// Files is a feed that tells of changes in directories. The kernel tells of them at
+// once; where it does not, as on NFS, a look each minute finds them. dirs is asked
+// again with each look, so it may return other directories; those that do not exist
+// are looked for.
+func Files(dirs func() []string) Feed {
+	return func(ctx context.Context, tell func(why string)) {
+		f := &files{dirs: dirs}
+		if w, err := fsnotify.NewWatcher(); err == nil { // without one, the looks remain
+			defer w.Close()
+			f.kernel = w
+		}
+		f.look()
+		ticker := time.NewTicker(lookEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case e := <-f.events():
+				if e.Op != fsnotify.Chmod {
+					f.look()
+					tell(filepath.Dir(e.Name) + " has changed")
+				}
+			case <-f.errors(): // an overflow: something may have been missed
+				f.look()
+				tell("files have changed")
+			case <-ticker.C:
+				if changed := f.look(); changed != "" {
+					tell(changed + " has changed")
+				}
+			}
+		}
+	}
+}
+
+// files is what is known of the directories.
+type files struct {
+	dirs   func() []string
+	kernel *fsnotify.Watcher // nil: there is none
+	seen   map[string]uint64 // what each directory held
+}
+
+func (f *files) events() <-chan fsnotify.Event {
+	if f.kernel == nil {
+		return nil
+	}
+	return f.kernel.Events
+}
+
+func (f *files) errors() <-chan error {
+	if f.kernel == nil {
+		return nil
+	}
+	return f.kernel.Errors
+}
+
+// look has the kernel watch the directories there are now, and returns one that has
+// changed since the last look, "" if none has.
+func (f *files) look() (changed string) {
+	dirs := f.dirs()
+	dirs = dirs[:min(len(dirs), mostDirs)]
+	seen := make(map[string]uint64, len(dirs))
+	for _, dir := range dirs {
+		seen[dir] = content(dir)
+		if before, known := f.seen[dir]; known && before != seen[dir] {
+			changed = dir
+		}
+	}
+	f.seen = seen
+	if f.kernel == nil {
+		return changed
+	}
+	for _, dir := range f.kernel.WatchList() {
+		if !slices.Contains(dirs, dir) {
+			_ = f.kernel.Remove(dir) // gone already
+		}
+	}
+	for _, dir := range dirs {
+		_ = f.kernel.Add(dir) // where it cannot, the looks remain
+	}
+	return changed
+}
+
+// content sums up what a directory holds: the names, sizes, times and inodes.
+func content(dir string) uint64 {
+	sum := fnv.New64()
+	entries, _ := os.ReadDir(dir) // one that cannot be read holds nothing
+	for _, entry := range entries {
+		if info, err := os.Stat(filepath.Join(dir, entry.Name())); err == nil {
+			fmt.Fprintln(sum, entry.Name(), info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return sum.Sum64()
+}

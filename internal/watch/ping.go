@@ -1,0 +1,85 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"mailu-hook/internal/say"
+)
+
+const (
+	pingLimit = 10 * time.Second
+	maxPing   = 1000 // bytes of a reason
+)
+
+// Ping tells a dead man's switch that all is well, or by failure what is not. A URL
+// without a query is that of Healthchecks (healthchecks.io/docs/http_api): /fail is
+// appended to it, and the reason sent. One with a query is that of Uptime Kuma's push
+// monitor, whose status and msg are set.
+//
+// It takes ten seconds at most. The error does not show the URL, which whoever knows
+// it can call.
+func Ping(ctx context.Context, address string, failure error) error {
+	ctx, cancel := context.WithTimeout(ctx, pingLimit)
+	defer cancel()
+	request, err := pingRequest(ctx, address, failure)
+	if err != nil {
+		return err
+	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	response, err := client.Do(request)
+	if err != nil {
+		if inner, ok := err.(*url.Error); ok {
+			err = inner.Err
+		}
+		return fmt.Errorf("pinging %s: %w", request.URL.Host, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 300 {
+		return fmt.Errorf("pinging %s: it answers %d", request.URL.Host, response.StatusCode)
+	}
+	return nil
+}
+
+// CheckPing returns an error for what is not the URL of a switch.
+func CheckPing(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("it is no http or https URL")
+	}
+	return nil
+}
+
+func pingRequest(ctx context.Context, address string, failure error) (*http.Request, error) {
+	if err := CheckPing(address); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("it is no URL")
+	}
+	reason := ""
+	if failure != nil {
+		reason = say.OneLine(failure.Error())
+		reason = strings.ToValidUTF8(reason[:min(len(reason), maxPing)], "")
+	}
+	if u.RawQuery != "" {
+		query := u.Query()
+		query.Set("status", "up")
+		query.Set("msg", "OK")
+		if failure != nil {
+			query.Set("status", "down")
+			query.Set("msg", reason)
+		}
+		u.RawQuery = query.Encode()
+		return http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	}
+	if failure == nil {
+		return http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	}
+	return http.NewRequestWithContext(ctx, http.MethodPost, u.JoinPath("fail").String(), strings.NewReader(reason))
+}

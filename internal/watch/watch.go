@@ -1,0 +1,133 @@
+// Package watch is the agent: it waits for reasons to act, and acts on one at a
+// time. It knows nothing of certificates: what a round does is the caller's, and a
+// feed is whoever has reasons, such as files that change (Files), or an engine
+// that tells of its containers (Retried).
+package watch
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Feed tells of reasons to act until ctx ends. tell returns at once.
+type Feed func(ctx context.Context, tell func(why string))
+
+// Options of the agent.
+type Options struct {
+	Every  time.Duration                         // a round at least so often; it begins up to a tenth earlier
+	Limit  time.Duration                         // of a round: after that it hangs, and the watchdog is not fed any more
+	Round  func(ctx context.Context, why string) // one round of work; its failures are its own to tell
+	Feeds  []Feed
+	Notify *Notifier // told of each step; nil: nobody is
+}
+
+// settle is how long after a reason a round begins: a client that replaces one file
+// of a pair also replaces the other, and one round is enough for both.
+const settle = 200 * time.Millisecond
+
+// Run has a round done at once, then whenever a feed has a reason, and at least
+// every o.Every, until ctx ends; the round that is under way then is waited for.
+// Reasons that come during a round are one reason for the next.
+func Run(ctx context.Context, o Options) {
+	feeds, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	reasons := make(chan string, 1)
+	tell := func(why string) {
+		select {
+		case reasons <- why:
+		default: // there is one already
+		}
+	}
+	for _, feed := range o.Feeds {
+		running.Go(func() { feed(feeds, tell) })
+	}
+	dog, release := o.Notify.watchdog()
+	defer release()
+	for why := "it starts"; ; {
+		o.round(ctx, why, dog)
+		o.Notify.Ready()
+		if why = o.wait(ctx, reasons, dog); why == "" {
+			o.Notify.Stopping()
+			return
+		}
+	}
+}
+
+// round does one round, and feeds the watchdog as long as it may take.
+func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) {
+	o.Notify.Status("working, because " + why)
+	defer o.Notify.Status("waiting")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		o.Round(ctx, why)
+	}()
+	for began := time.Now(); ; {
+		select {
+		case <-done:
+			return
+		case <-dog:
+			if o.Limit == 0 || time.Since(began) < o.Limit {
+				o.Notify.Alive()
+			}
+		}
+	}
+}
+
+// wait returns the next reason, "" at the end.
+func (o Options) wait(ctx context.Context, reasons <-chan string, dog <-chan time.Time) string {
+	period := time.NewTimer(o.Every - rand.N(o.Every/10+1))
+	defer period.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-period.C:
+			return "it is time"
+		case why := <-reasons:
+			if sleep(ctx, settle) != nil {
+				return ""
+			}
+			select {
+			case <-reasons: // more of the same
+			default:
+			}
+			return why
+		case <-dog:
+			o.Notify.Alive()
+		}
+	}
+}
+
+// Retried is a feed that follows what follow tells of. When that breaks off, it is
+// begun again, after a second at first and after a minute at most; as something may
+// have been missed, that is a reason too.
+func Retried(what string, follow func(ctx context.Context, tell func(why string)) error) Feed {
+	return func(ctx context.Context, tell func(why string)) {
+		const shortest, longest = time.Second, time.Minute
+		for pause := shortest; ; pause = min(2*pause, longest) {
+			began := time.Now()
+			_ = follow(ctx, tell) // the next round says what is wrong with it
+			if time.Since(began) > longest {
+				pause = shortest
+			}
+			if sleep(ctx, pause) != nil {
+				return
+			}
+			tell(what + " was lost")
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,255 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// agent runs until the test ends, on the clock of the test.
+type agent struct {
+	mu     sync.Mutex
+	rounds []string // why
+	times  []time.Duration
+	tell   func(string)
+	stop   func() // and wait
+}
+
+func start(t *testing.T, o Options) *agent {
+	t.Helper()
+	a := &agent{}
+	began := time.Now()
+	round := o.Round
+	o.Round = func(ctx context.Context, why string) {
+		a.mu.Lock()
+		a.rounds, a.times = append(a.rounds, why), append(a.times, time.Since(began))
+		a.mu.Unlock()
+		if round != nil {
+			round(ctx, why)
+		}
+	}
+	o.Feeds = append(o.Feeds, func(_ context.Context, tell func(string)) { a.tell = tell })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		Run(ctx, o)
+	}()
+	a.stop = func() { cancel(); <-ended }
+	synctest.Wait()
+	return a
+}
+
+// done are the reasons of the rounds so far.
+func (a *agent) done() []string {
+	synctest.Wait()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.rounds)
+}
+
+func TestRoundsComeAtTheStartForAReasonAndInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, Options{Every: 10 * time.Minute})
+		defer a.stop()
+		assert.Equal(t, []string{"it starts"}, a.done())
+		a.tell("a file has changed")
+		time.Sleep(settle)
+		synctest.Wait()
+		assert.Equal(t, "a file has changed", a.done()[1])
+		time.Sleep(time.Hour)
+		a.stop()
+		for i := 2; i < len(a.times); i++ {
+			between := a.times[i] - a.times[i-1]
+			assert.True(t, between >= 9*time.Minute && between <= 10*time.Minute, "%s", between)
+		}
+		assert.GreaterOrEqual(t, len(a.times), 8)
+		assert.Equal(t, settle, a.times[1])
+	})
+}
+
+func TestReasonsThatComeTogetherAreOneRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, Options{Every: time.Hour, Round: func(context.Context, string) { time.Sleep(time.Minute) }})
+		defer a.stop()
+		for range 1000 { // also while a round is under way
+			a.tell("a file has changed")
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		assert.Len(t, a.done(), 2)
+		a.tell("and one more")
+		time.Sleep(time.Minute)
+		assert.Len(t, a.done(), 3)
+	})
+}
+
+func TestTheRoundUnderWayIsWaitedForAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var undone atomic.Bool
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			Run(ctx, Options{Every: time.Hour, Round: func(ctx context.Context, _ string) {
+				<-ctx.Done()
+				time.Sleep(time.Second) // it undoes what is half done
+				undone.Store(true)
+			}})
+		}()
+		synctest.Wait()
+		stop()
+		<-ended
+		assert.True(t, undone.Load())
+	})
+}
+
+func TestManyRoundsTakeNoMoreMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var count int
+		ctx, stop := context.WithCancel(t.Context())
+		var before, after runtime.MemStats
+		go Run(ctx, Options{Every: time.Minute, Round: func(context.Context, string) {
+			switch count++; count {
+			case 1000:
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+			case 11000:
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+			}
+		}})
+		time.Sleep(11001 * time.Minute)
+		stop()
+		synctest.Wait()
+		require.Greater(t, count, 11000)
+		assert.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(100_000), "bytes after 10,000 rounds")
+	})
+}
+
+func TestWhatBreaksOffIsBegunAgainLaterAndLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var tries []time.Duration
+		feed := Retried("the engine", func(ctx context.Context, tell func(string)) error {
+			tries = append(tries, time.Since(began))
+			return errors.New("gone")
+		})
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer stop()
+		var told int
+		feed(ctx, func(why string) {
+			told++
+			assert.Equal(t, "the engine was lost", why)
+		})
+		assert.Equal(t, []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second}, tries[:6])
+		assert.Equal(t, time.Minute, tries[8]-tries[7])
+		assert.Equal(t, len(tries), told+1)
+	})
+}
+
+func TestChangesOfFilesAreReasons(t *testing.T) {
+	one, two := t.TempDir(), filepath.Join(t.TempDir(), "later")
+	told := make(chan string, 100)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go Files(func() []string { return []string{one, two} })(ctx, func(why string) { told <- why })
+	write := func(name string) { require.NoError(t, os.WriteFile(name, []byte("x"), 0o600)) }
+	require.Eventually(t, func() bool { // the feed may still be starting
+		write(filepath.Join(one, "key"))
+		select {
+		case why := <-told:
+			return assert.Equal(t, one+" has changed", why)
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestLookFindsWhatTheKernelDoesNotTell(t *testing.T) {
+	one, gone := t.TempDir(), filepath.Join(t.TempDir(), "gone")
+	f := files{dirs: func() []string { return []string{one, gone} }} // without a kernel
+	assert.Empty(t, f.look())
+	assert.Empty(t, f.look())
+	require.NoError(t, os.WriteFile(filepath.Join(one, "key"), []byte("x"), 0o600))
+	assert.Equal(t, one, f.look())
+	assert.Empty(t, f.look())
+	require.NoError(t, os.Mkdir(gone, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(gone, "key"), []byte("x"), 0o600))
+	assert.Equal(t, gone, f.look(), "it came back")
+	require.NoError(t, os.RemoveAll(gone))
+	assert.Equal(t, gone, f.look())
+}
+
+// systemd listens as the service manager does.
+type systemd struct {
+	t    *testing.T
+	conn *net.UnixConn
+	n    *Notifier
+}
+
+func newSystemd(t *testing.T) *systemd {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify") // short enough for a socket
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	env := map[string]string{"NOTIFY_SOCKET": socket, "WATCHDOG_USEC": "40000"}
+	return &systemd{t, conn, NewNotifier(func(name string) string { return env[name] })}
+}
+
+// next is what is told next, "" if nothing is for so long.
+func (s *systemd) next(within time.Duration) string {
+	s.t.Helper()
+	buffer := make([]byte, 1000)
+	require.NoError(s.t, s.conn.SetReadDeadline(time.Now().Add(within)))
+	length, err := s.conn.Read(buffer)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ""
+	}
+	require.NoError(s.t, err)
+	return string(buffer[:length])
+}
+
+func (s *systemd) hears(want string) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return s.next(10*time.Second) == want }, time.Minute, time.Microsecond, want)
+}
+
+func TestNotifierTellsSystemd(t *testing.T) {
+	s := newSystemd(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go Run(ctx, Options{Every: time.Hour, Notify: s.n, Round: func(context.Context, string) {}})
+	for _, want := range []string{"STATUS=working, because it starts", "STATUS=waiting", "READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		s.hears(want)
+	}
+	stop()
+	s.hears("STOPPING=1")
+	assert.Nil(t, NewNotifier(func(string) string { return "" }))
+}
+
+func TestRoundThatHangsStarvesTheWatchdogAfterItsTime(t *testing.T) {
+	s := newSystemd(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go Run(ctx, Options{Every: time.Hour, Limit: 200 * time.Millisecond, Notify: s.n, Round: func(ctx context.Context, _ string) { <-ctx.Done() }})
+	s.hears("WATCHDOG=1")
+	require.Eventually(t, func() bool { return s.next(500*time.Millisecond) == "" }, time.Minute, time.Microsecond, "it is starved")
+}
