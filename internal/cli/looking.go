@@ -26,6 +26,8 @@ type lookOptions struct {
 	warn, crit, mode string
 	ignore           []string
 	dns              resolverOptions
+	ask              []string
+	ports            []int
 }
 
 func (o *lookOptions) look(ctx context.Context, i *invocation) (*report.Report, error) {
@@ -40,7 +42,9 @@ func (o *lookOptions) look(ctx context.Context, i *invocation) (*report.Report, 
 	if err != nil {
 		return nil, err
 	}
-	defer looking.Engine.Close()
+	if looking.Engine != nil {
+		defer looking.Engine.Close()
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.front.timeout, fmt.Errorf("the time is up (--timeout %s)", o.front.timeout))
 	defer cancel()
 	look, err := survey.Look(ctx, looking)
@@ -103,8 +107,41 @@ func (o *lookOptions) looking(i *invocation) (s survey.Options, err error) {
 	if s.Roots == nil {
 		s.Roots, s.RootsErr = x509.SystemCertPool()
 	}
+	if len(o.ask) > 0 {
+		if s.Outside, err = o.outside(); err != nil {
+			return s, err
+		}
+		if s.Only = o.front.container == "" && o.front.project == ""; s.Only {
+			return s, nil
+		}
+	} else if o.ports != nil {
+		return s, usageError("--ports says which ports of --ask HOST are looked at")
+	}
 	if s.Engine, err = reload.Open(i.settings); err != nil {
 		err = say.Hint(usageError("%v", err), "%s", cmp.Or(say.HintOf(err), "check DOCKER_HOST"))
 	}
 	return s, err
+}
+
+// outside is what the options say of names to look at as the world sees them.
+func (o *lookOptions) outside() (survey.Outside, error) {
+	var out survey.Outside
+	for _, name := range o.ask {
+		host := mailu.CanonicalName(name)
+		if !mailu.IsHostname(host) {
+			return out, usageError("--ask: %s is not a host name, such as mail.example.com", say.Foreign(name))
+		}
+		out.Hosts = append(out.Hosts, host)
+	}
+	all := mailu.AllPorts()
+	for _, number := range o.ports {
+		i := slices.IndexFunc(all, func(p mailu.Port) bool { return p.Number == number })
+		if i < 0 {
+			return out, usageError("--ports: %d is none on which a mail server speaks TLS", number)
+		}
+		out.Ports = append(out.Ports, all[i])
+	}
+	var err error
+	out.Resolver, err = o.dns.open()
+	return out, err
 }

@@ -27,10 +27,13 @@ into /etc/sudoers.d/mailu-hook:
 
   nagios ALL=(root) NOPASSWD: /usr/local/bin/mailu-hook status --output nagios
 
+--ask HOST looks at a name from outside instead, at each of its addresses.
+
 By default a certificate is a warning when a quarter of its lifetime is left,
 and critical at an eighth: certbot renews at a third.`,
 		examples: `  mailu-hook status
   mailu-hook status --output nagios --warn 20d --crit 7d
+  mailu-hook status --ask mail.example.com
   mailu-hook status --textfile /var/lib/prometheus/node-exporter/mailu.prom`,
 		exits: `  0  all is well
   1  warning: something will go wrong if nothing is done
@@ -53,6 +56,8 @@ func (o *statusOptions) add(fs *flags) {
 	fs.StringVar(&o.warn, "warn", health.DefaultWarn.String(), "`LEFT` warn when less than this is left: days (20d) or a fraction of the lifetime (25%, 0.25)")
 	fs.StringVar(&o.crit, "crit", health.DefaultCrit.String(), "`LEFT` critical when less than this is left, likewise")
 	fs.StringSliceVar(&o.ignore, "ignore", nil, "`CODE` finding to ignore; repeatable. Codes: "+strings.Join(health.CodeNames(), ", "))
+	fs.StringSliceVar(&o.ask, "ask", nil, "`HOST` look at this name from outside, at each of its addresses, and ask no engine (with --container or --project: compare both); repeatable")
+	fs.IntSliceVar(&o.ports, "ports", nil, "`NUMBERS` ports of --ask, which must all answer (default: those of a mail server that do)")
 	fs.StringVar(&o.textfile, "textfile", "", "`FILE` also write Prometheus metrics there (*.prom), for node_exporter")
 	fs.StringVar(&o.roots, "roots", "", "`FILE` CA certificates to trust instead of the system's")
 	fs.StringVar(&o.mode, "dane", string(tlsa.Auto), "`MODE` auto: check the TLSA records of each host; require: report also where they cannot be checked; off: do not look")

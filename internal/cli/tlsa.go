@@ -54,6 +54,7 @@ the DNS, and says for each host, as a comment:
 type tlsaOptions struct {
 	lineage, cert string
 	next          bool
+	ask           string
 	roots         string
 	state         stateOptions
 	front         frontOptions
@@ -63,6 +64,7 @@ type tlsaOptions struct {
 func (o *tlsaOptions) add(fs *flags) {
 	fs.StringVar(&o.lineage, "lineage", "", "`DIR` directory with fullchain.pem, such as certbot's live/NAME")
 	fs.StringVar(&o.cert, "cert", "", "`FILE` certificate and its chain, in PEM (default: what is installed)")
+	fs.StringVar(&o.ask, "ask", "", "`HOST` what this host shows on port 25, at each of its addresses, instead of what is installed here; no engine is asked")
 	fs.BoolVar(&o.next, "next", false, "show the record of the key that renew --next-key prepared, and whether it is published")
 	fs.StringVar(&o.roots, "roots", "", "`FILE` CA certificates to trust instead of the system's")
 	texts := deployTexts
@@ -77,6 +79,9 @@ func (o *tlsaOptions) run(ctx context.Context, i *invocation) (result, error) {
 }
 
 func (o *tlsaOptions) look(ctx context.Context, i *invocation) (result, error) {
+	if o.ask != "" {
+		return o.outside(ctx)
+	}
 	hosts, cert, err := o.subject(ctx, i)
 	if err != nil {
 		return nil, err
@@ -101,6 +106,42 @@ func (o *tlsaOptions) look(ctx context.Context, i *invocation) (result, error) {
 		return nil, err
 	}
 	return describeChain(cert, chain, hook.Rules{Roots: roots}.Root(chain), tlsa.LookUp(ctx, resolver, hosts, chain))
+}
+
+// outside describes what a host shows to the world, which must be the same at each
+// of its addresses.
+func (o *tlsaOptions) outside(ctx context.Context) (result, error) {
+	if o.lineage != "" || o.cert != "" || o.next {
+		return nil, usageError("--ask HOST goes with none of --lineage, --cert and --next")
+	}
+	look := lookOptions{ask: []string{o.ask}, ports: []int{25}, dns: o.dns}
+	outside, err := look.outside()
+	if err != nil {
+		return nil, err
+	}
+	var chain []*x509.Certificate
+	var from string
+	for _, f := range outside.Look(ctx) {
+		shown := f.ShownAt(25)
+		switch {
+		case f.Unresolved != nil:
+			return nil, say.Hint(f.Unresolved, "try another resolver: --resolver ADDR")
+		case f.Asked == nil:
+			return nil, fmt.Errorf("%s has no address", f.Container)
+		case shown == nil:
+			return nil, say.Hint(fmt.Errorf("port 25 of %s shows no certificate: %w", f.Container, f.Endpoints[0].Err), "look from a host that may connect to port 25")
+		case chain != nil && !shown[0].Equal(chain[0]):
+			return nil, say.Hint(fmt.Errorf("%s and %s show different certificates", from, f.Container), "make every address show the same, or publish records for both")
+		case chain == nil:
+			chain, from = shown, f.Container
+		}
+	}
+	roots, err := readPool("roots", o.roots)
+	if err != nil {
+		return nil, err
+	}
+	hosts := tlsa.LookUp(ctx, outside.Resolver, outside.Hosts, chain)
+	return describeChain(from, chain, hook.Rules{Roots: roots}.Root(chain), hosts)
 }
 
 // subject is which hosts and which file the records are for. The front is asked

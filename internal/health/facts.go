@@ -45,6 +45,9 @@ type Front struct {
 	Inside     *mailu.Inside
 	InsideErr  error    // why Inside is nil though the front runs
 	Asked      []string // where the ports were asked, if not at the container itself
+	Outside    bool     // an address of a name, seen as the world sees it; nothing but its ports is known
+	Named      bool     // and these are ports that somebody named
+	Unresolved error    // why the addresses of that name are not known
 	Endpoints  []mailu.Endpoint
 	Directory  Directory
 	Memory     hook.State
@@ -68,8 +71,12 @@ func (f *Front) ShownAt(port int) []*x509.Certificate {
 	return nil
 }
 
-// Daemon names the daemon behind a port: in Mailu 2.0 always nginx.
+// Daemon names the daemon behind a port: in Mailu 2.0 always nginx, from outside
+// nobody knows.
 func (f *Front) Daemon(port int) string {
+	if f.Outside {
+		return ""
+	}
 	if f.Inside != nil && f.Inside.NginxOnly || port == 25 || port == 443 {
 		return "nginx"
 	}

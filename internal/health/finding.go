@@ -154,6 +154,12 @@ func Judge(l Look, o Options) []Finding {
 	for i := range l.Fronts {
 		f := &l.Fronts[i]
 		j.at = f.Container
+		if f.Outside {
+			j.outside(f)
+			j.certificates(f)
+			j.dane(f)
+			continue
+		}
 		j.container(f)
 		j.inside(f)
 		j.directory(f)

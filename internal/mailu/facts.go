@@ -81,6 +81,15 @@ var known = []struct {
 	{Port{Number: 4190, Protocol: "sieve"}, true, false},
 }
 
+// AllPorts are all on which a front can speak TLS.
+func AllPorts() []Port {
+	var ports []Port
+	for _, k := range known {
+		ports = append(ports, k.Port)
+	}
+	return ports
+}
+
 // ParseEnvironment reads Mailu's variables as the front itself does, except that it
 // takes HOSTNAMES out of quotes, which Compose v1 and docker run --env-file leave
 // around a value. get returns "" for a variable that is not set. Unknown words in
@@ -149,8 +158,14 @@ func (f Facts) CheckHostnames() error {
 var label = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
 
 func isHostname(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil || IsHostname(name)
+}
+
+// IsHostname reports whether a canonical name is a host name, and not an address.
+func IsHostname(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
-		return true
+		return false
 	}
 	for part := range strings.SplitSeq(name, ".") {
 		if !label.MatchString(part) {

@@ -42,6 +42,8 @@ type findingDoc struct {
 
 type frontLookDoc struct {
 	Container string            `json:"container"`
+	Asked     string            `json:"asked,omitempty"` // a name that is looked at from outside, at this address
+	Address   string            `json:"address,omitempty"`
 	Project   string            `json:"project"`
 	Image     string            `json:"image"`
 	State     string            `json:"state"`
@@ -166,6 +168,9 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
 		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []tlsa.Doc{},
 		Installed: r.certificateDoc(f, f.Directory.Chain), Held: first(f.Memory.RolledBackFrom),
+	}
+	if f.Outside {
+		doc.Asked, doc.Address = first(f.Hostnames), first(f.Asked)
 	}
 	if last := f.Memory.Last; last != nil {
 		doc.Last = &lastDoc{last.At, last.Outcome, last.Lineage, last.Generation, last.Error}

@@ -100,7 +100,9 @@ func Prometheus(r *Report) string {
 }
 
 func (m *metrics) front(r *Report, f *health.Front) {
-	m.gauge("front_up", "Whether the front container runs.", boolean(f.Runs()), "container", f.Container)
+	if !f.Outside {
+		m.gauge("front_up", "Whether the front container runs.", boolean(f.Runs()), "container", f.Container)
+	}
 	if leaf := health.Leaf(f.Directory.Chain); leaf != nil {
 		m.gauge("installed_not_after_timestamp_seconds", "When the installed certificate, or an issuer of it, expires.", seconds(r.LifeOf(f.Directory.Chain).End()), "container", f.Container)
 		m.gauge("installed_not_before_timestamp_seconds", "When the installed certificate was issued.", seconds(leaf.NotBefore), "container", f.Container)

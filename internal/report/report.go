@@ -62,16 +62,18 @@ func (r *Report) Summary() string {
 	for i := range r.Fronts {
 		f := &r.Fronts[i]
 		var soonest health.Life
+		serving := 0
 		for _, e := range f.Endpoints {
 			if e.Chain == nil {
 				continue
 			}
+			serving++
 			if life := r.LifeOf(e.Chain); soonest.Leaf == nil || life.End().Before(soonest.End()) {
 				soonest = life
 			}
 		}
 		if soonest.Leaf != nil {
-			parts = append(parts, fmt.Sprintf("%s serves %s on %d ports until %s (%s, %s)", f.Container, health.Main(soonest.Leaf), len(f.Endpoints),
+			parts = append(parts, fmt.Sprintf("%s serves %s on %d ports until %s (%s, %s)", f.Container, health.Main(soonest.Leaf), serving,
 				say.Day(soonest.End()), health.Left(soonest.Left(r.At)), health.Percent(soonest.Fraction(r.At))))
 		}
 	}

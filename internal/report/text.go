@@ -111,6 +111,10 @@ func (r *Report) drawFront(c *canvas, f *health.Front) {
 // condition is the state of the container in one line.
 func condition(f *health.Front) string {
 	switch {
+	case f.Outside && f.Asked == nil:
+		return "no address"
+	case f.Outside:
+		return "as the world sees it"
 	case f.State == "" && f.Endpoints != nil:
 		return "not found; ports probed at " + strings.Join(f.Asked, " and ")
 	case f.State == "":
@@ -141,7 +145,7 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 	add := func(word, format string, args ...any) {
 		lines = append(lines, [2]string{word, fmt.Sprintf(format, args...)})
 	}
-	if len(f.Hostnames) > 0 {
+	if len(f.Hostnames) > 0 && !f.Outside {
 		add("names", "%s", say.Names(f.Hostnames))
 	}
 	for _, l := range f.Lineages {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,4 +237,22 @@ func TestServersAndTrustComeFromResolvConf(t *testing.T) {
 	r, err := fromConf(filepath.Join(t.TempDir(), "missing"), true)
 	require.NoError(t, err)
 	assert.Equal(t, &Resolver{servers: []string{"127.0.0.1:53"}, trustAD: true}, r)
+}
+
+func TestAddressesAreThoseOfBothKinds(t *testing.T) {
+	t.Parallel()
+	zone := startZone(t, rig.ZoneOptions{Records: []string{
+		"mail 60 IN A 192.0.2.2", "mail 60 IN A 192.0.2.1", "mail 60 IN AAAA 2001:db8::1", "alias 60 IN CNAME mail", "text 60 IN TXT nothing",
+	}})
+	r := startResolver(t, zone)
+	all := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")}
+	for name, want := range map[string][]netip.Addr{"mail.example.com": all, "alias.example.com": all, "text.example.com": nil, "nowhere.example.com": nil} {
+		found, err := r.Addresses(t.Context(), name)
+		require.NoError(t, err, name)
+		assert.Equal(t, want, found, name)
+	}
+	broken, err := New(silent(t), false)
+	require.NoError(t, err)
+	_, err = broken.Addresses(t.Context(), "mail.example.com")
+	assert.ErrorContains(t, err, "does not answer")
 }

@@ -33,6 +33,8 @@ type Options struct {
 	Roots     *x509.CertPool    // to check chains with
 	RootsFile string            // that Roots are from; "" for the system's
 	RootsErr  error             // why Roots is nil
+	Outside   Outside           // what else to look at: names, as the world sees them
+	Only      bool              // nothing but Outside, and no engine
 }
 
 // The engine's share of the time, so that enough is left for the ports.
@@ -47,6 +49,15 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 	l := health.Look{Roots: o.Roots, RootsFile: o.RootsFile, RootsErr: o.RootsErr}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	var outside []health.Front
+	wg.Go(func() { outside = o.Outside.Look(ctx) })
+	if o.Only {
+		wg.Wait()
+		l.Fronts = outside
+		o.compareDANE(ctx, l.Fronts)
+		l.At = time.Now()
+		return l, nil
+	}
 	wg.Go(func() { l.Schedule = Host{}.Schedule() })
 	found, asked := o.fronts(ctx, &l)
 	if !l.EngineDown { // only now: the Docker client negotiates its version with the first answer
@@ -70,6 +81,8 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 			f.Planned.Timer = l.Schedule.Renew.By
 		}
 	}
+	compare(outside, l.Fronts)
+	l.Fronts = append(l.Fronts, outside...)
 	o.compareDANE(ctx, l.Fronts)
 	l.At = time.Now()
 	return l, nil
