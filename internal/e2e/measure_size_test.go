@@ -49,6 +49,8 @@ var parts = []struct {
 		"github.com/felixge/", "github.com/go-logr/", "go.opentelemetry.io/"}},
 	{"renew: lego, its DNS providers and JOSE", []string{"github.com/go-acme/", "github.com/go-jose/", "github.com/cenkalti/"}},
 	{"DNS messages, for DANE and dns-01", []string{"github.com/miekg/"}},
+	{"watch: fsnotify", []string{"github.com/fsnotify/"}},
+	{"PKCS#12", []string{"software.sslmate.com/"}},
 	{"command line flags", []string{"github.com/spf13/"}},
 	{"Go's extended library", []string{"golang.org/", "vendor/golang.org/"}},
 	{"other modules", []string{"github.com/", "gopkg.in/", "google.golang.org/", "go.uber.org/"}},
