@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build setup check test soak bench demo clean
+.PHONY: help build image setup check test soak bench demo clean
 
 # A tag, or a revision of the source; "unknown" where git cannot tell.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -19,6 +19,13 @@ help: ## list the targets
 build: ## build ./mailu-hook, static
 	$(BUILD) -o mailu-hook .
 	@size=$$(stat -c %s mailu-hook); if [ $$size -gt $(MOST) ]; then echo "mailu-hook has $$size bytes, more than $(MOST)" >&2; exit 1; fi
+
+image: ## make the container images mailu-hook:amd64 and :arm64; that of this machine is latest
+	@for arch in amd64 arm64; do dir=.cache/image/$$arch; mkdir -p $$dir; \
+	GOARCH=$$arch $(BUILD) -tags image -o $$dir/mailu-hook .; \
+	docker build --quiet --platform linux/$$arch --label org.opencontainers.image.version=$(VERSION) \
+	  --tag mailu-hook:$$arch --file examples/compose/Dockerfile $$dir; done
+	docker tag mailu-hook:$$(go env GOARCH) mailu-hook:latest
 
 setup: ## install what test and demo need, or say what is missing
 	@internal/rig/setup.sh

@@ -69,6 +69,9 @@ func Open(env func(string) string) (Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if self := ownContainer(); self != "" {
+		e = &contained{Engine: e, self: self}
+	}
 	return &listedOnce{Engine: e}, nil
 }
 
@@ -98,7 +101,8 @@ type Inspection struct {
 // Mount is a directory or file that a container sees, and that somebody has placed
 // there: no volume that exists because the image asks for one.
 type Mount struct {
-	Source      string // on the engine's host
+	Source      string // on the engine's host; what it is called here, where this program runs in a container
+	Unseen      bool   // and is not mounted in that container
 	Destination string // in the container
 }
 

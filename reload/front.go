@@ -34,6 +34,7 @@ type Front struct {
 
 	proxy      string    // PROXY_PROTOCOL, unparsed
 	fileMounts []string  // single files of the pair that are mounted
+	unseen     bool      // the certs directory is not mounted in the container that we run in
 	overrides  string    // directory on the host that nginx includes; "" if nothing is mounted there
 	confined   bool      // see Inspection
 	restarted  bool      // by us: once is enough to know whether it helps
@@ -53,9 +54,11 @@ func newFront(e Engine, i Inspection) *Front {
 	for _, m := range i.Mounts {
 		switch path.Clean(m.Destination) {
 		case mountPoint:
-			f.CertsDir = m.Source
+			f.CertsDir, f.unseen = m.Source, m.Unseen
 		case overridesPoint:
-			f.overrides = m.Source
+			if !m.Unseen {
+				f.overrides = m.Source
+			}
 		case path.Join(mountPoint, f.CertName), path.Join(mountPoint, f.KeyName):
 			f.fileMounts = append(f.fileMounts, m.Destination)
 		}
@@ -101,6 +104,9 @@ func (f *Front) Suitable() error {
 	}
 	if err := f.CheckFlavor(); err != nil {
 		return err
+	}
+	if f.unseen {
+		return refuse(fmt.Sprintf("mount it at the same path: -v %s:%[1]s", f.CertsDir), "this container does not see %s, where the front has its certificates", f.CertsDir)
 	}
 	if err := f.sees(); err != nil {
 		return err

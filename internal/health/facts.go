@@ -145,6 +145,7 @@ type Schedule struct {
 	Certbot Timer
 	Sync    Timer
 	Renew   Timer // mailu-hook renew
+	Unseen  bool  // this program runs in a container, and does not see the host's
 	// CertbotFailed is why the last attempt to renew a lineage failed, by the
 	// lineage's name. Lineages that were renewed or not due are not in it.
 	CertbotFailed map[string]string

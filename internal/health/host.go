@@ -34,7 +34,7 @@ func (j *judgement) host() {
 	certbots := slices.ContainsFunc(fronts, func(f Front) bool {
 		return slices.ContainsFunc(f.Lineages, func(l Lineage) bool { return l.Certbot })
 	})
-	if certbots {
+	if certbots && !j.look.Schedule.Unseen {
 		j.certbot()
 	}
 }
@@ -54,6 +54,9 @@ func (j *judgement) sync() {
 	remedy := "run mailu-hook sync to see why"
 	if unit, ok := strings.CutSuffix(timer.By, ".timer"); ok {
 		remedy = "systemctl status " + unit + ".service shows why"
+	}
+	if timer.By == "" && j.look.Schedule.Unseen {
+		timer.By = "something on the host" // when it last ran is known all the same
 	}
 	ran := f.Memory.LastSync
 	switch last := f.Memory.Last; {
@@ -87,6 +90,9 @@ func (j *judgement) renewals() {
 		return
 	}
 	renew := j.look.Schedule.Renew
+	if j.look.Schedule.Unseen {
+		renew.By = "something on the host"
+	}
 	if j.watched(hook.WatchRenew) {
 		renew = Timer{By: "mailu-hook " + hook.WatchRenew} // whether it runs, sync judges
 	}

@@ -219,8 +219,12 @@ func read(question, reply *dns.Msg) answer {
 	return a
 }
 
+// dockersOwn is where Docker's own resolver answers in a container. It validates
+// nothing, and asks others over the network.
+var dockersOwn = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+
 // believes reports whether the AD bit of a server is trusted.
 func (r *Resolver) believes(server string) bool {
 	addr, err := netip.ParseAddrPort(server)
-	return r.trustAD || err == nil && addr.Addr().Unmap().IsLoopback()
+	return r.trustAD || err == nil && addr.Addr().Unmap().IsLoopback() && addr.Addr().Unmap() != dockersOwn
 }

@@ -204,7 +204,7 @@ func TestTheAnswerToAnotherQuestionIsNone(t *testing.T) {
 func TestTheADBitIsBelievedFromLoopbackOrWhenTold(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"127.0.0.1": true, "127.0.0.53:53": true, "::1": true, "[::1]:5353": true, "[::ffff:127.0.0.1]:53": true,
-		"192.0.2.1": false, "10.0.0.1:53": false, "2001:db8::1": false, "[fe80::1]:53": false,
+		"127.0.0.11": false, "192.0.2.1": false, "10.0.0.1:53": false, "2001:db8::1": false, "[fe80::1]:53": false,
 	} {
 		r, err := New(addr, false)
 		require.NoError(t, err)
