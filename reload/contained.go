@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -69,6 +70,9 @@ func (e *contained) seen(ctx context.Context, mounts []Mount) ([]Mount, error) {
 		own, e.err = e.Engine.Inspect(ctx, e.self)
 		e.mounts = own.Mounts
 	})
+	if errors.Is(e.err, errNoContainer) { // of another engine, in which this one runs: its host is our container
+		return mounts, nil
+	}
 	if e.err != nil {
 		return nil, e.err
 	}

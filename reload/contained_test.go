@@ -42,6 +42,9 @@ type twoContainers struct {
 }
 
 func (e *twoContainers) Inspect(_ context.Context, id string) (Inspection, error) {
+	if id == "of another engine" {
+		return Inspection{}, errNoContainer
+	}
 	if id == "self" {
 		e.asked++
 		return Inspection{ID: "self", Mounts: []Mount{{Source: "/srv/mailu/certs", Destination: "/mailu/certs"}}}, nil
@@ -70,4 +73,10 @@ func TestAContainerSeesTheFrontsDirectoriesByItsOwnMounts(t *testing.T) {
 	found.Mounts[0].Unseen = true
 	err = newFront(e, found).Suitable()
 	assert.ErrorContains(t, err, "this container does not see /mailu/certs")
+}
+
+func TestAnEngineInAContainerOfAnotherTellsItsOwnPaths(t *testing.T) {
+	list, err := (&contained{Engine: &twoContainers{}, self: "of another engine"}).List(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []Mount{{Source: "/srv/mailu/certs", Destination: "/certs"}}, list[0].Mounts)
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,8 +72,14 @@ func (d *deployed) others() (all []told) {
 
 // journal: a sync that found nothing to do says nothing, four times an hour.
 func (d *deployed) journal() (line string, worthIt bool) {
-	idle := d.Outcome == hook.OutcomeUnchanged || d.Outcome == hook.OutcomeSkipped
-	return d.line(), d.unattended && (d.hooked || !idle)
+	return d.line(), d.unattended && (d.hooked || !isIdle(d.Outcome))
+}
+
+func isIdle(o hook.Outcome) bool { return o == hook.OutcomeUnchanged || o == hook.OutcomeSkipped }
+
+// idle reports whether nothing was done, for none of the groups.
+func (d *deployed) idle() bool {
+	return isIdle(d.Outcome) && !slices.ContainsFunc(d.also, func(e ended) bool { return !e.idle() })
 }
 
 func (d *deployed) warnings() []string { return d.Warnings }

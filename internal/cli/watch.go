@@ -82,7 +82,7 @@ func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 		Every: o.every, Limit: o.longest(), Round: w.round, Notify: watch.NewNotifier(i.settings),
 		Feeds: []watch.Feed{
 			watch.Files(func() []string { return deploy.Watched(w.sources, o.state.stateDir) }),
-			watch.Retried("the connection to the engine", w.events),
+			watch.Retried(w.events),
 			func(ctx context.Context, tell func(string)) {
 				for {
 					select {
@@ -107,6 +107,7 @@ type watching struct {
 	sources  []source.Source
 	listener net.Listener
 	printing sync.Mutex
+	followed bool // the engine has told of its containers before
 }
 
 func (o *watchOptions) prepare(i *invocation) (*watching, error) {
@@ -178,20 +179,28 @@ func (w *watching) tell(r *deployed, err error) {
 		return
 	}
 	stdout := w.i.stdout
-	if _, worthIt := r.journal(); err == nil && !worthIt && r.also == nil {
+	if err == nil && r.idle() {
 		stdout = io.Discard
 	}
 	finish(w.i, r, err, stdout)
 }
 
-// events are the reasons that the engine tells of. A front that has just started is
-// given time to open its ports.
+// events are the reasons that the engine tells of, and that it answers again: then
+// something may have been missed. A front that has just started is given time to open
+// its ports.
 func (w *watching) events(ctx context.Context, tell func(string)) error {
 	engine, err := reload.Open(w.i.settings)
 	if err != nil {
 		return err
 	}
 	defer engine.Close()
+	if _, err := reload.Now(ctx, engine); err != nil {
+		return err
+	}
+	if w.followed {
+		tell("the engine answers again")
+	}
+	w.followed = true
 	return engine.Events(ctx, func(e reload.Event) {
 		if e.IsReason() {
 			time.AfterFunc(startTime, func() { tell("a container said: " + e.Action) })

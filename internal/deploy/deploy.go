@@ -135,7 +135,7 @@ func (t *Target) install(ctx context.Context, src source.Source) error {
 	t.leaves = offer.Leaves()
 	bundle, readErr := offer.For(t.o.Hostnames)
 	leaf, err := t.leafOf(bundle, readErr)
-	if err != nil {
+	if err != nil && len(offer.Pairs) == 1 {
 		return err
 	}
 	t.result.Bundle = bundle

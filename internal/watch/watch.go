@@ -104,9 +104,8 @@ func (o Options) wait(ctx context.Context, reasons <-chan string, dog <-chan tim
 }
 
 // Retried is a feed that follows what follow tells of. When that breaks off, it is
-// begun again, after a second at first and after a minute at most; as something may
-// have been missed, that is a reason too.
-func Retried(what string, follow func(ctx context.Context, tell func(why string)) error) Feed {
+// begun again, after a second at first and after a minute at most.
+func Retried(follow func(ctx context.Context, tell func(why string)) error) Feed {
 	return func(ctx context.Context, tell func(why string)) {
 		const shortest, longest = time.Second, time.Minute
 		for pause := shortest; ; pause = min(2*pause, longest) {
@@ -118,7 +117,6 @@ func Retried(what string, follow func(ctx context.Context, tell func(why string)
 			if sleep(ctx, pause) != nil {
 				return
 			}
-			tell(what + " was lost")
 		}
 	}
 }
