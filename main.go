@@ -18,7 +18,7 @@ func main() {
 	}
 	signal.Ignore(syscall.SIGPIPE) // that nobody reads the output must not end a deploy half-way
 	ctx, stop := signal.NotifyContext(context.Background(), end...)
-	code := cli.Run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	code := cli.Run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }

@@ -32,11 +32,12 @@ func commands() []command {
 }
 
 // Run runs the program with args (without its name) and returns its exit
-// status. Everything it prints goes to stdout and stderr; stdin is read only where
-// an argument says so. When ctx is cancelled
-// it undoes what is half done, and returns soon.
-func Run(ctx context.Context, args []string, env Environ, stdin io.Reader, stdout, stderr io.Writer) int {
-	i := &invocation{settings: env, stdin: stdin, stdout: stdout, stderr: stderr, out: &outputOptions{}, all: commands()}
+// status. environ is the environment as os.Environ has it. Everything it prints goes
+// to stdout and stderr; stdin is read only where an argument says so. When ctx is
+// cancelled it undoes what is half done, and returns soon.
+func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	env := environment(environ)
+	i := &invocation{settings: env, environ: environ, stdin: stdin, stdout: stdout, stderr: stderr, out: &outputOptions{}, all: commands()}
 	i.command = i.all[0]
 	r, err := i.within(ctx, args, env)
 	err = i.hinted(err)
@@ -97,7 +98,7 @@ func (i *invocation) prepare(args []string, env Environ) (action, result, error)
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		cmd, ok := named(i.all, args[0])
 		if !ok {
-			return nil, nil, usageError("there is no command %s%s", say.Foreign(args[0]), didYouMean(args[0], i.all))
+			return nil, nil, usageError("there is no command %s%s", say.Foreign(args[0]), didYouMean(args[0], commandNames(i.all)))
 		}
 		i.command, args = cmd, args[1:]
 	}
@@ -112,6 +113,9 @@ func (i *invocation) prepare(args []string, env Environ) (action, result, error)
 	case i.formats != nil:
 		if err = i.applySettings(fs, env); err == nil {
 			err = i.openLog()
+		}
+		if err == nil {
+			i.warnOfMisspelt()
 		}
 	}
 	if err == nil {

@@ -46,6 +46,7 @@ type invocation struct {
 	command
 	args     []string // after the flags
 	out      *outputOptions
+	environ  []string          // as it was given
 	settings Environ           // the environment, and below it the configuration file
 	file     map[string]string // the configuration file alone
 	log      *slog.Logger

@@ -49,8 +49,7 @@ func FuzzConfiguration(f *testing.F) {
 
 func runWith(t *testing.T, file string, args []string, readErr error) {
 	var stdout, stderr bytes.Buffer
-	env := func(name string) string { return map[string]string{"MAILU_HOOK_CONFIG": file}[name] }
-	status := Run(t.Context(), args, env, strings.NewReader(""), &stdout, &stderr)
+	status := Run(t.Context(), args, []string{"MAILU_HOOK_CONFIG=" + file}, strings.NewReader(""), &stdout, &stderr)
 	if len(args) == 1 { // the bare hook would take it for a command
 		args = nil
 	}

@@ -25,7 +25,7 @@ func (*helpOptions) run(_ context.Context, i *invocation) (result, error) {
 	}
 	cmd, ok := named(i.all, i.args[0])
 	if !ok {
-		return nil, usageError("there is no command %s%s", say.Foreign(i.args[0]), didYouMean(i.args[0], i.all))
+		return nil, usageError("there is no command %s%s", say.Foreign(i.args[0]), didYouMean(i.args[0], commandNames(i.all)))
 	}
 	return text(helpText(cmd, i.all)), nil
 }

@@ -249,7 +249,7 @@ func TestACanceledRunReportsOnlyThat(t *testing.T) {
 		<-r.Context().Done()
 	})
 	var stdout, stderr strings.Builder
-	status := Run(ctx, []string{"renew", "--challenge", "standalone"}, func(name string) string { return w.env[name] }, nil, &stdout, &stderr)
+	status := Run(ctx, []string{"renew", "--challenge", "standalone"}, w.environ(), nil, &stdout, &stderr)
 	assert.Equal(t, exitACME, status)
 	assert.NotContains(t, stderr.String(), "what was obtained before")
 	assert.False(t, w.installed(w.pair))
@@ -272,7 +272,7 @@ func TestNoSecretIsShownWhateverFails(t *testing.T) {
 	} {
 		var stdout, stderr strings.Builder
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		status := Run(ctx, append(args, common...), func(name string) string { return w.env[name] }, nil, &stdout, &stderr)
+		status := Run(ctx, append(args, common...), w.environ(), nil, &stdout, &stderr)
 		cancel()
 		assert.NotEqual(t, exitOK, status, "%v", args)
 		for _, secret := range []string{dnsToken, hmacKey, "PRIVATE KEY"} {

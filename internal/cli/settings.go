@@ -12,6 +12,7 @@ import (
 
 	"mailu-hook/acme"
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/say"
 )
 
 const prefix = "MAILU_HOOK_"
@@ -47,6 +48,35 @@ func (i *invocation) applySettings(fs *flags, env Environ) (err error) {
 		wrong = i.badChoice("output", o.format, o.formats)
 	}
 	return wrong
+}
+
+// environment looks variables up, as os.Environ has them.
+func environment(environ []string) Environ {
+	values := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		values[name] = value
+	}
+	return func(name string) string { return values[name] }
+}
+
+// warnOfMisspelt warns of variables in the environment that are almost settings. In
+// the configuration file any that is none is an error; but the environment is not only
+// ours.
+func (i *invocation) warnOfMisspelt() {
+	var known []string
+	for _, entry := range i.environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		if known == nil {
+			known = knownVariables(i.all)
+		}
+		if meant := didYouMean(name, known); meant != "" && !slices.Contains(known, name) {
+			i.log.Warn("there is no setting " + say.Plain(name) + meant)
+		}
+	}
 }
 
 // badChoice is the error for a value that is not among the choices, and names

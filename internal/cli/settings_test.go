@@ -172,3 +172,13 @@ func TestLogGoesToStderrInTheFormatAskedFor(t *testing.T) {
 	r = w.hook("--log-level", "debug")
 	assert.Contains(t, r.stderr, "level=DEBUG")
 }
+
+func TestMisspeltVariableOfTheEnvironmentIsWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	w.env["MAILU_HOOK_PROJEKT"], w.env["MAILU_HOOK_OF_SOMEBODY_ELSE"] = "mailu", "x"
+	r := w.hook()
+	assert.Equal(t, exitOK, r.status)
+	assert.Contains(t, r.stderr, "there is no setting MAILU_HOOK_PROJEKT; did you mean MAILU_HOOK_PROJECT?")
+	assert.Equal(t, 1, strings.Count(r.stderr, "\n"), "the environment is not only ours")
+}

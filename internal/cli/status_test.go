@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,7 +34,7 @@ func TestScreenIsColoredOnATerminalOnlyAndNeverWithNOCOLOR(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := onTerminal(t, c.columns, func(tty *os.File) {
-				Run(t.Context(), []string{"status"}, func(name string) string { return cmp.Or(c.env[name], w.env[name]) }, nil, tty, tty)
+				Run(t.Context(), []string{"status"}, append(w.environ(), environOf(c.env)...), nil, tty, tty)
 			})
 			assert.Contains(t, out, "CRITICAL")
 			assert.Equal(t, c.color, strings.Contains(out, "\x1b[1;31mCRITICAL"))

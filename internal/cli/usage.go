@@ -117,13 +117,20 @@ func named(all []command, name string) (command, bool) {
 	return all[n], true
 }
 
-// didYouMean proposes the command that differs least, if only in a letter or
-// two.
-func didYouMean(word string, all []command) string {
-	best, least := "", 3
+func commandNames(all []command) (names []string) {
 	for _, cmd := range all {
-		if d := distance(word, cmd.name); cmd.name != "" && d < least {
-			best, least = cmd.name, d
+		names = append(names, cmd.name)
+	}
+	return names
+}
+
+// didYouMean proposes the known name that differs least, if only in a letter or
+// two.
+func didYouMean(word string, known []string) string {
+	best, least := "", 3
+	for _, name := range known {
+		if d := distance(word, name); name != "" && d < least {
+			best, least = name, d
 		}
 	}
 	if best == "" {

@@ -142,19 +142,19 @@ func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
 	w.env["RENEWED_LINEAGE"] = w.lineage
 	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}} {
 		var stderr strings.Builder
-		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, nil, full{}, &stderr)
+		status := Run(t.Context(), args, w.environ(), nil, full{}, &stderr)
 		require.Equal(t, exitError, status, "%q", args)
 		assert.Contains(t, stderr.String(), "disk full")
 	}
 	for _, args := range [][]string{{}, {"--output", "json"}} {
 		var stderr strings.Builder
-		status := Run(t.Context(), args, func(name string) string { return w.env[name] }, nil, full{}, &stderr)
+		status := Run(t.Context(), args, w.environ(), nil, full{}, &stderr)
 		assert.Equal(t, exitOK, status, "what was installed stays installed")
 		assert.Contains(t, stderr.String(), "disk full")
 	}
 	assert.True(t, w.installed(w.pair))
 	var stderr strings.Builder
-	assert.Equal(t, 3, Run(t.Context(), []string{"status"}, func(name string) string { return w.env[name] }, nil, full{}, &stderr), "never 0 or 2")
+	assert.Equal(t, 3, Run(t.Context(), []string{"status"}, w.environ(), nil, full{}, &stderr), "never 0 or 2")
 }
 
 func TestDeactivatingAnAccountWantsAYes(t *testing.T) {

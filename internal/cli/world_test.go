@@ -98,10 +98,19 @@ func (w *world) run(args ...string) ran {
 	var stdout, stderr bytes.Buffer
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
-	r := ran{Run(ctx, args, func(name string) string { return w.env[name] }, strings.NewReader(w.stdin), &stdout, &stderr), "", ""}
+	r := ran{Run(ctx, args, w.environ(), strings.NewReader(w.stdin), &stdout, &stderr), "", ""}
 	r.stdout, r.stderr = stdout.String(), stderr.String()
 	assertHarmless(w.t, r)
 	return r
+}
+
+func (w *world) environ() []string { return environOf(w.env) }
+
+func environOf(env map[string]string) (environ []string) {
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
 }
 
 // hook runs the program as certbot does.
