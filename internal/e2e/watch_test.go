@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -156,12 +157,17 @@ func (l *lab) next() *mint.Pair {
 // traefik rewrites an acme.json in place, as Traefik does.
 func (l *lab) traefik(name string, pair *mint.Pair) {
 	l.t.Helper()
+	require.NoError(l.t, os.WriteFile(name, traefikStore(l.t, pair), 0o600))
+}
+
+func traefikStore(t *testing.T, pair *mint.Pair) []byte {
+	t.Helper()
 	data, err := json.MarshalIndent(map[string]any{"le": map[string]any{
 		"Account":      map[string]any{"Email": "admin@example.com"},
 		"Certificates": []any{map[string]any{"domain": map[string]any{"main": mailName}, "certificate": pair.Chain, "key": pair.KeyPEM, "Store": "default"}},
 	}}, "", "  ")
-	require.NoError(l.t, err)
-	require.NoError(l.t, os.WriteFile(name, data, 0o600))
+	require.NoError(t, err)
+	return data
 }
 
 func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
@@ -193,4 +199,58 @@ func (l *lab) file(content string) string {
 	name := filepath.Join(l.root, fmt.Sprintf("file%d", time.Now().UnixNano()))
 	require.NoError(l.t, os.WriteFile(name, []byte(content), 0o600))
 	return name
+}
+
+func TestAgentServesWhatStandsAfterManyRewrites(t *testing.T) {
+	rewrites, stands := 100, 0
+	if soak {
+		rewrites, stands = 1000, 10
+	}
+	l, _, _, _ := deployed(t)
+	store := filepath.Join(l.root, "traefik", "acme.json")
+	require.NoError(t, os.MkdirAll(filepath.Dir(store), 0o700))
+	l.traefik(store, l.next())
+	require.Equal(t, 0, l.run(nil, "install", store).code)
+	a := l.watch()
+	var pair *mint.Pair
+	for n := 1; n <= rewrites; n++ {
+		pair = l.issue(mint.Leaf{NotBefore: time.Now().Add(-20*time.Minute + time.Duration(n)*time.Second)})
+		whole := traefikStore(t, pair)
+		require.NoError(t, os.WriteFile(store, whole[:len(whole)/2], 0o600)) // as a reader may meet it
+		time.Sleep(5 * time.Millisecond)
+		require.NoError(t, os.WriteFile(store, whole, 0o600))
+		time.Sleep(20 * time.Millisecond)
+		if stands > 0 && n%(rewrites/stands) == 0 {
+			l.endsServing(pair.SHA256())
+		}
+		_, err := tls.LoadX509KeyPair(filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
+		require.NoError(t, err, "never a broken pair")
+	}
+	l.endsServing(pair.SHA256())
+	require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, <-a.ended)
+	require.Equal(t, 0, l.sync().code)
+	l.healthyAndReloadable()
+}
+
+func TestAgentObtainsACertificateToo(t *testing.T) {
+	i := newIssuer(t, rig.CAOptions{})
+	i.startPublished(rig.FrontOptions{})
+	require.Eventually(t, func() bool { return i.listens(25) }, 30*time.Second, 100*time.Millisecond)
+	a := i.watch("--renew", "--agree-tos")
+	i.servesLineage(mailName)
+	_, last := a.rounds()
+	assert.Equal(t, "/all-is-well ", last)
+	requests := i.asked(func() {
+		require.NoError(t, a.cmd.Process.Signal(syscall.SIGHUP))
+		a.waits(2)
+	})
+	assert.Zero(t, count(requests, newOrder), "it is not due")
+	for _, f := range i.status(nil).Findings {
+		assert.NotContains(t, []string{"sync_timer_missing", "renew_timer_missing"}, f.Code)
+	}
+	require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, <-a.ended)
+	i.healthyAndReloadable()
+	i.nothingLeft()
 }
