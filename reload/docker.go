@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,7 +39,14 @@ const podmanSocket = "/run/podman/podman.sock"
 
 // dockerHere: Docker is named, or its socket is there.
 func dockerHere(env func(string) string) bool {
-	return env("DOCKER_HOST") != "" || exists(strings.TrimPrefix(client.DefaultDockerHost, "unix://"))
+	return dockerNamed(env) || exists(strings.TrimPrefix(client.DefaultDockerHost, "unix://"))
+}
+
+// dockerNamed reports whether DOCKER_HOST or a context names an engine. It may also be
+// a configuration that cannot be read, which openDocker reports.
+func dockerNamed(env func(string) string) bool {
+	context, err := contextName(env)
+	return env("DOCKER_HOST") != "" || context != "" || err != nil
 }
 
 func podmanHere(func(string) string) bool { return exists(podmanSocket) }
@@ -60,43 +66,43 @@ func openPodman(env func(string) string) (Engine, error) {
 	})
 }
 
-// openDocker prepares to talk to the engine that DOCKER_HOST, DOCKER_TLS_VERIFY,
-// DOCKER_CERT_PATH and DOCKER_API_VERSION name, as the docker command understands
-// them; by default to the local socket, in the newest API version that both sides
-// know.
+// openDocker prepares to talk to the engine that DOCKER_HOST, DOCKER_TLS_VERIFY and
+// DOCKER_CERT_PATH or a context name, as the docker command understands them; by
+// default to the local socket. It speaks the API version of DOCKER_API_VERSION, or the
+// newest that both sides know.
 func openDocker(env func(string) string) (Engine, error) {
+	at, err := endpointOf(env)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseSSH(at); err != nil {
+		return nil, err
+	}
 	opts := []client.Opt{client.WithAPIVersionNegotiation()}
-	if dir := env("DOCKER_CERT_PATH"); dir != "" {
-		tlsClient, err := tlsTransport(dir, env("DOCKER_TLS_VERIFY") == "")
+	if at.tls != nil {
+		tlsClient, err := tlsTransport(*at.tls)
 		if err != nil {
-			return nil, say.Hint(fmt.Errorf("reading the Docker client's certificates in %s: %v", dir, err), "check DOCKER_CERT_PATH")
+			return nil, say.Hint(fmt.Errorf("reading the Docker client's certificates: %v", err), "check %s", at.certs)
 		}
 		opts = append(opts, client.WithHTTPClient(tlsClient))
 	}
-	if host := env("DOCKER_HOST"); strings.HasPrefix(host, "ssh:") {
-		return nil, say.Hint(fmt.Errorf("DOCKER_HOST is %s: an engine behind ssh is not supported", say.Foreign(host)),
-			"forward its socket: ssh -NL /run/remote.sock:/run/docker.sock HOST, and DOCKER_HOST=unix:///run/remote.sock")
-	} else if host != "" {
-		opts = append(opts, client.WithHost(host))
+	if at.host != "" {
+		opts = append(opts, client.WithHost(at.host))
 	}
-	if version := env("DOCKER_API_VERSION"); version != "" {
+	version := env("DOCKER_API_VERSION")
+	if version != "" {
 		opts = append(opts, client.WithVersion(version))
 	}
 	api, err := client.NewClientWithOpts(opts...)
 	if err != nil {
-		return nil, say.Hint(fmt.Errorf("preparing the Docker client: %v", err), "check DOCKER_HOST: unix:///path or tcp://host:port")
+		return nil, say.Hint(fmt.Errorf("preparing the Docker client: %v", err), "check %s: unix:///path or tcp://host:port", at.named)
 	}
-	return &docker{api: api, tls: env("DOCKER_CERT_PATH") != "", pinned: env("DOCKER_API_VERSION") != "", networks: net.InterfaceAddrs, owner: ownerOf}, nil
+	return &docker{api: api, tls: at.tls != nil, pinned: version != "", networks: net.InterfaceAddrs, owner: ownerOf}, nil
 }
 
-func tlsTransport(dir string, insecure bool) (*http.Client, error) {
-	config, err := tlsconfig.Client(tlsconfig.Options{
-		CAFile:             filepath.Join(dir, "ca.pem"),
-		CertFile:           filepath.Join(dir, "cert.pem"),
-		KeyFile:            filepath.Join(dir, "key.pem"),
-		InsecureSkipVerify: insecure,
-		ExclusiveRootPools: true,
-	})
+func tlsTransport(options tlsconfig.Options) (*http.Client, error) {
+	options.ExclusiveRootPools = true
+	config, err := tlsconfig.Client(options)
 	if err != nil {
 		return nil, err
 	}

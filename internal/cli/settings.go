@@ -19,7 +19,7 @@ const prefix = "MAILU_HOOK_"
 
 // dockerVariables may stand in the configuration file too, because a hook that
 // certbot calls has no environment file of its own.
-var dockerVariables = []string{"DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"}
+var dockerVariables = []string{"DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "DOCKER_CONTEXT", "DOCKER_CONFIG"}
 
 // variable is the environment twin of a flag.
 func variable(flag string) string {

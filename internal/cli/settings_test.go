@@ -160,6 +160,16 @@ func TestEngineOfTheConfigurationFileIsAsked(t *testing.T) {
 	assert.Equal(t, before, asked.Load(), "the environment wins")
 }
 
+func TestContextOfTheConfigurationFileIsUsed(t *testing.T) {
+	w := newWorld(t)
+	delete(w.env, "DOCKER_HOST")
+	w.env["MAILU_HOOK_CONFIG"] = w.file("DOCKER_CONTEXT=none\nDOCKER_CONFIG=" + w.dir + "\n")
+	r := w.hook("--dry-run")
+	assert.Equal(t, exitUsage, r.status)
+	assert.Contains(t, r.stderr, `the Docker context "none": there is no such context in `+w.dir)
+	assert.Contains(t, r.stderr, "hint: docker context ls")
+}
+
 func TestLogGoesToStderrInTheFormatAskedFor(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())

@@ -32,7 +32,7 @@ func helpText(cmd command, all []command) string {
 Each flag has a variable, for example %sCERTS_DIR for --certs-dir,
 in the environment or in %s. A flag takes precedence over the
 environment, that over the file, and that over what the front container says.
-DOCKER_HOST and the like work as for the docker command.
+DOCKER_HOST, DOCKER_CONTEXT and the like work as for the docker command.
 
 Exit status:
 %s`, prefix, defaultConfig, cmp.Or(cmd.exits, exitHelp))
