@@ -173,9 +173,9 @@ func (s *Store) Record(state State) error {
 }
 
 // Synced remembers that sync ran to its end, however it ended: status takes that
-// for the sign that something runs it. Where nothing was ever deployed, or the
-// state is damaged, nothing is written.
-func (s *Store) Synced(ctx context.Context, at time.Time, by string) error {
+// for the sign that something runs it. It also remembers what the front said of
+// itself. Where nothing was ever deployed, or the state is damaged, nothing is written.
+func (s *Store) Synced(ctx context.Context, at time.Time, by string, facts mailu.Facts) error {
 	if !s.Used() {
 		return nil
 	}
@@ -189,6 +189,9 @@ func (s *Store) Synced(ctx context.Context, at time.Time, by string) error {
 		return nil // which is told already
 	}
 	state.LastSync, state.SyncedBy = at.UTC(), by
+	if facts.Hostnames != nil {
+		state.Front = facts
+	}
 	return s.Record(state)
 }
 

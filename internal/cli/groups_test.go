@@ -160,3 +160,16 @@ func TestEveryOutcomeHasAPlaceAmongSeveral(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `"would_install"`)
 }
+
+func TestFrontThatIsAnotherThanLastTimeIsSaidOnce(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	require.Equal(t, exitOK, w.hook().status)
+	other := w.stopped()
+	other.name, other.project = "other-front-1", "other"
+	w.engine(other)
+	r := w.run("sync")
+	assert.Equal(t, exitOK, r.status)
+	assert.Contains(t, r.stdout, "the front is another than last time: other-front-1 (project other), and not mailu-front-1 (project mailu)")
+	assert.NotContains(t, w.run("sync").stdout, "last time")
+}

@@ -61,7 +61,7 @@ func (t *Target) sync(ctx context.Context, w Wish) error {
 	if t.o.DryRun || errors.Is(err, disk.ErrLocked) {
 		return err
 	}
-	if serr := t.store.Synced(ctx, time.Now(), w.By); serr != nil {
+	if serr := t.store.Synced(ctx, time.Now(), w.By, t.Facts); serr != nil {
 		t.result.Note(serr.Error())
 	}
 	return err

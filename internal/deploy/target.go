@@ -230,7 +230,27 @@ func (t *Target) openStore() (err error) {
 		CertsDir: t.Facts.CertsDir, CertName: t.Facts.CertName, KeyName: t.Facts.KeyName,
 		StateDir: t.o.StateDir, CertbotDir: t.o.Certbot,
 	})
+	if err == nil && t.Found != nil {
+		t.compare()
+	}
 	return err
+}
+
+// compare notes that the front is another than the one that was served last time: an
+// image can make any container look like a front.
+func (t *Target) compare() {
+	state, _ := t.store.State() // one that is damaged remembers none
+	last := state.Front
+	if last.Container != "" && (last.Container != t.Facts.Container || last.Project != t.Facts.Project) {
+		t.result.Note(fmt.Sprintf("the front is another than last time: %s, and not %s", called(t.Facts), called(last)))
+	}
+}
+
+func called(f mailu.Facts) string {
+	if f.Project == "" {
+		return say.Plain(f.Container)
+	}
+	return say.Plain(f.Container) + " (project " + say.Plain(f.Project) + ")"
 }
 
 // within runs work in the time that a deploy may take.
