@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build image setup check test soak bench demo clean
+.PHONY: help build image dist setup check test soak bench demo clean
 
 # A tag, or a revision of the source; "unknown" where git cannot tell.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -26,6 +26,14 @@ image: ## make the container images mailu-hook:amd64 and :arm64; that of this ma
 	docker build --quiet --platform linux/$$arch --label org.opencontainers.image.version=$(VERSION) \
 	  --tag mailu-hook:$$arch --file examples/compose/Dockerfile $$dir; done
 	docker tag mailu-hook:$$(go env GOARCH) mailu-hook:latest
+
+# The same sources and Go give the same files, wherever they lie.
+dist: ## build dist/: the program for each architecture, manual page, completions, SHA256SUMS
+	@rm -rf dist && mkdir -p dist
+	@for arch in amd64 arm64 arm 386 riscv64 s390x; do GOOS=linux GOARCH=$$arch GOARM=7 $(BUILD) -o dist/mailu-hook-linux-$$arch .; done
+	@$(BUILD) -o dist/mailu-hook . && dist/mailu-hook help --man > dist/mailu-hook.8
+	@for shell in bash zsh fish; do dist/mailu-hook completion $$shell > dist/mailu-hook.$$shell; done
+	@rm dist/mailu-hook && cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 setup: ## install what test and demo need, or say what is missing
 	@internal/rig/setup.sh

@@ -15,11 +15,16 @@ func helpCommand() command {
 	}
 }
 
-type helpOptions struct{}
+type helpOptions struct{ man bool }
 
-func (*helpOptions) add(*flags) {}
+func (o *helpOptions) add(fs *flags) {
+	fs.BoolVar(&o.man, "man", false, "print the manual page of the program instead, for man -l -")
+}
 
-func (*helpOptions) run(_ context.Context, i *invocation) (result, error) {
+func (o *helpOptions) run(_ context.Context, i *invocation) (result, error) {
+	if o.man {
+		return text(manual(i.all, release)), nil
+	}
 	if len(i.args) == 0 || i.args[0] == "" {
 		return text(helpText(i.all[0], i.all)), nil
 	}

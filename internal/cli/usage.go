@@ -47,16 +47,7 @@ const helpWidth = 80
 
 // writeFlag explains a flag below its name, so that long names cost no columns.
 func writeFlag(s *strings.Builder, f *pflag.Flag) {
-	argument, usage := explained(f)
-	switch {
-	case f.Value.Type() == "bool" && f.DefValue == "true":
-		usage += " (default true)"
-	case f.Value.Type() == "bool", f.DefValue == "", f.DefValue == "[]":
-	case f.Value.Type() == "duration":
-		usage += " (default " + shortest(f.DefValue) + ")"
-	default:
-		usage += " (default " + f.DefValue + ")"
-	}
+	argument, usage := described(f)
 	fmt.Fprintf(s, "  --%s\n", strings.TrimSpace(f.Name+" "+argument))
 	line := "       "
 	for _, word := range strings.Fields(usage) {
@@ -67,6 +58,21 @@ func writeFlag(s *strings.Builder, f *pflag.Flag) {
 		line += " " + word
 	}
 	fmt.Fprintln(s, line)
+}
+
+// described is the name of a flag's argument, and what the flag does with its default.
+func described(f *pflag.Flag) (argument, usage string) {
+	argument, usage = explained(f)
+	switch {
+	case f.Value.Type() == "bool" && f.DefValue == "true":
+		usage += " (default true)"
+	case f.Value.Type() == "bool", f.DefValue == "", f.DefValue == "[]":
+	case f.Value.Type() == "duration":
+		usage += " (default " + shortest(f.DefValue) + ")"
+	default:
+		usage += " (default " + f.DefValue + ")"
+	}
+	return argument, usage
 }
 
 // explained is the name of a flag's argument and what the flag does. The name
