@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ const chrootVariable = "RELOAD_TEST_CHROOT"
 func TestMain(m *testing.M) {
 	dir := os.Getenv(chrootVariable)
 	if dir == "" {
+		ossignal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // under nohup a shell that inherits it as ignored could not trap it
 		os.Exit(m.Run())
 	}
 	if err := syscall.Chroot(dir); err != nil {
