@@ -23,6 +23,8 @@ const (
 	renewalName = "renewal"
 	recordFile  = "state.json"
 	stamp       = "20060102T150405Z"
+
+	recordVersion = 1
 )
 
 // Lineage is a certificate with its predecessors and what is recorded about its
@@ -90,10 +92,11 @@ func (f *Former) is(want Request) bool {
 }
 
 // Lineage reads what is stored under a name. A lineage that does not exist has no
-// leaf; damaged files are an error.
+// leaf; damaged files are an error, and so is the record of a newer mailu-hook, which
+// this one would write without what it does not know.
 func (s *State) Lineage(name string) (*Lineage, error) {
 	l := &Lineage{Name: name, state: s}
-	err := l.inRenewal(s.open, func(dir *disk.Dir) error { return readJSON(dir, recordFile, &l.Record) })
+	err := l.inRenewal(s.open, l.readRecord)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -141,9 +144,25 @@ func (s *State) openLive(name string) (*disk.Dir, error) {
 	return s.open(archiveName, name, path.Base(target))
 }
 
+// readRecord reads the Record. Its version is read alone first: the rest of a newer one
+// may have another shape.
+func (l *Lineage) readRecord(dir *disk.Dir) error {
+	var by struct {
+		Version int `json:"version"`
+	}
+	if err := readJSON(dir, recordFile, &by); err != nil {
+		return err
+	}
+	if by.Version > recordVersion {
+		return say.Hint(fmt.Errorf("%s/%s: written by a newer mailu-hook (version %d)", dir.Path(), recordFile, by.Version),
+			"install the newer mailu-hook again, or remove the file: the next run recreates it")
+	}
+	return readJSON(dir, recordFile, &l.Record)
+}
+
 // record writes the Record.
 func (l *Lineage) record() error {
-	l.Version = 1
+	l.Version = recordVersion
 	return l.inRenewal(l.state.make, func(dir *disk.Dir) error { return writeJSON(dir, recordFile, l.Record) })
 }
 

@@ -199,6 +199,30 @@ func TestDamagedFilesAreNamedWithAHint(t *testing.T) {
 	}
 }
 
+func TestRecordOfANewerVersionIsRefusedAndKept(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{
+		"more keys":     `{"version": 2, "directory": "https://ca.example", "more": true}`,
+		"another shape": `{"version": 2, "names": {"dns": ["mail.example.com"]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, dir := newAuthority(t), t.TempDir()
+			_, err := a.obtain(dir, a.request())
+			require.NoError(t, err)
+			file := filepath.Join(dir, "renewal/mail.example.com/state.json")
+			require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+
+			_, err = openState(t, dir).Lineage("mail.example.com")
+			require.EqualError(t, err, file+": written by a newer mailu-hook (version 2)")
+			assert.Contains(t, say.HintOf(err), "install the newer mailu-hook again")
+			kept, err := os.ReadFile(file)
+			require.NoError(t, err)
+			assert.Equal(t, content, string(kept))
+		})
+	}
+}
+
 func TestTheLockSweepsTemporaryFilesAndSparesHosts(t *testing.T) {
 	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()

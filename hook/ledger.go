@@ -164,12 +164,13 @@ func Ledgers(stateDir string) (all []State) {
 
 func parseState(data []byte, wrap func(error) error) (State, error) {
 	empty := State{Version: stateVersion}
+	var by struct{ Version int } // first: the rest of a newer one may have another shape
+	if err := json.Unmarshal(data, &by); err == nil && by.Version > stateVersion {
+		return empty, wrap(fmt.Errorf("written by a newer mailu-hook (version %d)", by.Version))
+	}
 	var state State
 	if err := json.Unmarshal(data, &state); err != nil {
 		return empty, wrap(fmt.Errorf("damaged: %w", err))
-	}
-	if state.Version > stateVersion {
-		return empty, wrap(fmt.Errorf("written by a newer mailu-hook (version %d)", state.Version))
 	}
 	state.Version = stateVersion
 	return state, nil

@@ -61,6 +61,7 @@ func TestDamagedStateIsSaidAndCostsOnlyTheMemory(t *testing.T) {
 		"not JSON":    {"\x00\x00\x00\x00", "damaged"},
 		"other shape": {`{"version": 1, "lineages": "all"}`, "damaged"},
 		"newer":       {`{"version": 99}`, "newer mailu-hook"},
+		"newer shape": {`{"version": 99, "lineages": "all"}`, "newer mailu-hook"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, b := t.TempDir(), aged(t, time.Hour)
