@@ -23,8 +23,9 @@ type reader struct {
 	inside   []idsMap // override does not reach files of owners that are not in its user namespace
 }
 
-// idsMap is a range of uids of this host that exist in a user namespace.
-type idsMap struct{ first, count int }
+// idsMap is a range of uids of this host that exist in a user namespace. All of them
+// are more than an int holds on a processor of 32 bits.
+type idsMap struct{ first, count int64 }
 
 // Capabilities by which root reads files of others (capability.h).
 const capDACOverride, capDACReadSearch = 1 << 1, 1 << 2
@@ -32,7 +33,7 @@ const capDACOverride, capDACReadSearch = 1 << 1, 1 << 2
 // reads reports whether the reader may read a file of mode 0600.
 func (r reader) reads(owner int) bool {
 	return owner == r.uid || r.override && slices.ContainsFunc(r.inside, func(m idsMap) bool {
-		return owner >= m.first && owner-m.first < m.count
+		return int64(owner) >= m.first && int64(owner)-m.first < m.count
 	})
 }
 
@@ -66,8 +67,8 @@ func localReader(pid int) (r reader, err error) {
 		if len(fields) != 3 {
 			continue
 		}
-		first, err := strconv.Atoi(fields[1])
-		count, cerr := strconv.Atoi(fields[2])
+		first, err := strconv.ParseInt(fields[1], 10, 64)
+		count, cerr := strconv.ParseInt(fields[2], 10, 64)
 		if err == nil && cerr == nil {
 			r.inside = append(r.inside, idsMap{first, count})
 		}
