@@ -28,11 +28,18 @@ image: ## make the container images mailu-hook:amd64 and :arm64; that of this ma
 	docker tag mailu-hook:$$(go env GOARCH) mailu-hook:latest
 
 # The same sources and Go give the same files, wherever they lie.
-dist: ## build dist/: the program for each architecture, manual page, completions, SHA256SUMS
+dist: ## build dist/: the program for each architecture, manual page, completions, LICENSES, SHA256SUMS
 	@rm -rf dist && mkdir -p dist
 	@for arch in amd64 arm64 arm 386 riscv64 s390x; do GOOS=linux GOARCH=$$arch GOARM=7 $(BUILD) -o dist/mailu-hook-linux-$$arch .; done
 	@$(BUILD) -o dist/mailu-hook . && dist/mailu-hook help --man > dist/mailu-hook.8
 	@for shell in bash zsh fish; do dist/mailu-hook completion $$shell > dist/mailu-hook.$$shell; done
+	@{ printf '== mailu-hook\n\n'; cat LICENSE; printf '\n== Go\n\n'; cat "$$(go env GOROOT)/LICENSE"; \
+	go version -m dist/mailu-hook-linux-* | awk '$$1 == "dep" { print $$2 }' | LC_ALL=C sort -u | while read -r module; do \
+	  printf '\n== %s\n' "$$(go list -m "$$module")"; \
+	  texts=$$(find "$$(go list -m -f '{{.Dir}}' "$$module")" -maxdepth 1 -type f -iregex '.*/\(licen[cs]e\|copying\|notice\|patents\)[^/]*' | LC_ALL=C sort); \
+	  if [ -z "$$texts" ]; then echo "$$module: no licence found" >&2; exit 1; fi; \
+	  while read -r file; do echo; cat "$$file"; done <<< "$$texts"; \
+	done; } > dist/LICENSES
 	@rm dist/mailu-hook && cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 setup: ## install what test and demo need, or say what is missing
