@@ -30,7 +30,7 @@ image: ## make the container images mailu-hook:amd64 and :arm64; that of this ma
 # The same sources and Go give the same files, wherever they lie.
 dist: ## build dist/: the program for each architecture, manual page, completions, LICENSES, SHA256SUMS
 	@rm -rf dist && mkdir -p dist
-	@for arch in amd64 arm64 arm 386 riscv64 s390x; do GOOS=linux GOARCH=$$arch GOARM=7 $(BUILD) -o dist/mailu-hook-linux-$$arch .; done
+	@for arch in amd64 arm64 arm 386 riscv64 s390x; do GOOS=linux GOARCH=$$arch GOARM=7 $(BUILD) -o dist/mailu-hook-linux-$${arch/%arm/armv7} .; done
 	@$(BUILD) -o dist/mailu-hook . && dist/mailu-hook help --man > dist/mailu-hook.8
 	@for shell in bash zsh fish; do dist/mailu-hook completion $$shell > dist/mailu-hook.$$shell; done
 	@{ printf '== mailu-hook\n\n'; cat LICENSE; printf '\n== Go\n\n'; cat "$$(go env GOROOT)/LICENSE"; \
