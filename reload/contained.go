@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 )
 
@@ -87,13 +86,27 @@ func (e *contained) seen(ctx context.Context, mounts []Mount) ([]Mount, error) {
 // translate is what a path of the host is called where these mounts are, and whether
 // it cannot be seen there.
 func translate(path string, mounts []Mount) (here string, unseen bool) {
-	here, unseen = path, true
-	longest := -1
+	var by Mount
 	for _, m := range mounts {
-		rel, err := filepath.Rel(m.Source, path)
-		if err == nil && (rel == "." || filepath.IsLocal(rel) && !strings.HasPrefix(rel, "..")) && len(m.Source) > longest {
-			here, unseen, longest = filepath.Join(m.Destination, rel), false, len(m.Source)
+		if below(m.Source, path) && len(m.Source) > len(by.Source) {
+			by = m
 		}
 	}
-	return here, unseen
+	if by.Source == "" {
+		return path, true
+	}
+	rel, _ := filepath.Rel(by.Source, path) // it is below
+	here = filepath.Join(by.Destination, rel)
+	for _, m := range mounts { // something else may be mounted over it
+		if len(m.Destination) > len(by.Destination) && below(m.Destination, here) {
+			return path, true
+		}
+	}
+	return here, false
+}
+
+// below reports whether path is dir, or lies in it.
+func below(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }

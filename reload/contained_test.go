@@ -21,6 +21,17 @@ func TestOwnContainerIsToldByTheFilesThatEnginesMount(t *testing.T) {
 	}
 }
 
+func TestWhatIsMountedOverIsNotSeen(t *testing.T) {
+	mounts := []Mount{{Source: "/host", Destination: "/x"}, {Source: "/other", Destination: "/x/certs"}}
+	for path, want := range map[string]string{"/host/certs": "", "/host/certs/sub": "", "/host/certs2": "/x/certs2", "/host/..data": "/x/..data", "/other": "/x/certs"} {
+		here, unseen := translate(path, mounts)
+		assert.Equal(t, want == "", unseen, path)
+		if want != "" {
+			assert.Equal(t, want, here, path)
+		}
+	}
+}
+
 func TestPathsOfTheHostAreTranslatedByTheOwnMounts(t *testing.T) {
 	mounts := []Mount{{Source: "/mailu", Destination: "/data"}, {Source: "/mailu/certs", Destination: "/certs"}, {Source: "/var/lib/docker/volumes/x/_data", Destination: "/x"}}
 	for path, want := range map[string]string{

@@ -115,7 +115,7 @@ func (o *lookOptions) looking(i *invocation) (s survey.Options, err error) {
 			return s, nil
 		}
 	} else if o.ports != nil {
-		return s, usageError("--ports says which ports of --ask HOST are looked at")
+		return s, usageError("--ports needs --ask HOST")
 	}
 	if s.Engine, err = reload.Open(i.settings); err != nil {
 		err = say.Hint(usageError("%v", err), "%s", cmp.Or(say.HintOf(err), "check DOCKER_HOST"))
@@ -131,15 +131,19 @@ func (o *lookOptions) outside() (survey.Outside, error) {
 		if !mailu.IsHostname(host) {
 			return out, usageError("--ask: %s is not a host name, such as mail.example.com", say.Foreign(name))
 		}
-		out.Hosts = append(out.Hosts, host)
+		if !slices.Contains(out.Hosts, host) {
+			out.Hosts = append(out.Hosts, host)
+		}
 	}
 	all := mailu.AllPorts()
 	for _, number := range o.ports {
 		i := slices.IndexFunc(all, func(p mailu.Port) bool { return p.Number == number })
 		if i < 0 {
-			return out, usageError("--ports: %d is none on which a mail server speaks TLS", number)
+			return out, usageError("--ports: %d is not a TLS port of a mail server", number)
 		}
-		out.Ports = append(out.Ports, all[i])
+		if !slices.Contains(out.Ports, all[i]) {
+			out.Ports = append(out.Ports, all[i])
+		}
 	}
 	var err error
 	out.Resolver, err = o.dns.open()

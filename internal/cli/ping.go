@@ -13,7 +13,7 @@ import (
 type pingOptions struct{ url string }
 
 func (o *pingOptions) add(fs *pflag.FlagSet) {
-	fs.StringVar(&o.url, "ping", "", "`URL` call it when all is well, and /fail below it when something is not (Healthchecks); one with a query, as Uptime Kuma wants it")
+	fs.StringVar(&o.url, "ping", "", "`URL` call it when all is well, and URL/fail when something is not (Healthchecks); of a push monitor of Uptime Kuma, status and msg are set")
 }
 
 func (o *pingOptions) check() error {

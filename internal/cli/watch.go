@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -30,7 +31,7 @@ func watchCommand() command {
 that was deployed before changes, when a front starts or turns unhealthy, at
 SIGHUP, and at least every --every. So a certificate is served within seconds
 wherever it comes from, without a hook. With --renew it also does what renew
-does. Install a certificate once, and it knows the source.
+does. Install a certificate once, so that it knows the source.
 
 It prints a line for each thing that it did, and errors; it does not end because
 of them. SIGTERM ends it with exit status 0.`,
@@ -53,9 +54,9 @@ type watchOptions struct {
 }
 
 func (o *watchOptions) add(fs *flags) {
-	fs.DurationVar(&o.every, "every", 15*time.Minute, "how often to look, whatever happens")
+	fs.DurationVar(&o.every, "every", 15*time.Minute, "longest time between two rounds")
 	fs.BoolVar(&o.renewing, "renew", false, "also do what renew does, with its flags")
-	fs.StringVar(&o.serve, "serve", "", "`ADDR` serve /metrics and /healthz there; a port alone is one of this host only")
+	fs.StringVar(&o.serve, "serve", "", "`ADDR` serve /metrics and /healthz there; a port alone is on 127.0.0.1 only")
 	fs.StringArrayVar(&o.lineages, "lineage", nil, "`SOURCE` source to consider in addition to those deployed before; repeatable")
 	o.ping.add(fs.FlagSet)
 	o.renewalOptions.add(fs)
@@ -89,7 +90,7 @@ func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 					case <-ctx.Done():
 						return
 					case <-hangups:
-						tell("of SIGHUP")
+						tell("SIGHUP came")
 					}
 				}
 			},
@@ -112,8 +113,8 @@ type watching struct {
 
 func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 	w := &watching{o: o, i: i}
-	if err := positive("every", o.every); err != nil {
-		return nil, err
+	if o.every < time.Minute {
+		return nil, usageError("--every must be at least 1m, not %s", o.every)
 	}
 	if o.dryRun {
 		return nil, usageError("watch has no --dry-run: mailu-hook sync --dry-run shows what it would do")
@@ -130,7 +131,7 @@ func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 		if w.renewal, err = o.renewalOptions.read(i); err != nil {
 			return nil, err
 		}
-		w.renewal.By = hook.WatchRenew
+		w.renewal.By, w.renewal.Deploy.Pinned = hook.WatchRenew, w.deploy.Pinned
 	}
 	for _, place := range o.lineages {
 		if place, err = filepath.Abs(place); err != nil {
@@ -140,9 +141,13 @@ func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 	}
 	if o.serve != "" {
 		if w.listener, err = watch.Listen(o.serve); err != nil {
-			return nil, usageError("--serve: %v", err)
+			if _, _, bad := net.SplitHostPort(o.serve); bad != nil {
+				return nil, usageError("--serve: %v", err)
+			}
+			return nil, fmt.Errorf("--serve: %w", err)
 		}
 	}
+	w.renewal.Sources = w.sources
 	return w, nil
 }
 
@@ -160,11 +165,13 @@ func (w *watching) round(ctx context.Context, why string) {
 		res, err = deploy.Sync(ctx, deploy.Wish{Sources: w.sources, By: hook.Watch}, w.deploy)
 		r = newDeployed(res, deployed{unattended: true})
 	}
-	if ctx.Err() != nil {
-		return // it was told to end; the next run finishes
+	if ctx.Err() != nil && r.Outcome == hook.OutcomeFailed {
+		return // it was told to end, and has changed nothing
 	}
 	w.tell(r, err)
-	w.o.ping.tell(ctx, w.i, err)
+	if ctx.Err() == nil {
+		w.o.ping.tell(ctx, w.i, err)
+	}
 }
 
 // tell prints how a round ended, if it is worth a line.
@@ -210,17 +217,18 @@ func (w *watching) events(ctx context.Context, tell func(string)) error {
 
 const startTime = 3 * time.Second
 
-// page looks as status does.
+// page looks as status does, with the default thresholds. It is not healthy if
+// something is critical, or if it could not look at all.
 func (w *watching) page(ctx context.Context) (metrics, words string, healthy bool) {
 	look := lookOptions{
-		front: w.o.front, roots: w.o.certificate.roots, state: w.o.state, warn: health.DefaultWarn.String(), crit: health.DefaultCrit.String(),
+		front: w.o.front, lineages: w.o.lineages, roots: w.o.certificate.roots, state: w.o.state, warn: health.DefaultWarn.String(), crit: health.DefaultCrit.String(),
 		mode: w.o.dane.mode, dns: w.o.dane.resolverOptions,
 	}
 	began := time.Now()
 	r, err := look.look(ctx, w.i)
 	if err != nil {
 		failed := report.Failed(err, health.Options{Warn: health.DefaultWarn, Crit: health.DefaultCrit})
-		r = &failed
+		return report.Prometheus(&failed), report.Nagios(&failed), false
 	}
 	r.Took = time.Since(began)
 	return report.Prometheus(r), report.Nagios(r), r.Worst() != health.Critical

@@ -41,7 +41,11 @@ func (j *judgement) outside(f *Front) {
 		return
 	}
 	for _, e := range silent {
-		j.find(Critical, PortSilent, "run mailu-hook status on the mail host", "%s of %s answers without TLS: %v", e.Port, f.name(), e.Err)
+		what := "does not answer"
+		if errors.Is(e.Err, mailu.ErrWithout) || errors.Is(e.Err, mailu.ErrSilent) {
+			what = "answers without TLS"
+		}
+		j.find(Critical, PortSilent, "run mailu-hook status on the mail host; does its firewall let this host through?", "%s of %s %s: %v", e.Port, f.name(), what, e.Err)
 	}
 	j.agree(f, answering)
 }
@@ -49,7 +53,7 @@ func (j *judgement) outside(f *Front) {
 // noRoute reports whether an address was not reached because this host has no way
 // to it, as without IPv6.
 func noRoute(err error) bool {
-	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 // agree compares the ports with one another, with the first address of the same name,

@@ -45,7 +45,7 @@ func TestWhatTheWorldSeesIsJudged(t *testing.T) {
 	}{
 		"all is well":      {func(*scene, *Front) {}, OK, "", ""},
 		"a port is closed": {func(_ *scene, f *Front) { silence(&f.Endpoints[1], fmt.Errorf("%w", mailu.ErrClosed)) }, OK, "", ""},
-		"a port of a list": {func(_ *scene, f *Front) { f.Named = true; silence(&f.Endpoints[1], mailu.ErrClosed) }, Critical, PortSilent, "port 443 (https) of mail.example.com[192.0.2.1] answers without TLS: connection refused"},
+		"a port of a list": {func(_ *scene, f *Front) { f.Named = true; silence(&f.Endpoints[1], mailu.ErrClosed) }, Critical, PortSilent, "port 443 (https) of mail.example.com[192.0.2.1] does not answer: connection refused"},
 		"no STARTTLS":      {func(_ *scene, f *Front) { silence(&f.Endpoints[0], mailu.ErrWithout) }, Critical, PortSilent, "port 25 (smtp) of mail.example.com[192.0.2.1] answers without TLS: no TLS"},
 		"it hangs":         {func(_ *scene, f *Front) { silence(&f.Endpoints[0], mailu.ErrSilent) }, Critical, PortSilent, "no answer"},
 		"nobody is there":  {func(_ *scene, f *Front) { each(f, func(e *mailu.Endpoint) { silence(e, errors.New("i/o timeout")) }) }, Critical, PortSilent, "no port of mail.example.com[192.0.2.1] answers with TLS; port 25 (smtp): i/o timeout"},

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"mailu-hook/acme"
@@ -52,7 +53,8 @@ type Options struct {
 	LetsEncryptDir string // whose certificates are left to certbot
 	IgnoreCertbot  bool
 
-	By string // who asks, as hook.State.SyncedBy has it
+	By      string          // who asks, as hook.State.SyncedBy has it
+	Sources []source.Source // to consider besides what is obtained, as deploy.Wish has them
 
 	Tell func(string) // told what begins now; may be nil
 	Log  *slog.Logger
@@ -276,7 +278,7 @@ func (r *run) deliver(ctx context.Context, failed error) (err error) {
 		}
 		r.noteIssue()
 	} else {
-		var sources []source.Source
+		sources := slices.Clone(r.o.Sources)
 		if r.lineage.Leaf != nil {
 			sources = append(sources, source.At(r.lineage.Live()))
 		}

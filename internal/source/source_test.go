@@ -43,7 +43,7 @@ func leafOf(t *testing.T, p Pair) *x509.Certificate {
 	return loaded.Leaf
 }
 
-func TestReadNeverMixesTwoGenerationsOfAAt(t *testing.T) {
+func TestReadNeverMixesTwoGenerationsOfALineage(t *testing.T) {
 	dir := t.TempDir()
 	pairs := [2]*mint.Pair{issue(t), issue(t)}
 	live, err := pairs[0].WriteLineage(dir, "mail.example.com", 1)

@@ -2,6 +2,7 @@ package survey
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"mailu-hook/internal/health"
@@ -65,7 +66,7 @@ func (o Outside) lookAt(ctx context.Context, host string) []health.Front {
 func compare(outside, inside []health.Front) {
 	for i := range outside {
 		for _, f := range inside {
-			if len(f.Hostnames) > 0 && mailu.CanonicalName(f.Hostnames[0]) == outside[i].Hostnames[0] {
+			if slices.ContainsFunc(f.Hostnames, func(name string) bool { return mailu.CanonicalName(name) == outside[i].Hostnames[0] }) {
 				outside[i].Directory.Chain = f.Directory.Chain
 			}
 		}

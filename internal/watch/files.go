@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -14,6 +15,7 @@ import (
 
 const (
 	lookEvery = time.Minute
+	lookAfter = time.Second // an event
 	mostDirs  = 100
 )
 
@@ -31,22 +33,34 @@ func Files(dirs func() []string) Feed {
 		f.look()
 		ticker := time.NewTicker(lookEvery)
 		defer ticker.Stop()
+		var soon <-chan time.Time // a look at what events have told of
+		told := false
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case e := <-f.events():
 				if e.Op != fsnotify.Chmod {
-					f.look()
 					tell(filepath.Dir(e.Name) + " has changed")
+					told = true
 				}
 			case <-f.errors(): // an overflow: something may have been missed
-				f.look()
 				tell("files have changed")
+				told = true
 			case <-ticker.C:
 				if changed := f.look(); changed != "" {
 					tell(changed + " has changed")
 				}
+				continue
+			case <-soon:
+				if changed := f.look(); changed != "" && !told { // a mode
+					tell(changed + " has changed")
+				}
+				soon, told = nil, false
+				continue
+			}
+			if soon == nil { // however many events come
+				soon = time.After(lookAfter)
 			}
 		}
 	}
@@ -100,13 +114,20 @@ func (f *files) look() (changed string) {
 	return changed
 }
 
-// content sums up what a directory holds: the names, sizes, times and inodes.
+func inode(info os.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return stat.Ino
+	}
+	return 0
+}
+
+// content sums up what a directory holds: the names, modes, sizes, times and inodes.
 func content(dir string) uint64 {
 	sum := fnv.New64()
 	entries, _ := os.ReadDir(dir) // one that cannot be read holds nothing
 	for _, entry := range entries {
 		if info, err := os.Stat(filepath.Join(dir, entry.Name())); err == nil {
-			fmt.Fprintln(sum, entry.Name(), info.Size(), info.ModTime().UnixNano())
+			fmt.Fprintln(sum, entry.Name(), info.Mode(), info.Size(), info.ModTime().UnixNano(), inode(info))
 		}
 	}
 	return sum.Sum64()

@@ -27,10 +27,11 @@ func TestPingSaysWhatBothKindsOfSwitchesUnderstand(t *testing.T) {
 	failure := errors.New("port 993\nshows another leaf")
 	require.NoError(t, Ping(t.Context(), server.URL+"/uuid", nil))
 	require.NoError(t, Ping(t.Context(), server.URL+"/uuid", failure))
+	require.NoError(t, Ping(t.Context(), server.URL+"/key/slug?create=1", failure))
 	require.NoError(t, Ping(t.Context(), server.URL+"/api/push/token?status=up&msg=OK&ping=", nil))
 	require.NoError(t, Ping(t.Context(), server.URL+"/api/push/token?status=up&msg=OK&ping=", failure))
 	assert.Equal(t, []string{
-		"GET /uuid ", "POST /uuid/fail port 993 shows another leaf",
+		"GET /uuid ", "POST /uuid/fail port 993 shows another leaf", "POST /key/slug/fail?create=1 port 993 shows another leaf",
 		"GET /api/push/token?msg=OK&ping=&status=up ", "GET /api/push/token?msg=port+993+shows+another+leaf&ping=&status=down ",
 	}, asked)
 

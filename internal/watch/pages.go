@@ -57,6 +57,7 @@ func (p *Pages) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: lookLimit + 5*time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 	}
+	server.SetKeepAlivesEnabled(false) // one that stays must not keep others out
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	err := server.Serve(&limitedListener{Listener: listener, free: make(chan struct{}, mostAtOnce)})

@@ -16,10 +16,10 @@ const (
 	maxPing   = 1000 // bytes of a reason
 )
 
-// Ping tells a dead man's switch that all is well, or by failure what is not. A URL
-// without a query is that of Healthchecks (healthchecks.io/docs/http_api): /fail is
-// appended to it, and the reason sent. One with a query is that of Uptime Kuma's push
-// monitor, whose status and msg are set.
+// Ping tells a dead man's switch that all is well, or by failure what is not. After a
+// failure /fail is appended to the path, and the reason sent, as Healthchecks has it
+// (healthchecks.io/docs/http_api). A URL below /api/push/ is that of Uptime Kuma's push
+// monitor: its status and msg are set.
 //
 // It takes ten seconds at most. The error does not show the URL, which whoever knows
 // it can call.
@@ -49,7 +49,7 @@ func Ping(ctx context.Context, address string, failure error) error {
 func CheckPing(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("it is no http or https URL")
+		return fmt.Errorf("it is not an http or https URL")
 	}
 	return nil
 }
@@ -60,14 +60,14 @@ func pingRequest(ctx context.Context, address string, failure error) (*http.Requ
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, fmt.Errorf("it is no URL")
+		return nil, fmt.Errorf("it is not a URL")
 	}
 	reason := ""
 	if failure != nil {
 		reason = say.OneLine(failure.Error())
 		reason = strings.ToValidUTF8(reason[:min(len(reason), maxPing)], "")
 	}
-	if u.RawQuery != "" {
+	if strings.Contains(u.Path, "/api/push/") {
 		query := u.Query()
 		query.Set("status", "up")
 		query.Set("msg", "OK")
