@@ -77,6 +77,15 @@ func (d *deployed) journal() (line string, worthIt bool) {
 
 func isIdle(o hook.Outcome) bool { return o == hook.OutcomeUnchanged || o == hook.OutcomeSkipped }
 
+// hasSwitched reports whether a front was switched, to what was new or back.
+func (d *deployed) hasSwitched() bool {
+	switch d.Outcome {
+	case hook.OutcomeInstalled, hook.OutcomeRolledBack, hook.OutcomeRollbackFailed:
+		return true
+	}
+	return slices.ContainsFunc(d.also, func(e ended) bool { return e.hasSwitched() })
+}
+
 // idle reports whether nothing was done, for none of the groups.
 func (d *deployed) idle() bool {
 	return isIdle(d.Outcome) && !slices.ContainsFunc(d.also, func(e ended) bool { return !e.idle() })

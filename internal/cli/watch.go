@@ -152,7 +152,7 @@ func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 }
 
 // round does what sync or renew does, and tells of it.
-func (w *watching) round(ctx context.Context, why string) {
+func (w *watching) round(ctx context.Context, why string) (acted bool) {
 	w.i.log.Info("looking", "because", why)
 	var r *deployed
 	var err error
@@ -166,12 +166,13 @@ func (w *watching) round(ctx context.Context, why string) {
 		r = newDeployed(res, deployed{unattended: true})
 	}
 	if ctx.Err() != nil && r.Outcome == hook.OutcomeFailed {
-		return // it was told to end, and has changed nothing
+		return false // it was told to end, and has changed nothing
 	}
 	w.tell(r, err)
 	if ctx.Err() == nil {
 		w.o.ping.tell(ctx, w.i, err)
 	}
+	return r.hasSwitched()
 }
 
 // tell prints how a round ended, if it is worth a line.

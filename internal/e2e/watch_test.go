@@ -125,7 +125,7 @@ func TestWatchServesWhateverChanges(t *testing.T) {
 	// SIGHUP is a reason.
 	l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid")
 	require.NoError(t, a.cmd.Process.Signal(syscall.SIGHUP))
-	a.waits(3)
+	require.Eventually(t, func() bool { return l.front.CheckHealth(t.Context()) == nil }, time.Minute, 100*time.Millisecond)
 	l.healthyAndReloadable()
 
 	// So is a front that starts.

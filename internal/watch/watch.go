@@ -16,9 +16,11 @@ type Feed func(ctx context.Context, tell func(why string))
 
 // Options of the agent.
 type Options struct {
-	Every  time.Duration                         // a round at least so often; it begins up to a tenth earlier
-	Limit  time.Duration                         // of a round: after that it hangs, and the watchdog is not fed any more
-	Round  func(ctx context.Context, why string) // one round of work; its failures are its own to tell
+	Every time.Duration // a round at least so often; it begins up to a tenth earlier
+	Limit time.Duration // of a round: after that it hangs, and the watchdog is not fed any more
+	// Round is one round of work; its failures are its own to tell. It reports whether
+	// it has changed something: then the next one comes soon, to see what became of it.
+	Round  func(ctx context.Context, why string) (acted bool)
 	Feeds  []Feed
 	Notify *Notifier // told of each step; nil: nobody is
 }
@@ -26,6 +28,10 @@ type Options struct {
 // settle is how long after a reason a round begins: a client that replaces one file
 // of a pair also replaces the other, and one round is enough for both.
 const settle = 200 * time.Millisecond
+
+// seeAgain is how long after a round that has changed something the next one comes: on
+// a busy host the front may react to the change later than that round waited for.
+const seeAgain = 10 * time.Second
 
 // Run has a round done at once, then whenever a feed has a reason, and at least
 // every o.Every, until ctx ends; the round that is under way then is waited for.
@@ -48,9 +54,9 @@ func Run(ctx context.Context, o Options) {
 	dog, release := o.Notify.watchdog()
 	defer release()
 	for why := "it starts"; ; {
-		o.round(ctx, why, dog)
+		acted := o.round(ctx, why, dog)
 		o.Notify.Ready()
-		if why = o.wait(ctx, reasons, dog); why == "" {
+		if why = o.wait(ctx, acted, reasons, dog); why == "" {
 			o.Notify.Stopping()
 			return
 		}
@@ -58,18 +64,18 @@ func Run(ctx context.Context, o Options) {
 }
 
 // round does one round, and feeds the watchdog as long as it may take.
-func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) {
+func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) (acted bool) {
 	o.Notify.Status("working, because " + why)
 	defer o.Notify.Status("waiting")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		o.Round(ctx, why)
+		acted = o.Round(ctx, why)
 	}()
 	for began := time.Now(); ; {
 		select {
 		case <-done:
-			return
+			return acted
 		case <-dog:
 			if o.Limit == 0 || time.Since(began) < o.Limit {
 				o.Notify.Alive()
@@ -79,8 +85,12 @@ func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) {
 }
 
 // wait returns the next reason, "" at the end.
-func (o Options) wait(ctx context.Context, reasons <-chan string, dog <-chan time.Time) string {
-	period := time.NewTimer(o.Every - rand.N(o.Every/10+1))
+func (o Options) wait(ctx context.Context, acted bool, reasons <-chan string, dog <-chan time.Time) string {
+	next := o.Every - rand.N(o.Every/10+1)
+	if acted {
+		next = min(next, seeAgain)
+	}
+	period := time.NewTimer(next)
 	defer period.Stop()
 	for {
 		select {

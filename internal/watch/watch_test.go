@@ -32,13 +32,11 @@ func start(t *testing.T, o Options) *agent {
 	a := &agent{}
 	began := time.Now()
 	round := o.Round
-	o.Round = func(ctx context.Context, why string) {
+	o.Round = func(ctx context.Context, why string) bool {
 		a.mu.Lock()
 		a.rounds, a.times = append(a.rounds, why), append(a.times, time.Since(began))
 		a.mu.Unlock()
-		if round != nil {
-			round(ctx, why)
-		}
+		return round != nil && round(ctx, why)
 	}
 	o.Feeds = append(o.Feeds, func(_ context.Context, tell func(string)) { a.tell = tell })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -82,7 +80,7 @@ func TestRoundsComeAtTheStartForAReasonAndInTime(t *testing.T) {
 
 func TestReasonsThatComeTogetherAreOneRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := start(t, Options{Every: time.Hour, Round: func(context.Context, string) { time.Sleep(time.Minute) }})
+		a := start(t, Options{Every: time.Hour, Round: func(context.Context, string) bool { time.Sleep(time.Minute); return false }})
 		defer a.stop()
 		for range 1000 { // also while a round is under way
 			a.tell("a file has changed")
@@ -97,6 +95,18 @@ func TestReasonsThatComeTogetherAreOneRound(t *testing.T) {
 	})
 }
 
+func TestWhatARoundHasChangedIsLookedAtAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		acts := true
+		a := start(t, Options{Every: time.Hour, Round: func(context.Context, string) bool { defer func() { acts = false }(); return acts }})
+		defer a.stop()
+		time.Sleep(seeAgain)
+		assert.Len(t, a.done(), 2)
+		time.Sleep(30 * time.Minute)
+		assert.Len(t, a.done(), 2, "it found all well")
+	})
+}
+
 func TestTheRoundUnderWayIsWaitedForAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var undone atomic.Bool
@@ -104,10 +114,11 @@ func TestTheRoundUnderWayIsWaitedForAtTheEnd(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			Run(ctx, Options{Every: time.Hour, Round: func(ctx context.Context, _ string) {
+			Run(ctx, Options{Every: time.Hour, Round: func(ctx context.Context, _ string) bool {
 				<-ctx.Done()
 				time.Sleep(time.Second) // it undoes what is half done
 				undone.Store(true)
+				return true
 			}})
 		}()
 		synctest.Wait()
@@ -122,7 +133,7 @@ func TestManyRoundsTakeNoMoreMemory(t *testing.T) {
 		var count int
 		ctx, stop := context.WithCancel(t.Context())
 		var before, after runtime.MemStats
-		go Run(ctx, Options{Every: time.Minute, Round: func(context.Context, string) {
+		go Run(ctx, Options{Every: time.Minute, Round: func(context.Context, string) bool {
 			switch count++; count {
 			case 1000:
 				runtime.GC()
@@ -131,6 +142,7 @@ func TestManyRoundsTakeNoMoreMemory(t *testing.T) {
 				runtime.GC()
 				runtime.ReadMemStats(&after)
 			}
+			return false
 		}})
 		time.Sleep(11001 * time.Minute)
 		stop()
@@ -231,7 +243,7 @@ func TestNotifierTellsSystemd(t *testing.T) {
 	s := newSystemd(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	go Run(ctx, Options{Every: time.Hour, Notify: s.n, Round: func(context.Context, string) {}})
+	go Run(ctx, Options{Every: time.Hour, Notify: s.n, Round: func(context.Context, string) bool { return false }})
 	for _, want := range []string{"STATUS=working, because it starts", "STATUS=waiting", "READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
 		s.hears(want)
 	}
@@ -244,7 +256,7 @@ func TestRoundThatHangsStarvesTheWatchdogAfterItsTime(t *testing.T) {
 	s := newSystemd(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	go Run(ctx, Options{Every: time.Hour, Limit: 200 * time.Millisecond, Notify: s.n, Round: func(ctx context.Context, _ string) { <-ctx.Done() }})
+	go Run(ctx, Options{Every: time.Hour, Limit: 200 * time.Millisecond, Notify: s.n, Round: func(ctx context.Context, _ string) bool { <-ctx.Done(); return false }})
 	s.hears("WATCHDOG=1")
 	require.Eventually(t, func() bool { return s.next(500*time.Millisecond) == "" }, time.Minute, time.Microsecond, "it is starved")
 }
