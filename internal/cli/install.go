@@ -76,10 +76,10 @@ func (o *installOptions) source(i *invocation) (src source.Source, err error) {
 	switch {
 	case o.password != "" && (files || place == "" || place == "-"):
 		return src, usageError("--password-file is for a PKCS#12 file, which SOURCE names")
-	case place == "" && o.cert != "" && o.key != "" && o.chain != "":
-		return source.WithChain(o.cert, o.key, o.chain)
 	case place == "" && o.cert != "" && o.key != "":
-		return source.Files(o.cert, o.key), nil
+		src = source.Files(o.cert, o.key)
+		src.IssuersFile = o.chain
+		return src, nil
 	case files || place == "":
 		return src, usageError("name either a SOURCE, or both --cert FILE and --key FILE")
 	case place == "-":

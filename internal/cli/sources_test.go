@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,23 @@ func TestSourceWithoutACertificateForTheMailServerIsRefused(t *testing.T) {
 	r = w.run("install", filepath.Join(w.dir, "nowhere"))
 	assert.Equal(t, exitRejected, r.status)
 	assert.Contains(t, r.stderr, filepath.Join(w.dir, "nowhere")+": cannot be read: no such file or directory")
+}
+
+func TestAChainInAFileOfItsOwnIsInstalledAndABadOneRefused(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	leaf, issuers := pem.Decode(w.pair.Chain)
+	args := []string{"install", "--cert", w.put("cert.pem", pem.EncodeToMemory(leaf)), "--key", w.put("key.pem", w.pair.KeyPEM), "--chain"}
+	r := w.run(append(args, w.put("key.pem", w.pair.KeyPEM))...)
+	assert.Equal(t, exitRejected, r.status)
+	assert.Contains(t, r.stderr, filepath.Join(w.dir, "key.pem")+": ")
+	assert.Contains(t, r.stderr, "name a file of certificates in PEM")
+	r = w.run(append(args, filepath.Join(w.dir, "nowhere"))...)
+	assert.Equal(t, exitRejected, r.status)
+	assert.Contains(t, r.stderr, filepath.Join(w.dir, "nowhere")+": cannot be read: no such file or directory")
+	r = w.run(append(args, w.put("chain.pem", issuers))...)
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.True(t, w.installed(w.pair))
 }
 
 func TestEachFrontGetsItsOwnCertificateOfOneSource(t *testing.T) {

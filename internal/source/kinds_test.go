@@ -326,14 +326,15 @@ func TestChainOfAThirdFileIsPutBehindTheLeaf(t *testing.T) {
 	leaf, rest := split(t, pair.Chain)
 	dir := tidy(t, map[string][]byte{"cert": leaf, "chain": rest, "key": pair.KeyPEM})
 	in := func(name string) string { return filepath.Join(dir, name) }
-	src, err := WithChain(in("cert"), in("key"), in("chain"))
-	require.NoError(t, err)
+	src := Files(in("cert"), in("key"))
+	src.IssuersFile = in("chain")
 	p, err := readOne(t.Context(), src)
 	require.NoError(t, err)
 	assert.Equal(t, pair.SHA256(), pki.Fingerprint(leafOf(t, p)))
 	assert.Equal(t, in("cert"), p.CertFile)
 	assert.Equal(t, in("key"), p.KeyFile)
-	_, err = WithChain(in("cert"), in("key"), in("key"))
+	src.IssuersFile = in("key")
+	_, err = Read(t.Context(), src)
 	assert.ErrorContains(t, err, in("key")+": ")
 }
 

@@ -29,7 +29,9 @@ type Source struct {
 	Lineage  string // the directory or file by which it is remembered and read again; "" for what was only shown once
 	CertFile string // leaf first; these two are not known before a Lineage was read
 	KeyFile  string
-	Password string // file with the password of a PKCS#12 file
+	// IssuersFile holds what is above the leaf, if that is not in CertFile.
+	IssuersFile string
+	Password    string // file with the password of a PKCS#12 file
 
 	shown *[]byte // what was read already
 }
