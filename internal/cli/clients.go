@@ -57,11 +57,10 @@ func directoryOf(dir, by string) (*source.Source, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	abs, err := filepath.Abs(dir)
+	src, err := sourceAt(dir, by)
 	if err != nil {
-		return nil, usageError("%s: %v", by, err)
+		return nil, err
 	}
-	src := source.At(abs)
 	return &src, nil
 }
 

@@ -89,11 +89,7 @@ func (o *installOptions) source(i *invocation) (src source.Source, err error) {
 		}
 		return source.Shown("standard input", data), nil
 	}
-	if place, err = filepath.Abs(place); err != nil {
-		return src, usageError("SOURCE: %v", err)
-	}
-	src = source.At(place)
-	if o.password != "" {
+	if src, err = sourceAt(place, "SOURCE"); err == nil && o.password != "" {
 		src.Password, err = filepath.Abs(o.password)
 	}
 	return src, err

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -15,6 +16,7 @@ import (
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/resolve"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 	"mailu-hook/internal/tlsa"
 	"mailu-hook/reload"
 )
@@ -88,6 +90,28 @@ type stateOptions struct{ stateDir, certbotDir string }
 func (o *stateOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.stateDir, "state-dir", mailu.DefaultStateDir, "`DIR` what is remembered of deploys, and renew's accounts and certificates")
 	fs.StringVar(&o.certbotDir, "letsencrypt-dir", mailu.DefaultCertbotDir, "`DIR` certbot's directory; renew leaves the names that certbot manages to it")
+}
+
+// sourceAt is the source at a place that was named by a flag or an argument. What is
+// remembered of it has to hold in any other working directory.
+func sourceAt(place, by string) (source.Source, error) {
+	place, err := filepath.Abs(place)
+	if err != nil {
+		return source.Source{}, usageError("%s: %v", by, err)
+	}
+	return source.At(place), nil
+}
+
+func sourcesAt(places []string, by string) ([]source.Source, error) {
+	all := make([]source.Source, len(places))
+	for i, place := range places {
+		src, err := sourceAt(place, by)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = src
+	}
+	return all, nil
 }
 
 // resolverOptions choose who is asked about the DNS.

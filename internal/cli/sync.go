@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"mailu-hook/internal/deploy"
-	"mailu-hook/internal/source"
 )
 
 func syncCommand() command {
@@ -51,11 +50,11 @@ func (o *syncOptions) run(ctx context.Context, i *invocation) (result, error) {
 		return nil, err
 	}
 	d.Pinned = i.settings(variable("lineage"))
-	wish := deploy.Wish{Now: o.now}
-	for _, place := range o.lineages {
-		wish.Sources = append(wish.Sources, source.At(place))
+	sources, err := sourcesAt(o.lineages, "--lineage")
+	if err != nil {
+		return nil, err
 	}
-	r, err := deploy.Sync(ctx, wish, d)
+	r, err := deploy.Sync(ctx, deploy.Wish{Now: o.now, Sources: sources}, d)
 	o.ping.tell(ctx, i, err)
 	return newDeployed(r, deployed{unattended: true}), err
 }

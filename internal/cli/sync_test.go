@@ -139,3 +139,12 @@ func TestRollbackToAnUnknownGenerationExits2(t *testing.T) {
 		assert.Contains(t, r.stderr, "rollback --list")
 	}
 }
+
+func TestSyncRemembersALineageWhereverItIsCalledFrom(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	t.Chdir(filepath.Dir(w.lineage))
+	r := w.run("sync", "--lineage", filepath.Base(w.lineage), "--output", "json")
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.Equal(t, w.lineage, r.document(t)["lineage"])
+}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -133,11 +132,8 @@ func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 		}
 		w.renewal.By, w.renewal.Deploy.Pinned = hook.WatchRenew, w.deploy.Pinned
 	}
-	for _, place := range o.lineages {
-		if place, err = filepath.Abs(place); err != nil {
-			return nil, usageError("--lineage: %v", err)
-		}
-		w.sources = append(w.sources, source.At(place))
+	if w.sources, err = sourcesAt(o.lineages, "--lineage"); err != nil {
+		return nil, err
 	}
 	if o.serve != "" {
 		if w.listener, err = watch.Listen(o.serve); err != nil {
