@@ -96,7 +96,7 @@ func (b *Bundle) rejectKey(remedy, fact string, args ...any) *Rejection {
 func (b *Bundle) reject(file, remedy, fact string) *Rejection {
 	r := &Rejection{File: file, Fact: fact, Remedy: remedy}
 	if len(b.Chain) > 0 {
-		r.Leaf = b.Chain[max(0, slices.IndexFunc(b.Chain, func(c *x509.Certificate) bool { return !c.IsCA }))]
+		r.Leaf = pki.LeafOf(b.Chain)
 	}
 	return r
 }
@@ -105,8 +105,6 @@ const (
 	useFullchain = "use certbot's fullchain.pem: the certificate of the server and those of its CA, except the root"
 	usePrivkey   = "use certbot's privkey.pem as it is"
 )
-
-func isKey(block *pem.Block) bool { return strings.HasSuffix(block.Type, pki.PrivateKey) }
 
 // parameters are what openssl ecparam and dhparam write into the file of a key.
 func parameters(block *pem.Block) bool {
@@ -129,7 +127,7 @@ func kinds(data []byte) (certs, keys int, err error) {
 	blocks, err := decodePEM(data)
 	for _, block := range blocks {
 		switch {
-		case isKey(block):
+		case pki.IsKey(block):
 			keys++
 		case block.Type == pki.Certificate:
 			certs++
@@ -149,7 +147,7 @@ func (b *Bundle) parseCerts(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for i, block := range blocks {
 		switch {
-		case isKey(block), parameters(block):
+		case pki.IsKey(block), parameters(block):
 			continue
 		case block.Type != pki.Certificate:
 			return nil, b.rejectCert(convertBlock(block.Type, b.CertFile), "PEM block %d is %s, not a certificate", i+1, say.Foreign(block.Type))
@@ -192,9 +190,9 @@ func (b *Bundle) parseKey(data []byte) (crypto.PublicKey, error) {
 	for _, block := range blocks {
 		switch {
 		case block.Type == pki.Certificate, parameters(block):
-		case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["Proc-Type"] != "":
+		case pki.IsEncrypted(block):
 			return nil, b.rejectKey("nobody can type a passphrase when the front starts; decrypt it: openssl pkey -in KEY -out PLAIN", "the private key is encrypted")
-		case !isKey(block):
+		case !pki.IsKey(block):
 			return nil, b.rejectKey(usePrivkey, "%s is not a private key", say.Foreign(block.Type))
 		case private != nil:
 			return nil, b.rejectKey("keep only the key that belongs to the certificate", "more than one private key")

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
-	"slices"
 
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/source"
@@ -40,8 +39,7 @@ func ReadChain(certFile string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	leaf := max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))
-	chain, _ := pki.Order(certs[leaf], certs)
+	chain, _ := pki.Order(pki.LeafOf(certs), certs)
 	return chain, nil
 }
 

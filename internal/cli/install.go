@@ -74,7 +74,7 @@ func (o *installOptions) source(i *invocation) (src source.Source, err error) {
 	}
 	files := o.cert != "" || o.key != "" || o.chain != ""
 	switch {
-	case o.password != "" && (files || place == "" || place == "-"):
+	case i.given("password-file", o.password) && (files || place == "" || place == "-"):
 		return src, usageError("--password-file is for a PKCS#12 file, which SOURCE names")
 	case place == "" && o.cert != "" && o.key != "":
 		src = source.Files(o.cert, o.key)

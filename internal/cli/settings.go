@@ -87,10 +87,16 @@ func (i *invocation) badChoice(flag, value string, choices []string) error {
 
 // origin names where the value of a flag came from.
 func (i *invocation) origin(flag, value string) string {
-	if i.settings(variable(flag)) == value {
-		return variable(flag)
+	if i.given(flag, value) {
+		return "--" + flag
 	}
-	return "--" + flag
+	return variable(flag)
+}
+
+// given reports whether the value of a flag comes from the command line: what a
+// setting says is for all runs, whether or not it fits this one.
+func (i *invocation) given(flag, value string) bool {
+	return value != "" && i.settings(variable(flag)) != value
 }
 
 // readConfig reads the configuration file. One that was not asked for by name

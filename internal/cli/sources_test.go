@@ -72,6 +72,17 @@ func TestEverySourceIsInstalledAndFollowedBySync(t *testing.T) {
 	}
 }
 
+func TestAPasswordFileInTheSettingsIsForPKCS12Only(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	w.env["MAILU_HOOK_PASSWORD_FILE"] = filepath.Join(w.dir, "password")
+	w.stdin = string(w.pair.KeyPEM) + string(w.pair.Chain)
+	r := w.run("install", "-")
+	assert.Equal(t, exitOK, r.status, r.stderr)
+	r = w.run("install", "--cert", filepath.Join(w.lineage, "fullchain.pem"), "--key", filepath.Join(w.lineage, "privkey.pem"))
+	assert.Equal(t, exitOK, r.status, r.stderr)
+}
+
 func TestStandardInputIsInstalledAndStaysWithoutASource(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())

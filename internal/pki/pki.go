@@ -101,6 +101,21 @@ func Owns(public crypto.PublicKey, c *x509.Certificate) bool {
 	return ok && key.Equal(c.PublicKey)
 }
 
+// LeafOf is the certificate that a file of certificates, which must not be empty, is
+// taken to be for while its key is not known: the first that is not a CA, else the first.
+func LeafOf(certs []*x509.Certificate) *x509.Certificate {
+	return certs[max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))]
+}
+
+// IsKey reports whether a PEM block holds a private key, encrypted or not.
+func IsKey(block *pem.Block) bool { return strings.HasSuffix(block.Type, PrivateKey) }
+
+// IsEncrypted reports whether a PEM block holds an encrypted private key, in the form
+// of PKCS#8 (RFC 7468, section 11) or of OpenSSL's older one (RFC 1421, section 4.6.1.1).
+func IsEncrypted(block *pem.Block) bool {
+	return block.Type == "ENCRYPTED "+PrivateKey || block.Headers["Proc-Type"] != ""
+}
+
 // SelfIssued reports whether c names itself as its issuer, as every root does
 // (RFC 5280, section 3.2).
 func SelfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"slices"
-	"strings"
 
 	"mailu-hook/internal/pki"
 )
@@ -38,9 +37,9 @@ func (c *collection) add(file string, data []byte) {
 			if cert, err := pki.Parse(block.Bytes); err == nil {
 				c.certs = append(c.certs, foundCert{cert, file})
 			}
-		case block.Type == "ENCRYPTED "+pki.PrivateKey, block.Headers["Proc-Type"] != "":
+		case pki.IsEncrypted(block):
 			c.encrypted = file
-		case strings.HasSuffix(block.Type, pki.PrivateKey):
+		case pki.IsKey(block):
 			if key, err := pki.ParseKey(block); err == nil {
 				c.keys = append(c.keys, foundKey{key.Public(), block, file})
 			}

@@ -158,13 +158,12 @@ func kindOf(src Source) kind {
 	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.is(src, at) })]
 }
 
-// withLeaves fills in the leaf of a pair whose kind did not look for it: the first
-// certificate that is no CA.
+// withLeaves fills in the leaf of a pair whose kind did not look for it.
 func withLeaves(pairs []Pair) []Pair {
 	for i, p := range pairs {
 		if p.Leaf == nil {
 			if chain, err := pki.ParseChain(p.Cert); err == nil && len(chain) > 0 {
-				pairs[i].Leaf = chain[max(0, slices.IndexFunc(chain, func(c *x509.Certificate) bool { return !c.IsCA }))]
+				pairs[i].Leaf = pki.LeafOf(chain)
 			}
 		}
 	}
