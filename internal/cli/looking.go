@@ -111,7 +111,7 @@ func (o *lookOptions) looking(i *invocation) (s survey.Options, err error) {
 		if s.Outside, err = o.outside(); err != nil {
 			return s, err
 		}
-		if s.Only = o.front.container == "" && o.front.project == ""; s.Only {
+		if o.front.container == "" && o.front.project == "" {
 			return s, nil
 		}
 	} else if o.ports != nil {

@@ -34,7 +34,6 @@ type Options struct {
 	RootsFile string            // that Roots are from; "" for the system's
 	RootsErr  error             // why Roots is nil
 	Outside   Outside           // what else to look at: names, as the world sees them
-	Only      bool              // nothing but Outside, and no engine
 }
 
 // The engine's share of the time, so that enough is left for the ports.
@@ -51,7 +50,7 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 	defer wg.Wait()
 	var outside []health.Front
 	wg.Go(func() { outside = o.Outside.Look(ctx) })
-	if o.Only {
+	if o.Engine == nil {
 		wg.Wait()
 		l.Fronts = outside
 		o.compareDANE(ctx, l.Fronts)
