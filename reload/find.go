@@ -316,11 +316,7 @@ func (s Selector) narrow(groups []Group) ([]Group, error) {
 func (g Group) names() string {
 	var names []string
 	for _, f := range g {
-		name := say.Plain(f.Container)
-		if f.Project != "" {
-			name += " (project " + say.Plain(f.Project) + ")"
-		}
-		names = append(names, name)
+		names = append(names, f.Name())
 	}
 	return strings.Join(names, ", ")
 }

@@ -242,15 +242,8 @@ func (t *Target) compare() {
 	state, _ := t.store.State() // one that is damaged remembers none
 	last := state.Front
 	if last.Container != "" && (last.Container != t.Facts.Container || last.Project != t.Facts.Project) {
-		t.result.Note(fmt.Sprintf("the front is another than last time: %s, and not %s", called(t.Facts), called(last)))
+		t.result.Note(fmt.Sprintf("the front is another than last time: %s, and not %s", t.Facts.Name(), last.Name()))
 	}
-}
-
-func called(f mailu.Facts) string {
-	if f.Project == "" {
-		return say.Plain(f.Container)
-	}
-	return say.Plain(f.Container) + " (project " + say.Plain(f.Project) + ")"
 }
 
 // within runs work in the time that a deploy may take.

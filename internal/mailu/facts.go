@@ -35,6 +35,14 @@ type Facts struct {
 	NoHTTP    bool     `json:"no_http,omitempty"` // PORTS leave out 80
 }
 
+// Name is what the front is called in a sentence: its container, and its project.
+func (f Facts) Name() string {
+	if f.Project == "" {
+		return say.Plain(f.Container)
+	}
+	return say.Plain(f.Container) + " (project " + say.Plain(f.Project) + ")"
+}
+
 // Port is one TLS port of the front.
 type Port struct {
 	Number   int    `json:"port"`
