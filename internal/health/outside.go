@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"syscall"
 
 	"mailu-hook/internal/mailu"
@@ -85,4 +84,4 @@ func (j *judgement) agree(f *Front, answering []mailu.Endpoint) {
 }
 
 // At is how an address of a name is called, as mail servers log it.
-func At(host, address string) string { return fmt.Sprintf("%s[%s]", host, strings.ToLower(address)) }
+func At(host, address string) string { return fmt.Sprintf("%s[%s]", host, address) }

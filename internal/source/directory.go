@@ -21,10 +21,7 @@ const (
 // those of Kubernetes are what the visible links lead to.
 var directory = kind{
 	name: "a directory of PEM files",
-	is: func(src Source, at look) bool {
-		info, err := os.Stat(src.Lineage)
-		return err == nil && info.IsDir() && !at.names && !at.live
-	},
+	is:   func(_ Source, at look) bool { return at.dir && !at.names && !at.live },
 	read: func(_ context.Context, src Source) ([]Pair, error) {
 		s := search{within: treeOf(src.Lineage)}
 		if err := s.dir(src.Lineage, 0); err != nil {

@@ -11,6 +11,7 @@ import (
 // look is what can be told of a path without reading all of it.
 type look struct {
 	file  bool   // a regular file
+	dir   bool   // a directory
 	start []byte // of the file, without white space and byte order mark
 	names bool   // a directory with certbot's two names in it
 	live  bool   // or in a directory that is called live
@@ -21,8 +22,11 @@ func lookAt(path string) (at look) {
 	if path == "" {
 		return at
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-		return look{file: true, start: startOf(path)}
+	if info, err := os.Stat(path); err == nil {
+		if info.Mode().IsRegular() {
+			return look{file: true, start: startOf(path)}
+		}
+		at.dir = info.IsDir()
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -47,20 +48,22 @@ func Ping(ctx context.Context, address string, failure error) error {
 
 // CheckPing returns an error for what is not the URL of a switch.
 func CheckPing(address string) error {
+	_, err := parsePing(address)
+	return err
+}
+
+func parsePing(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("it is not an http or https URL")
+		return nil, errors.New("it is not an http or https URL")
 	}
-	return nil
+	return u, nil
 }
 
 func pingRequest(ctx context.Context, address string, failure error) (*http.Request, error) {
-	if err := CheckPing(address); err != nil {
-		return nil, err
-	}
-	u, err := url.Parse(address)
+	u, err := parsePing(address)
 	if err != nil {
-		return nil, fmt.Errorf("it is not a URL")
+		return nil, err
 	}
 	reason := ""
 	if failure != nil {
