@@ -29,6 +29,7 @@ import (
 	"github.com/go-acme/lego/v4/providers/dns/ovh"
 
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 // provider is one way to change DNS records.
@@ -206,7 +207,7 @@ func (s *dnsSolver) present(ctx context.Context, a answerTo) error {
 func (s *dnsSolver) apart(ctx context.Context, name string) error {
 	one, ok := s.provider.(interface{ Sequential() time.Duration })
 	if last := s.removed[name]; ok && !last.IsZero() {
-		return sleep(ctx, time.Until(last.Add(one.Sequential())))
+		return wait.For(ctx, time.Until(last.Add(one.Sequential())))
 	}
 	return nil
 }

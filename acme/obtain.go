@@ -14,6 +14,7 @@ import (
 
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 // Obtain gets the certificate that want describes:
@@ -307,15 +308,5 @@ const (
 
 func (p *pace) next(ctx context.Context, notBefore time.Time) error {
 	p.last = min(max(firstAsk, 2*p.last), longestAsk)
-	return sleep(ctx, max(p.last, min(time.Until(notBefore), time.Minute)))
-}
-
-// sleep waits for d; it returns the cause if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
+	return wait.For(ctx, max(p.last, min(time.Until(notBefore), time.Minute)))
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 // Resolver returns a resolver that asks one server instead of the system's; ""
@@ -79,7 +80,7 @@ func (v view) seesHTTP(ctx context.Context, a answerTo) error {
 			return seen
 		}
 		seen = err
-		if sleep(ctx, lookPause) != nil {
+		if wait.For(ctx, lookPause) != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	lego "github.com/go-acme/lego/v4/acme"
 
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 const (
@@ -107,15 +108,15 @@ func (t *transport) persist(request *http.Request) (*http.Response, error) {
 // ends or because the CA wants it much later, which the caller records.
 func (t *transport) pauseFor(response *http.Response, try int) bool {
 	pause := min(t.pause<<(try-1), longestPause)
-	wait := pause/2 + rand.N(pause)
+	pause = pause/2 + rand.N(pause)
 	if response != nil {
 		asked := retryAfter(response.Header, time.Now())
 		if asked > longestPause {
 			return false
 		}
-		wait = max(wait, asked)
+		pause = max(pause, asked)
 	}
-	return sleep(t.ctx, wait) == nil
+	return wait.For(t.ctx, pause) == nil
 }
 
 func (t *transport) persistSigned(request *http.Request) (*http.Response, error) {

@@ -23,6 +23,7 @@ import (
 
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 const (
@@ -309,7 +310,7 @@ func (f *Front) awaitRetired(ctx context.Context, old []int) error {
 		if !slices.ContainsFunc(workers(procs), func(pid int) bool { return slices.Contains(old, pid) }) {
 			return nil
 		}
-		if err := sleep(ctx, challengePause); err != nil {
+		if err := wait.For(ctx, challengePause); err != nil {
 			return fmt.Errorf("waiting for nginx in %s to retire its old workers: %w", f.Container, err)
 		}
 	}
@@ -323,7 +324,7 @@ func (f *Front) awaitAnswer(ctx context.Context, token, answer string) error {
 		if err == nil {
 			return nil
 		}
-		if sleep(ctx, challengePause) != nil {
+		if wait.For(ctx, challengePause) != nil {
 			return f.unshown(context.WithoutCancel(ctx), err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 const testLimit = 5 * time.Second // leaves time to reload and ask the ports anyway
@@ -132,7 +133,7 @@ func (f *Front) started(ctx context.Context) ([]process, error) {
 		if _, ok := master(procs, "nginx"); ok && (!reconfiguring(procs) || time.Since(began) > settleLimit) {
 			return procs, nil
 		}
-		if err := sleep(ctx, startPoll); err != nil {
+		if err := wait.For(ctx, startPoll); err != nil {
 			return nil, fmt.Errorf("waiting for nginx to start in %s: %w", f.Container, err)
 		}
 	}

@@ -164,13 +164,3 @@ func engineError(ctx context.Context, doing string, err error) error {
 	}
 	return say.Hint(fmt.Errorf("%w: %s: %w", ErrEngine, doing, err), "%s", hint)
 }
-
-// sleep waits for d, or returns the cause of ctx's end if that comes first.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
-}

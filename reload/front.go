@@ -11,6 +11,7 @@ import (
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/probe"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 // In the container (core/nginx/config.py, and core/nginx/conf/nginx.conf, which
@@ -138,7 +139,7 @@ const firstWait = 100 * time.Millisecond
 // Await asks every port until done accepts its answer or ctx ends, and returns the
 // last answers.
 func (f *Front) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint {
-	_ = sleep(ctx, time.Until(f.told.Add(firstWait)))
+	_ = wait.For(ctx, time.Until(f.told.Add(firstWait)))
 	return f.Target().Await(ctx, done)
 }
 

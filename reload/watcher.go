@@ -5,6 +5,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"mailu-hook/internal/wait"
 )
 
 const (
@@ -108,7 +110,7 @@ func (w *watcher) quiesce(ctx context.Context) ([]process, error) {
 		if !(watched && (stopped || now.Before(w.reacts))) && now.Sub(busy) >= quiet {
 			return procs, nil
 		}
-		if err := sleep(ctx, settlePoll); err != nil {
+		if err := wait.For(ctx, settlePoll); err != nil {
 			return nil, err
 		}
 	}

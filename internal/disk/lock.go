@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 // ErrLocked means that another run held the lock until ctx ended.
@@ -102,11 +103,9 @@ func (d *Dir) flock(ctx context.Context, f *os.File, name, what string) error {
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return d.Wrap(name, fmt.Errorf("locking: %w", err))
 		}
-		select {
-		case <-ctx.Done():
+		if wait.For(ctx, lockPoll) != nil {
 			return say.Hint(fmt.Errorf("%w of %s (%s)", ErrLocked, what, holder(f)),
 				"wait for it to end, or look at it: ps -fp PID; nothing was changed by this run")
-		case <-time.After(lockPoll):
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/wait"
 )
 
 const (
@@ -86,7 +87,7 @@ func (t Target) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mai
 				if e := t.ask(ctx, p); answers[i].Number == 0 || ctx.Err() == nil {
 					answers[i] = e // the last one that ctx did not cut short
 				}
-				if done(answers[i]) || sleep(ctx, pause) != nil {
+				if done(answers[i]) || wait.For(ctx, pause) != nil {
 					return
 				}
 			}
@@ -176,13 +177,3 @@ func (t Target) connect(ctx context.Context, port int) (net.Conn, error) {
 // front asks for it where PROXY_PROTOCOL lists the port, and takes it only from
 // addresses in REAL_IP_FROM.
 var proxyHeader = []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
-
-// sleep waits for d, or returns the cause of ctx's end if that comes first.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
-}

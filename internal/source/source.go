@@ -22,6 +22,7 @@ import (
 
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/pki"
+	"mailu-hook/internal/wait"
 )
 
 // Source names the place that a pair is read from.
@@ -145,10 +146,8 @@ func Read(ctx context.Context, src Source) (Content, error) {
 		if !k.unfinished(src, pairs, err) || time.Now().After(deadline) {
 			return Content{k.name, withLeaves(pairs)}, err
 		}
-		select {
-		case <-ctx.Done():
-			return Content{}, fmt.Errorf("reading %s: %w", src.Lineage, context.Cause(ctx))
-		case <-time.After(switchPoll):
+		if err := wait.For(ctx, switchPoll); err != nil {
+			return Content{}, fmt.Errorf("reading %s: %w", src.Lineage, err)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"mailu-hook/internal/wait"
 )
 
 // Feed tells of reasons to act until ctx ends. tell returns at once.
@@ -99,7 +101,7 @@ func (o Options) wait(ctx context.Context, acted bool, reasons <-chan string, do
 		case <-period.C:
 			return "it is time"
 		case why := <-reasons:
-			if sleep(ctx, settle) != nil {
+			if wait.For(ctx, settle) != nil {
 				return ""
 			}
 			select {
@@ -124,18 +126,9 @@ func Retried(follow func(ctx context.Context, tell func(why string)) error) Feed
 			if time.Since(began) > longest {
 				pause = shortest
 			}
-			if sleep(ctx, pause) != nil {
+			if wait.For(ctx, pause) != nil {
 				return
 			}
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
 	}
 }
