@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/hook"
+	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/mint"
 )
 
@@ -172,4 +173,21 @@ func TestFrontThatIsAnotherThanLastTimeIsSaidOnce(t *testing.T) {
 	assert.Equal(t, exitOK, r.status)
 	assert.Contains(t, r.stdout, "the front is another than last time: other-front-1 (project other), and not mailu-front-1 (project mailu)")
 	assert.NotContains(t, w.run("sync").stdout, "last time")
+}
+
+func TestAnAgentLooksAgainAfterASwitchOfAnyFront(t *testing.T) {
+	ending := func(o hook.Outcome, also ...hook.Outcome) *deployed {
+		r := deploy.Result{Result: hook.Result{Outcome: o}}
+		for _, other := range also {
+			r.Also = append(r.Also, deploy.Ended[deploy.Result]{Result: deploy.Result{Result: hook.Result{Outcome: other}}})
+		}
+		return newDeployed(r, deployed{})
+	}
+	for _, o := range []hook.Outcome{hook.OutcomeInstalled, hook.OutcomeRolledBack, hook.OutcomeRollbackFailed} {
+		assert.True(t, ending(o).hasSwitched(), o)
+		assert.True(t, ending(hook.OutcomeUnchanged, hook.OutcomeSkipped, o).hasSwitched(), o)
+	}
+	for _, o := range []hook.Outcome{hook.OutcomeUnchanged, hook.OutcomeSkipped, hook.OutcomeWouldInstall, hook.OutcomeRejected} {
+		assert.False(t, ending(o, o).hasSwitched(), o)
+	}
 }
