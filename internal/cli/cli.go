@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 // commands lists them in the order of help. To add one, write its file and
@@ -55,6 +56,7 @@ func (i *invocation) within(ctx context.Context, args []string, env Environ) (re
 	if options == nil {
 		return r, err
 	}
+	ctx = source.WithPassword(ctx, i.settings(source.PasswordVariable))
 	b, ok := options.(bounded)
 	if !ok {
 		return options.run(ctx, i)

@@ -46,7 +46,7 @@ func (o *installOptions) add(fs *flags) {
 	fs.StringVar(&o.cert, "cert", "", "`FILE` the certificate and its chain, in PEM")
 	fs.StringVar(&o.key, "key", "", "`FILE` the private key, in PEM")
 	fs.StringVar(&o.chain, "chain", "", "`FILE` the chain, if it is not in the file of --cert")
-	fs.StringVar(&o.password, "password-file", "", "`FILE` the password of a PKCS#12 file; sync reads it again")
+	fs.StringVar(&o.password, "password-file", "", "`FILE` the password of a PKCS#12 file; sync reads it again (default: what "+source.PasswordVariable+" holds)")
 	o.deployOptions.add(fs)
 }
 

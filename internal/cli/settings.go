@@ -13,6 +13,7 @@ import (
 	"mailu-hook/acme"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/source"
 )
 
 const prefix = "MAILU_HOOK_"
@@ -124,7 +125,7 @@ func readConfig(name string, all []command) (map[string]string, error) {
 
 // knownVariables are those of all commands, as one file serves them all.
 func knownVariables(all []command) []string {
-	known := slices.Clone(dockerVariables)
+	known := append(slices.Clone(dockerVariables), source.PasswordVariable)
 	for _, cmd := range all {
 		fs, _, _ := newFlags(cmd)
 		fs.VisitAll(func(f *pflag.Flag) { known = append(known, variable(f.Name)) })

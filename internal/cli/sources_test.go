@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -81,6 +83,61 @@ func TestAPasswordFileInTheSettingsIsForPKCS12Only(t *testing.T) {
 	assert.Equal(t, exitOK, r.status, r.stderr)
 	r = w.run("install", "--cert", filepath.Join(w.lineage, "fullchain.pem"), "--key", filepath.Join(w.lineage, "privkey.pem"))
 	assert.Equal(t, exitOK, r.status, r.stderr)
+}
+
+func TestPasswordOfPKCS12InAVariableIsUsedAndNeverKept(t *testing.T) {
+	const password, variable = "correct #horse", "MAILU_HOOK_PASSWORD"
+	w := newWorld(t)
+	w.engine(w.stopped())
+	export := func(pair *mint.Pair) string {
+		out := filepath.Join(w.dir, "mail.p12")
+		text, err := exec.Command("openssl", "pkcs12", "-export", "-in", w.put("p12/chain.pem", pair.Chain), "-inkey", w.put("p12/key.pem", pair.KeyPEM), "-passout", "pass:"+password, "-out", out).CombinedOutput()
+		require.NoError(t, err, "%s", text)
+		return out
+	}
+	file := export(w.pair)
+	assert.Equal(t, exitUsage, w.run("install", file, "--password", password).status, "no flag takes it")
+	w.env[variable] = "wrong"
+	r := w.run("install", file)
+	assert.Equal(t, exitRejected, r.status)
+	assert.Contains(t, r.stderr, file+": the password in MAILU_HOOK_PASSWORD is not the right one")
+	w.env[variable] = password
+	r = w.run("install", file, "--log-level", "debug", "--output", "json")
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.True(t, w.installed(w.pair))
+	assert.NotContains(t, r.stdout+r.stderr, "horse")
+
+	renewed, _ := w.issue("mail.example.com", mint.Leaf{})
+	export(renewed)
+	delete(w.env, variable)
+	r = w.run("sync")
+	assert.Contains(t, r.stdout+r.stderr, file+": it is protected by a password", "sync says what it needs")
+	assert.True(t, w.installed(w.pair))
+	found := strings.Join(strings.Fields(w.run("status").stdout), " ")
+	assert.Contains(t, found, "no certificate can be read from the lineage "+file+": "+file+": it is protected by a password do: name the file", "so does status")
+
+	w.env["MAILU_HOOK_CONFIG"] = w.file(variable + "='" + password + "'\n")
+	require.Equal(t, exitOK, w.run("sync").status)
+	assert.True(t, w.installed(renewed), "the configuration file tells sync")
+	for _, dir := range []string{w.certs, w.env["MAILU_HOOK_STATE_DIR"]} {
+		assert.Empty(t, filesWith(t, dir, "horse"))
+	}
+}
+
+// filesWith are the files below dir that hold the text.
+func filesWith(t *testing.T, dir, text string) (names []string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(text)) {
+			names = append(names, path)
+		}
+		return err
+	}))
+	return names
 }
 
 func TestStandardInputIsInstalledAndStaysWithoutASource(t *testing.T) {

@@ -104,7 +104,7 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 			s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: fs.ErrNotExist, Gone: true, Last: true}
 		}, Warning, "the lineage /live/mail, which the installed certificate came from, no longer exists"},
 		LineageUnseen:  {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: fs.ErrPermission} }, Unknown, "cannot read the lineage: "},
-		LineageDamaged: {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: errors.New("no PEM")} }, Warning, "the lineage /live/mail contains no certificate: no PEM"},
+		LineageDamaged: {func(s *scene) { s.f.Lineages[0] = Lineage{Path: "/live/mail", Err: errors.New("no PEM")} }, Warning, "no certificate can be read from the lineage /live/mail: no PEM"},
 		TLSAMismatch: {func(s *scene) {
 			s.f.DANE = []tlsa.Host{s.host("mail.example.com", true, dane.OfLeaf(s.f.Directory.Chain[0])), s.host("imap.example.com", false, dane.OfLeaf(s.older()[0])), s.host("mx.example.com", true, dane.OfLeaf(s.older()[0]))}
 		}, Critical, "no TLSA record of mx.example.com matches what port 25 serves, so mail servers that check DANE do not deliver"},

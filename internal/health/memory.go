@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"io/fs"
@@ -57,7 +58,7 @@ func (j *judgement) lineages(f *Front) {
 		case errors.Is(l.Err, fs.ErrPermission):
 			j.find(Unknown, LineageUnseen, "run mailu-hook as root", "cannot read the lineage: %v", l.Err)
 		default:
-			j.find(Warning, LineageDamaged, "certbot renew --force-renewal --cert-name NAME creates a new one", "the lineage %s contains no certificate: %v", l.Path, l.Err)
+			j.find(Warning, LineageDamaged, cmp.Or(say.HintOf(l.Err), "certbot renew --force-renewal --cert-name NAME creates a new one"), "no certificate can be read from the lineage %s: %v", l.Path, l.Err)
 		}
 	}
 	installed := Leaf(f.Directory.Chain)

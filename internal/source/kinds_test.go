@@ -2,10 +2,12 @@ package source
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -195,9 +197,18 @@ func TestPKCS12IsReadWithItsPassword(t *testing.T) {
 			_, err := Read(t.Context(), src)
 			require.ErrorContains(t, err, file+": it is protected by a password")
 			assert.Contains(t, remedyOf(t, err), "--password-file")
+			assert.Contains(t, remedyOf(t, err), "MAILU_HOOK_PASSWORD")
+
+			content, err := Read(WithPassword(t.Context(), "correct horse"), src)
+			require.NoError(t, err)
+			assert.Equal(t, pair.SHA256(), pki.Fingerprint(leafOf(t, content.Pairs[0])))
+			assert.Equal(t, file, content.Pairs[0].Lineage)
+			assert.NotContains(t, fmt.Sprintf("%+v", content.Pairs[0].Source), "horse", "it is no part of the source")
+			_, err = Read(WithPassword(t.Context(), "wrong"), src)
+			require.ErrorContains(t, err, "the password in MAILU_HOOK_PASSWORD is not the right one")
 
 			src.Password = filepath.Join(filepath.Dir(file), "password")
-			content, err := Read(t.Context(), src)
+			content, err = Read(WithPassword(t.Context(), "of another source"), src)
 			require.NoError(t, err)
 			assert.Equal(t, "a PKCS#12 file", content.Kind)
 			p := content.Pairs[0]
@@ -211,9 +222,11 @@ func TestPKCS12IsReadWithItsPassword(t *testing.T) {
 			assert.NotContains(t, err.Error(), "wrong")
 		})
 	}
-	content, err := Read(t.Context(), At(pkcs12Of(t, pair, "")))
-	require.NoError(t, err, "without a password")
-	assert.Equal(t, pair.SHA256(), pki.Fingerprint(content.Pairs[0].Leaf))
+	for _, ctx := range []context.Context{t.Context(), WithPassword(t.Context(), "of another source")} {
+		content, err := Read(ctx, At(pkcs12Of(t, pair, "")))
+		require.NoError(t, err, "without a password")
+		assert.Equal(t, pair.SHA256(), pki.Fingerprint(content.Pairs[0].Leaf))
+	}
 }
 
 func remedyOf(t *testing.T, err error) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func readPKCS12(ctx context.Context, src Source) ([]Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	password, err := src.password()
+	passwords, err := src.passwords(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +44,7 @@ func readPKCS12(ctx context.Context, src Source) ([]Pair, error) {
 	}
 	done := make(chan decoded, 1)
 	go func() {
-		pairs, err := decodePKCS12(src, data, password)
+		pairs, err := decodePKCS12(src, data, passwords)
 		done <- decoded{pairs, err}
 	}()
 	select {
@@ -54,21 +55,45 @@ func readPKCS12(ctx context.Context, src Source) ([]Pair, error) {
 	}
 }
 
-func (src Source) password() (string, error) {
-	if src.Password == "" {
-		return "", nil
-	}
-	data, err := ReadFile(src.Password)
-	return string(bytes.TrimRight(data, "\r\n")), err
+// PasswordVariable holds the password of a PKCS#12 file whose source names no file
+// for it. There is no flag for the same: arguments can be seen by every user.
+const PasswordVariable = "MAILU_HOOK_PASSWORD"
+
+type passwordKey struct{}
+
+// WithPassword is ctx for reading sources with the password in PasswordVariable. It
+// goes along with ctx because it is no part of any source: nothing that is remembered
+// or printed holds it.
+func WithPassword(ctx context.Context, password string) context.Context {
+	return context.WithValue(ctx, passwordKey{}, password)
 }
 
-func decodePKCS12(src Source, data []byte, password string) ([]Pair, error) {
-	key, leaf, others, err := pkcs12.DecodeChain(data, password)
+// passwords are those to try. The variable may be meant for another source, so that
+// one without a password is read too.
+func (src Source) passwords(ctx context.Context) ([]string, error) {
+	if src.Password != "" {
+		data, err := ReadFile(src.Password)
+		return []string{string(bytes.TrimRight(data, "\r\n"))}, err
+	}
+	if password, _ := ctx.Value(passwordKey{}).(string); password != "" {
+		return []string{password, ""}, nil
+	}
+	return []string{""}, nil
+}
+
+func decodePKCS12(src Source, data []byte, passwords []string) ([]Pair, error) {
+	var key any
+	var leaf *x509.Certificate
+	var others []*x509.Certificate
+	var err error
+	for _, password := range passwords {
+		if key, leaf, others, err = pkcs12.DecodeChain(data, password); !errors.Is(err, pkcs12.ErrIncorrectPassword) {
+			break
+		}
+	}
 	switch {
-	case errors.Is(err, pkcs12.ErrIncorrectPassword) && src.Password == "":
-		return nil, lacks(src.Lineage, "name the file that holds its password: --password-file FILE", "it is protected by a password")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
-		return nil, lacks(src.Lineage, "the password is all of that file but the line break at its end", "the password in %s is not the right one", src.Password)
+		return nil, src.locked(len(passwords) > 1)
 	case err != nil:
 		return nil, lacks(src.Lineage, "export the certificate with its key and chain again, or convert it: openssl pkcs12 -in FILE -nodes -out FILE.pem", "%v", err)
 	}
@@ -94,4 +119,17 @@ func decodePKCS12(src Source, data []byte, password string) ([]Pair, error) {
 		pairs[i].Password = src.Password
 	}
 	return pairs, nil
+}
+
+// locked says which password was missing or wrong.
+func (src Source) locked(given bool) error {
+	switch {
+	case src.Password != "":
+		return lacks(src.Lineage, "the password is all of that file but the line break at its end", "the password in %s is not the right one", src.Password)
+	case given:
+		return lacks(src.Lineage, "correct it in the environment and in /etc/mailu-hook.conf, or name the file that holds the password: mailu-hook install SOURCE --password-file FILE",
+			"the password in %s is not the right one", PasswordVariable)
+	}
+	return lacks(src.Lineage, "name the file that holds the password: mailu-hook install SOURCE --password-file FILE; or set "+PasswordVariable+", for sync and watch in /etc/mailu-hook.conf",
+		"it is protected by a password")
 }
