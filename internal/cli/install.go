@@ -67,12 +67,15 @@ func (o *installOptions) run(ctx context.Context, i *invocation) (result, error)
 func (o *installOptions) source(i *invocation) (src source.Source, err error) {
 	place := o.lineage
 	if len(i.args) == 1 {
-		if place != "" {
+		if i.given("lineage", place) {
 			return src, usageError("name either SOURCE or --lineage DIR, which mean the same")
 		}
 		place = i.args[0]
 	}
 	files := o.cert != "" || o.key != "" || o.chain != ""
+	if files && len(i.args) == 0 && !i.given("lineage", place) {
+		place = ""
+	}
 	switch {
 	case i.given("password-file", o.password) && (files || place == "" || place == "-"):
 		return src, usageError("--password-file is for a PKCS#12 file, which SOURCE names")

@@ -140,6 +140,20 @@ func filesWith(t *testing.T, dir, text string) (names []string) {
 	return names
 }
 
+func TestALineageInTheSettingsDoesNotKeepAnotherFromBeingNamed(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	other, _ := w.issue("other", mint.Leaf{})
+	w.env["MAILU_HOOK_LINEAGE"] = w.lineage
+	r := w.run("install", w.put("other.pem", append(bytes.Clone(other.Chain), other.KeyPEM...)))
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.True(t, w.installed(other))
+	r = w.run("install", "--cert", filepath.Join(w.lineage, "fullchain.pem"), "--key", filepath.Join(w.lineage, "privkey.pem"))
+	require.Equal(t, exitOK, r.status, r.stderr)
+	assert.True(t, w.installed(w.pair))
+	assert.Equal(t, exitUsage, w.run("install", "--lineage", "/a", "/b").status)
+}
+
 func TestStandardInputIsInstalledAndStaysWithoutASource(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())
