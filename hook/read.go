@@ -55,11 +55,14 @@ func unreadable(err error) error {
 	}
 	remedy := "name where a certificate is kept: a directory or a file, or --cert FILE --key FILE"
 	var outside *source.OutsideError
+	var dangling *source.DanglingError
 	switch {
 	case errors.As(err, &outside):
 		remedy = "name the directory that the link leads to with --lineage, or put the file itself here"
+	case errors.As(err, &dangling):
+		remedy = "mount or copy the directory that the link leads to as well: of certbot all of /etc/letsencrypt, as live/ links into archive/"
 	case errors.Is(err, fs.ErrPermission):
-		remedy = "run mailu-hook as root, as certbot does"
+		remedy = "run mailu-hook as root, as certbot does; root in a container needs DAC_OVERRIDE for it (in compose, cap_add: [DAC_OVERRIDE])"
 	case errors.Is(err, fs.ErrNotExist):
 		remedy = "check the path; 'certbot certificates' lists the lineages of this host"
 	}

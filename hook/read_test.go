@@ -31,6 +31,9 @@ func TestALineageThatCannotBeReadIsRejectedWithFileFactAndRemedy(t *testing.T) {
 			writeFile(t, away, pair.KeyPEM, 0o600)
 			require.NoError(t, os.Symlink(away, key))
 		}, "privkey.pem", "a link that leads out of its directory", "--lineage"},
+		"link that leads to nothing": {func(t *testing.T, key string) {
+			require.NoError(t, os.Symlink("../../archive/mail.example.com/privkey9.pem", key))
+		}, "privkey.pem", "a link to ../../archive/mail.example.com/privkey9.pem, which does not exist here", "all of /etc/letsencrypt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			live, err := pair.WriteLineage(t.TempDir(), "mail.example.com", 1)

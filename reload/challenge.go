@@ -80,6 +80,10 @@ type Challenges struct {
 // meanwhile.
 func (g Group) ServeChallenges(ctx context.Context) (*Challenges, error) {
 	for _, f := range g {
+		if f.hidden != "" {
+			return nil, say.Hint(fmt.Errorf("this container does not see %s, where %s has its overrides, so it cannot answer challenges", f.hidden, f.Container),
+				"%s, or choose another --challenge", mountHere(f.hidden))
+		}
 		if f.overrides == "" {
 			return nil, say.Hint(fmt.Errorf("nothing is mounted at %s in %s, so it cannot answer challenges", overridesPoint, f.Container),
 				"mount ROOT/overrides/nginx there as Mailu's compose file does, or choose another --challenge")

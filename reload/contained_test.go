@@ -2,10 +2,14 @@ package reload
 
 import (
 	"context"
+	"os"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/say"
 )
 
 func TestOwnContainerIsToldByTheFilesThatEnginesMount(t *testing.T) {
@@ -80,10 +84,20 @@ func TestAContainerSeesTheFrontsDirectoriesByItsOwnMounts(t *testing.T) {
 	f := newFront(e, found)
 	assert.Equal(t, "/mailu/certs", f.CertsDir)
 	assert.Empty(t, f.overrides, "it is not mounted here")
+	_, err = Group{f}.ServeChallenges(t.Context())
+	assert.ErrorContains(t, err, "this container does not see /srv/mailu/overrides, where mailu-front-1 has its overrides")
+	assert.Contains(t, say.HintOf(err), "-v /srv/mailu/overrides:/srv/mailu/overrides")
 
 	found.Mounts[0].Unseen = true
 	err = newFront(e, found).Suitable()
 	assert.ErrorContains(t, err, "this container does not see /mailu/certs")
+}
+
+func TestSocketThatIsNotMountedIsNamedInAContainer(t *testing.T) {
+	missing := &os.SyscallError{Syscall: "connect", Err: syscall.ENOENT}
+	assert.Contains(t, socketHint(missing, true), "-v /var/run/docker.sock:/var/run/docker.sock")
+	assert.Contains(t, socketHint(missing, false), "is the engine running")
+	assert.Contains(t, socketHint(syscall.ECONNREFUSED, true), "is the engine running")
 }
 
 func TestAnEngineInAContainerOfAnotherTellsItsOwnPaths(t *testing.T) {

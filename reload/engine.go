@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -154,9 +155,17 @@ var ErrEngine = errors.New("cannot query the container engine")
 // errNoContainer means that there is no such container.
 var errNoContainer = errors.New("no such container")
 
+// socketHint is the remedy where an engine does not answer.
+func socketHint(err error, contained bool) string {
+	if contained && errors.Is(err, fs.ErrNotExist) {
+		return mountHere("/var/run/docker.sock")
+	}
+	return "is the engine running, and may this user use its socket? DOCKER_HOST names another one"
+}
+
 // engineError makes an ErrEngine of what an engine reports.
 func engineError(ctx context.Context, doing string, err error) error {
-	hint := cmp.Or(say.HintOf(err), "is the engine running, and may this user use its socket? DOCKER_HOST names another one")
+	hint := cmp.Or(say.HintOf(err), socketHint(err, Contained()))
 	if ctx.Err() != nil {
 		err = fmt.Errorf("no answer: %w", context.Cause(ctx))
 	} else {

@@ -36,7 +36,8 @@ type Front struct {
 	proxy      string    // PROXY_PROTOCOL, unparsed
 	fileMounts []string  // single files of the pair that are mounted
 	unseen     bool      // the certs directory is not mounted in the container that we run in
-	overrides  string    // directory on the host that nginx includes; "" if nothing is mounted there
+	overrides  string    // directory on the host that nginx includes; "" if nothing is mounted there, or we do not see it
+	hidden     string    // those overrides, if they are not mounted in the container that we run in
 	confined   bool      // see Inspection
 	restarted  bool      // by us: once is enough to know whether it helps
 	told       time.Time // when the daemons were last told to reload
@@ -57,7 +58,9 @@ func newFront(e Engine, i Inspection) *Front {
 		case mountPoint:
 			f.CertsDir, f.unseen = m.Source, m.Unseen
 		case overridesPoint:
-			if !m.Unseen {
+			if m.Unseen {
+				f.hidden = m.Source
+			} else {
 				f.overrides = m.Source
 			}
 		case path.Join(mountPoint, f.CertName), path.Join(mountPoint, f.KeyName):
@@ -107,12 +110,18 @@ func (f *Front) Suitable() error {
 		return err
 	}
 	if f.unseen {
-		return refuse(fmt.Sprintf("mount it at the same path: -v %s:%[1]s", f.CertsDir), "this container does not see %s, where the front has its certificates", f.CertsDir)
+		return refuse(mountHere(f.CertsDir), "this container does not see %s, where the front has its certificates", f.CertsDir)
 	}
 	if err := f.sees(); err != nil {
 		return err
 	}
 	return f.readable()
+}
+
+// mountHere is the remedy for a directory of the host that is not mounted in the
+// container that we run in.
+func mountHere(dir string) string {
+	return fmt.Sprintf("mount it at the same path: -v %s:%[1]s (in compose, under volumes: - %[1]s:%[1]s)", dir)
 }
 
 // recognize tells Mailu 2.0 and older, where nginx is PID 1 and serves all mail
