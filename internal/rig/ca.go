@@ -121,7 +121,7 @@ func (ca *CA) start(ctx context.Context, o CAOptions) error {
 }
 
 func (ca *CA) startDNS(management string) (err error) {
-	program, err := tool("pebble-challtestsrv")
+	program, err := Tool("pebble-challtestsrv")
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (ca *CA) startDNS(management string) (err error) {
 }
 
 func (ca *CA) startPebble(directory, management string, o CAOptions) error {
-	program, err := tool("pebble")
+	program, err := Tool("pebble")
 	if err != nil {
 		return err
 	}

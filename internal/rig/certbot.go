@@ -8,6 +8,9 @@ import (
 	"strconv"
 )
 
+// CertbotImage stands in for certbot/certbot: internal/rig/certbot/build.sh makes it.
+const CertbotImage = "mailu-hook-certbot"
+
 // Certbot is the real certbot, with all its directories below Dir and CA as
 // its server.
 type Certbot struct {

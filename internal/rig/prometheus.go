@@ -14,7 +14,7 @@ import (
 // CheckMetrics lets promtool judge metrics in the text format: their syntax, and
 // their names and units by Prometheus' conventions.
 func CheckMetrics(ctx context.Context, metrics string) error {
-	program, err := tool("promtool")
+	program, err := Tool("promtool")
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ type NodeExporter struct {
 // StartNodeExporter starts one for dir on loopback, and returns when it answers.
 // Its log goes below logs. The caller must Close it.
 func StartNodeExporter(ctx context.Context, dir, logs string) (*NodeExporter, error) {
-	program, err := tool("prometheus-node-exporter")
+	program, err := Tool("prometheus-node-exporter")
 	if err != nil {
 		return nil, err
 	}

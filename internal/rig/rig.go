@@ -97,9 +97,9 @@ func poll(ctx context.Context, every time.Duration, try func() error) error {
 	}
 }
 
-// tool returns the path of a pinned program that setup.sh built, else of one
+// Tool returns the path of a pinned program that setup.sh built, else of one
 // in PATH.
-func tool(name string) (string, error) {
+func Tool(name string) (string, error) {
 	if root, err := RepositoryRoot(); err == nil {
 		path := filepath.Join(root, ".cache", "bin", name)
 		if _, err := os.Stat(path); err == nil {
@@ -141,6 +141,12 @@ const (
 	NeedGnuTLS  Peer = "gnutls-cli"
 	NeedNSS     Peer = "nss" // tstclnt and certutil
 	NeedDNS     Peer = "dns" // Knot and Unbound, for StartZone and StartResolver
+
+	NeedLego5   Peer = "lego5"
+	NeedCaddy   Peer = "caddy"
+	NeedCompose Peer = "docker-compose"
+
+	NeedCertbotImage Peer = CertbotImage
 
 	NeedPrometheus Peer = "prometheus" // promtool and node_exporter
 )
@@ -195,12 +201,10 @@ func find(ctx context.Context, peer Peer) error {
 	case NeedImage:
 		_, err = call(ctx, http.MethodGet, "/images/"+FrontImage()+"/json", nil, nil)
 	case NeedPebble:
-		_, err = tool("pebble")
+		_, err = Tool("pebble")
 		if err == nil {
-			_, err = tool("pebble-challtestsrv")
+			_, err = Tool("pebble-challtestsrv")
 		}
-	case NeedStepCA:
-		_, err = tool("step-ca")
 	case NeedDNS:
 		for _, program := range []string{"knotd", "knotc", "keymgr", "kdig", "unbound"} {
 			_, missing := daemon(program)
@@ -212,12 +216,14 @@ func find(ctx context.Context, peer Peer) error {
 			err = errors.Join(err, missing)
 		}
 	case NeedPrometheus:
-		_, err = tool("promtool")
+		_, err = Tool("promtool")
 		if err == nil {
-			_, err = tool("prometheus-node-exporter")
+			_, err = Tool("prometheus-node-exporter")
 		}
+	case NeedCertbotImage:
+		_, err = call(ctx, http.MethodGet, "/images/"+CertbotImage+"/json", nil, nil)
 	default:
-		_, err = exec.LookPath(string(peer))
+		_, err = Tool(string(peer))
 	}
 	return err
 }

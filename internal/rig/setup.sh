@@ -13,6 +13,7 @@ set -euo pipefail
 # A pinned tool is rebuilt when the version in .cache/bin is another one.
 readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
 readonly STEP_CA='github.com/smallstep/certificates v0.30.2' # for make soak: it takes minutes to build
+readonly LEGO5='github.com/go-acme/lego/v5 v5.6.0'
 readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
 readonly DEADCODE='golang.org/x/tools v0.51.0'
 
@@ -47,6 +48,7 @@ missing_packages() {
 		certbot certbot
 		lego lego
 		dehydrated dehydrated
+		docker-compose docker-compose
 		openssl openssl
 		gnutls-cli gnutls-bin
 		tstclnt libnss3-tools
@@ -172,6 +174,23 @@ install_pebble() {
 	: >"$copy/$version"
 }
 
+# install_lego5 installs lego 5 without its DNS providers, which take minutes to build,
+# and with the log of the standard library: the module proxy lacks what writes it in
+# color. Its hooks are what they are.
+install_lego5() {
+	local module=${LEGO5% *} version=${LEGO5#* } copy=$repo/.cache/lego5 source
+	[[ ! -x $bin/lego5 || ! -e $copy/$version ]] || return 0
+	say "building lego $version"
+	rm -rf "$copy"
+	source=$(go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	cp -r --no-preserve=mode "$source" "$copy"
+	sed -i -e '/greyxor\/slogor"/d' -e '/go-isatty"/d' \
+		-e '/opts := \[\]slogor/,/slogor.NewHandler/c\logger = slog.New(slog.NewTextHandler(os.Stdout, nil))' "$copy/cmd/logger.go"
+	(cd "$copy" && GOFLAGS=-mod=mod CGO_ENABLED=0 go build -tags lego_dnslight -ldflags '-s -w' -o "$bin/lego5" .) ||
+		die "lego $version could not be built" 'see install_lego5 in internal/rig/setup.sh'
+	: >"$copy/$version"
+}
+
 # build_lego builds lego's own command, in the version that mailu-hook links, to
 # be measured against. In a module of its own, as go install finds no v4 without
 # a list of versions. It links every DNS provider, which takes minutes once.
@@ -219,9 +238,11 @@ install_packages
 start_engine
 unpack_tool promtool prometheus
 unpack_tool prometheus-node-exporter prometheus-node-exporter
+unpack_tool caddy caddy
 # shellcheck disable=SC2086 # a pin is two words
 {
 	install_pebble
+	install_lego5
 	install_tool $PEBBLE github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv
 	install_tool $STATICCHECK honnef.co/go/tools/cmd/staticcheck
 	install_tool $DEADCODE golang.org/x/tools/cmd/deadcode
@@ -233,3 +254,5 @@ if [[ -z ${FRONT_IMAGE:-} ]]; then
 	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
 	internal/rig/front/build.sh >/dev/null
 fi
+docker image inspect mailu-hook-certbot >/dev/null 2>&1 || say 'building an image with certbot'
+internal/rig/certbot/build.sh >/dev/null

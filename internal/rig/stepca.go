@@ -35,7 +35,7 @@ type StepCA struct {
 // dns, host:port. It looks for responses on the ports that a public CA looks on.
 // Whoever starts one must Close it.
 func StartStepCA(ctx context.Context, dir, dns string) (*StepCA, error) {
-	program, err := tool("step-ca")
+	program, err := Tool("step-ca")
 	if err != nil {
 		return nil, err
 	}
