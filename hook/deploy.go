@@ -14,7 +14,6 @@
 package hook
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,12 +35,11 @@ type Front interface {
 	// PauseWatcher keeps the front from reacting to a switch by itself until it
 	// settles or release is called, as far as possible.
 	PauseWatcher() (release func())
-	// Test has nginx judge what is installed. It returns a *mailu.Refusal
-	// when nginx would not load it.
-	Test(ctx context.Context) error
-	// Reload makes the daemons load what is installed, and restarts the
-	// container if one that should serve is not running at all.
-	Reload(ctx context.Context) error
+	// Reload makes the daemons load what is installed: nginx first, and the others
+	// once it has, which loaded tells by what a port shows. It returns a
+	// *mailu.Refusal when nginx objects. It restarts the container if a daemon
+	// that should serve is not running at all.
+	Reload(ctx context.Context, loaded func(mailu.Endpoint) bool) error
 	// Explain asks the other daemons why they may not have loaded it, and
 	// returns a *mailu.Refusal when one objects.
 	Explain(ctx context.Context) error
@@ -91,13 +89,13 @@ const (
 //  2. validate b, and stop if there is nothing to do or o.Guard holds b back;
 //  3. stage it as a new generation, after adopting what was installed;
 //  4. switch to it by one rename, while the front's own reactions are held;
-//  5. test: would the front load it?
-//  6. reload the daemons;
-//  7. verify that every port that served TLS before serves the new leaf, let
+//  5. reload nginx, which keeps what it has if it cannot load the new pair, and the
+//     other daemons once it has;
+//  6. verify that every port that served TLS before serves the new leaf, let
 //     the front react and settle, and look once more;
-//  8. record the result.
+//  7. record the result.
 //
-// If the front refuses at 5 or 7, Deploy switches back to what was installed,
+// If the front refuses at 5 or 6, Deploy switches back to what was installed,
 // reloads and verifies that, within o.Rollback even if ctx has ended. f may be
 // nil: then there is nobody to ask, and the deploy ends after the switch.
 //
@@ -161,7 +159,7 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		return r, d.unswitch(err)
 	}
 
-	cause := d.apply(ctx) // 5, 6, 7
+	cause := d.apply(ctx) // 5, 6
 	switch err = cause; {
 	case d.refused(cause):
 		err = d.rollBack(ctx, cause)
@@ -169,7 +167,7 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 		err = fmt.Errorf("%w: %w", ErrPending, cause)
 	}
 	d.leaveSettled(ctx)
-	d.record(err, cause) // 8
+	d.record(err, cause) // 7
 	return r, err
 }
 
@@ -369,16 +367,13 @@ func (d *deploy) apply(ctx context.Context) error {
 		}
 		return nil
 	}
-	d.step(StepTest) // 5
+	d.step(StepReload) // 5
 	var refusal *mailu.Refusal
-	testErr := d.f.Test(ctx)
-	if errors.As(testErr, &refusal) {
-		return testErr
+	told := d.f.Reload(ctx, d.isNew)
+	if errors.As(told, &refusal) {
+		return told
 	}
-	d.step(StepReload) // 6
-	reloadErr := d.f.Reload(ctx)
-	err := d.verify(ctx) // 7
-	told := cmp.Or(testErr, reloadErr)
+	err := d.verify(ctx) // 6
 	if err != nil && told != nil {
 		return untold{told} // so it refused nothing
 	}
@@ -387,6 +382,8 @@ func (d *deploy) apply(ctx context.Context) error {
 	}
 	return err
 }
+
+func (d *deploy) isNew(e mailu.Endpoint) bool { return e.Leaf == d.b.Fingerprint() }
 
 // untold is why the front could not be told or asked anything.
 type untold struct{ error }
@@ -412,7 +409,7 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 	if err := d.s.Switch(d.prev); err != nil {
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
 	}
-	reloadErr := d.f.Reload(ctx)
+	reloadErr := d.f.Reload(ctx, d.isOld)
 	err := d.verifyOld(ctx)
 	var gone error
 	if err != nil {

@@ -133,13 +133,13 @@ func TestInstalledMeansThatEveryPortShowsTheNewLeaf(t *testing.T) {
 	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Equal(t, s.new.Fingerprint(), onDisk(t, s.dir))
 	assert.Equal(t, s.all(s.new), s.shown())
-	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle}, s.f.Calls())
+	assert.Equal(t, []Step{StepLook, StepReload, StepSettle}, s.f.Calls())
 	assert.Empty(t, r.Warnings)
 	assert.Len(t, r.Endpoints, 3)
 	assert.Same(t, s.new, r.Bundle)
 	assert.Positive(t, r.Served)
 	assert.LessOrEqual(t, r.Served, r.Total)
-	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepReload, StepVerify, StepSettle)
+	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepReload, StepVerify, StepSettle)
 
 	state := remembered(t, s.dir)
 	assert.Nil(t, state.Pending)
@@ -308,7 +308,6 @@ func TestRejectedTouchesNeitherDiskNorFront(t *testing.T) {
 	assertRejected(t, err, "fullchain.pem", "expired", "certbot renew")
 	assert.Equal(t, OutcomeRejected, r.Outcome)
 	assert.Equal(t, before, snapshot(t, s.dir))
-	assert.NotContains(t, s.f.Calls(), StepTest)
 	assert.NotContains(t, s.f.Calls(), StepReload)
 	assertSteps(t, r, StepLook, StepValidate)
 }
@@ -358,7 +357,7 @@ func TestStepsAreToldInOrderAsTheyBegin(t *testing.T) {
 	s.o.Progress = func(step Step) { told = append(told, step) }
 	_, err := s.deploy(t, s.new)
 	require.NoError(t, err)
-	assert.Equal(t, []Step{StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepReload, StepVerify, StepSettle}, told)
+	assert.Equal(t, []Step{StepLook, StepValidate, StepStage, StepSwitch, StepReload, StepVerify, StepSettle}, told)
 }
 
 func TestLockedMeansThatNothingWasChanged(t *testing.T) {

@@ -33,7 +33,6 @@ const (
 	StepConsult  Step = "guard"
 	StepStage    Step = "stage"
 	StepSwitch   Step = "switch"
-	StepTest     Step = "test"
 	StepReload   Step = "reload"
 	StepVerify   Step = "verify"
 	StepSettle   Step = "settle"

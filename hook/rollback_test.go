@@ -37,14 +37,14 @@ func assertRolledBack(t *testing.T, s *scene, r Result, err error) {
 	assert.Equal(t, state.Pending.Next, r.Next)
 }
 
-func TestWhatNginxRefusesIsRolledBackBeforeItIsReloaded(t *testing.T) {
+func TestWhatNginxRefusesIsRolledBack(t *testing.T) {
 	s := newScene(t)
 	s.f.refuses = s.new.Fingerprint()
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
 	assert.ErrorContains(t, err, "[emerg]")
-	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle}, s.f.Calls(), "the one reload is of the old pair")
-	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepRollback)
+	assert.Equal(t, []Step{StepLook, StepReload, StepReload, StepSettle}, s.f.Calls(), "the second reload is of the old pair")
+	assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepReload, StepRollback)
 }
 
 func TestAPortThatKeepsTheOldLeafIsExplainedAndRolledBack(t *testing.T) {
@@ -65,7 +65,7 @@ func TestAPortThatKeepsTheOldLeafIsExplainedAndRolledBack(t *testing.T) {
 			assertRolledBack(t, s, r, err)
 			assert.ErrorContains(t, err, c.says)
 			assert.Contains(t, s.f.Calls(), explain)
-			assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepTest, StepReload, StepVerify, StepRollback)
+			assertSteps(t, r, StepLook, StepValidate, StepStage, StepSwitch, StepReload, StepVerify, StepRollback)
 		})
 	}
 }
@@ -106,7 +106,7 @@ func TestAPortThatIsLostWhileTheOldPairSettlesIsToldOnceMore(t *testing.T) {
 	s.f.settles = func() { s.port(993).shows = "" }
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
-	assert.Equal(t, []Step{StepLook, StepTest, StepReload, StepSettle, explain, StepSettle, StepReload}, s.f.Calls())
+	assert.Equal(t, []Step{StepLook, StepReload, StepReload, StepSettle, explain, StepSettle, StepReload}, s.f.Calls())
 }
 
 func TestAFrontThatItsWatcherHasToConfigureAnewIsNotLeftPending(t *testing.T) {
@@ -125,7 +125,7 @@ func TestADaemonThatHangsIsNotConfiguredAnewMeanwhile(t *testing.T) {
 	s.port(993).hangs, s.port(993).follows = true, doesNotLoad(s.new.Fingerprint())
 	r, err := s.deploy(t, s.new)
 	assertRolledBack(t, s, r, err)
-	assert.Equal(t, []Step{StepLook, StepTest, StepReload, explain, StepReload, StepReload, StepSettle}, s.f.Calls())
+	assert.Equal(t, []Step{StepLook, StepReload, explain, StepReload, StepReload, StepSettle}, s.f.Calls())
 }
 
 func TestRollbackOutlivesTheCaller(t *testing.T) {

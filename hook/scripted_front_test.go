@@ -25,10 +25,10 @@ type scripted struct {
 	dir   string
 	ports []*scriptedPort
 
-	refuses     string // leaf that nginx -t does not accept
+	refuses     string // leaf that nginx does not load
 	objects     string // leaf that dovecot says it cannot load, when asked
-	unreachable error  // Test, Reload and Explain end with it; the ports answer anyway
-	diesAt      Step   // at Test or Reload the container stops
+	unreachable error  // Reload and Explain end with it; the ports answer anyway
+	diesAt      Step   // at Reload the container stops
 	deadOnce    bool   // it has
 	unknown     error  // nobody can say whether the container runs
 	unsettled   error  // Settle ends with it
@@ -38,7 +38,7 @@ type scripted struct {
 	held  atomic.Int32 // Holds that were not released
 	kept  string       // what was on disk at the first Hold, "" if there was none
 	mu    sync.Mutex
-	calls []Step // what was asked of it: Look, Test, Reload, Settle; and "explain"
+	calls []Step // what was asked of it: Look, Reload, Settle; and "explain"
 }
 
 // scriptedPort is a port and how it follows a reload.
@@ -119,24 +119,16 @@ func (f *scripted) PauseWatcher() (release func()) {
 	return func() { f.held.Add(-1) }
 }
 
-func (f *scripted) Test(ctx context.Context) error {
-	f.called(StepTest)
-	if err := f.reached(ctx); err != nil {
-		return err
-	}
-	if leaf := f.leaf(); leaf == "" || leaf == f.refuses {
-		return &mailu.Refusal{Err: errors.New(`nginx: "[emerg] cannot load certificate"`)}
-	}
-	return nil
-}
-
-func (f *scripted) Reload(ctx context.Context) error {
+func (f *scripted) Reload(ctx context.Context, _ func(mailu.Endpoint) bool) error {
 	f.called(StepReload)
 	if err := f.reached(ctx); err != nil {
 		return err
 	}
-	time.Sleep(100 * time.Millisecond)
 	leaf := f.leaf()
+	if leaf == "" || leaf == f.refuses {
+		return &mailu.Refusal{Err: errors.New(`nginx: "[emerg] cannot load certificate"`)}
+	}
+	time.Sleep(100 * time.Millisecond)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range f.ports {

@@ -89,7 +89,7 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 	if followed(reloadAgainAfter) {
 		return nil
 	}
-	_ = d.f.Reload(ctx) // where nobody can be told, the ports may follow anyway
+	_ = d.f.Reload(ctx, done) // where nobody can be told, the ports may follow anyway
 	d.r.Endpoints = d.f.Await(ctx, done)
 	return nil
 }
@@ -97,20 +97,17 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 // verifyOld waits until each port serves the old pair again, or what it served
 // before, including nothing.
 func (d *deploy) verifyOld(ctx context.Context) error {
-	good := func(e mailu.Endpoint) bool {
-		return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Port).Leaf
-	}
-	_ = d.await(ctx, good) // whatever a daemon says of the old pair, the ports decide
+	_ = d.await(ctx, d.isOld) // whatever a daemon says of the old pair, the ports decide
 	if err := d.f.Settle(ctx); err != nil {
 		d.warn("the front has not settled: %v", err)
 	}
 	d.settled = true
 	if ctx.Err() == nil {
-		_ = d.await(ctx, good) // settling has reloaded the daemons
+		_ = d.await(ctx, d.isOld) // settling has reloaded the daemons
 	}
 	var wrong []string
 	for _, e := range d.r.Endpoints {
-		if !good(e) {
+		if !d.isOld(e) {
 			wrong = append(wrong, describe(e))
 		}
 	}
@@ -118,6 +115,11 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 		return fmt.Errorf("the old certificate is not served by %s", strings.Join(wrong, ", "))
 	}
 	return nil
+}
+
+// isOld reports whether a port shows the old pair, or what it showed before.
+func (d *deploy) isOld(e mailu.Endpoint) bool {
+	return e.Leaf == d.prevLeaf || e.Leaf == d.was(e.Port).Leaf
 }
 
 func (d *deploy) was(port mailu.Port) mailu.Endpoint {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 	"mailu-hook/internal/wait"
 )
 
-const testLimit = 5 * time.Second // leaves time to reload and ask the ports anyway
+const testLimit = 5 * time.Second // of a daemon's test; leaves time to ask the ports anyway
 
 // Exit statuses of docker exec for a command that cannot be run, and for one that
 // was ended by HUP.
@@ -23,18 +24,6 @@ const (
 	notFound  = 127
 	hungUp    = 128 + int(syscall.SIGHUP)
 )
-
-// Test lets nginx judge the configuration with the installed pair (nginx -t). It
-// returns a *mailu.Refusal if nginx objects. Nothing is reloaded; but nginx -t
-// creates an empty pid file where there is none, which Settle repairs.
-//
-// dovecot is not tested here: a command in a container takes longer to start than
-// both daemons take to reload, and a dovecot that dislikes its configuration keeps
-// serving what it had. Explain asks it if the ports do not follow.
-func (f *Front) Test(ctx context.Context) error {
-	f.watcher.expect(watcherDelay)
-	return f.verdict(ctx, "nginx", "-t", "-q")
-}
 
 // Explain asks dovecot, by doveconf and the file that it was started with, why it
 // might not have reloaded. It returns a *mailu.Refusal if dovecot objects to its
@@ -90,34 +79,113 @@ func (f *Front) test(ctx context.Context, command ...string) error {
 		"fix what it complains about (usually a file in ROOT/overrides); the certificate itself passed every check")
 }
 
-// Reload sends HUP to the masters of nginx and dovecot. It finds them in the
-// process table and not by their pid files, which the front deletes (Mailu #3287,
-// #4080), and waits for a front that is starting or reconfiguring itself. If
-// dovecot should run and does not, as in a front that was started without
-// certificates, it restarts the container: nothing less brings dovecot back.
+// Reload makes nginx load what is installed, and then dovecot, by HUP to their
+// masters. It finds them in the process table and not by their pid files, which the
+// front deletes (Mailu #3287, #4080), and waits for a front that is starting or
+// reconfiguring itself.
+//
+// nginx is the test: it keeps its configuration when it cannot load the new one,
+// while dovecot, told of a bad pair, drops TLS on every port. So dovecot is told once
+// nginx has loaded it. An nginx that does not follow is asked why (nginx -t). If it
+// objects, Reload returns a *mailu.Refusal, and dovecot was not told.
+//
+// If dovecot should run and does not, as in a front that was started without
+// certificates, the container is restarted: nothing less brings dovecot back.
 //
 // After nil the daemons have been told; the ports show whether they obeyed.
-func (f *Front) Reload(ctx context.Context) error {
+func (f *Front) Reload(ctx context.Context, loaded func(mailu.Endpoint) bool) error {
 	procs, err := f.started(ctx)
 	if err != nil {
 		return err
 	}
-	f.told = time.Now()
 	f.watcher.expect(watcherDelay)
 	nginx, _ := master(procs, "nginx")
-	dovecot, ok := master(procs, "dovecot")
-	if ok {
-		nginxErr, dovecotErr := f.in.hangUp(ctx, nginx), f.in.hangUp(ctx, dovecot)
-		if nginxErr != nil && dovecotErr != nil {
-			return fmt.Errorf("%w, and %w", nginxErr, dovecotErr)
-		}
-		return cmp.Or(nginxErr, dovecotErr)
-	}
-	if nginx.inside != 1 && !f.restarted && f.lacksDovecot(ctx) {
-		f.restarted = true
+	dovecot, both := master(procs, "dovecot")
+	if !both && nginx.inside != 1 && !f.restarted && f.lacksDovecot(ctx) {
 		return f.restart(ctx)
 	}
-	return f.in.hangUp(ctx, nginx)
+	nginxErr := f.reloadNginx(ctx, procs, loaded)
+	var refusal *mailu.Refusal
+	if !both || errors.As(nginxErr, &refusal) {
+		return nginxErr
+	}
+	dovecotErr := f.in.hangUp(ctx, dovecot)
+	f.told = time.Now()
+	if nginxErr != nil && dovecotErr != nil {
+		return fmt.Errorf("%w, and %w", nginxErr, dovecotErr)
+	}
+	return cmp.Or(nginxErr, dovecotErr)
+}
+
+// reloadNginx returns once nginx has loaded what is installed, or has said that it
+// would. nginx -t creates an empty pid file where there is none, which Settle repairs.
+func (f *Front) reloadNginx(ctx context.Context, procs []process, loaded func(mailu.Endpoint) bool) error {
+	nginx, _ := master(procs, "nginx")
+	if err := f.in.hangUp(ctx, nginx); err != nil {
+		return err
+	}
+	if f.nginxLoads(ctx, workers(procs), loaded) {
+		return nil
+	}
+	return f.verdict(ctx, "nginx", "-t", "-q")
+}
+
+const followLimit = 500 * time.Millisecond // five times what nginx takes
+
+// nginxLoads reports whether nginx soon has a worker besides the old ones, or shows on
+// one of its ports what loaded accepts. It starts new workers once it has read its
+// configuration and the certificate, a tenth of a second before it tells the old ones
+// to stop, which take the connections until then
+// (nginx, src/os/unix/ngx_process_cycle.c, ngx_master_process_cycle).
+func (f *Front) nginxLoads(ctx context.Context, old []int, loaded func(mailu.Endpoint) bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, followLimit)
+	defer cancel()
+	renewed := false
+	var wg sync.WaitGroup
+	if f.in.isLocal() {
+		wg.Go(func() {
+			if renewed = f.awaitWorker(ctx, old); renewed {
+				cancel()
+			}
+		})
+	}
+	_ = wait.For(ctx, nginxWait)
+	answers := f.Target().Only(f.portsOf(true)).Await(ctx, func(e mailu.Endpoint) bool {
+		if loaded(e) {
+			cancel() // one is enough
+		}
+		return loaded(e)
+	})
+	wg.Wait()
+	return renewed || slices.ContainsFunc(answers, loaded)
+}
+
+const workerPoll = 5 * time.Millisecond
+
+// awaitWorker returns once nginx has a worker that is none of the old ones; false if ctx
+// ends first.
+func (f *Front) awaitWorker(ctx context.Context, old []int) bool {
+	for wait.For(ctx, workerPoll) == nil {
+		procs, err := f.in.processes(ctx)
+		if err != nil {
+			return false
+		}
+		if slices.ContainsFunc(workers(procs), func(pid int) bool { return !slices.Contains(old, pid) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// portsOf are those that nginx always serves, or the others: dovecot's, in a front
+// that has one.
+func (f *Front) portsOf(nginx bool) (ports []mailu.Port) {
+	for _, p := range f.Ports {
+		if nginx == (p.Number == 25 || p.Number == 443) {
+			ports = append(ports, p)
+		}
+	}
+	return ports
 }
 
 const startPoll = 100 * time.Millisecond
@@ -143,16 +211,17 @@ func (f *Front) started(ctx context.Context) ([]process, error) {
 // dovecot serves, and none of them answers. Where nginx serves them all (Mailu 2.0)
 // at least one does, unless TLS is off altogether.
 func (f *Front) lacksDovecot(ctx context.Context) bool {
-	var mail []mailu.Port
-	for _, p := range f.Ports {
-		if p.Number != 25 && p.Number != 443 {
-			mail = append(mail, p)
-		}
-	}
+	mail := f.portsOf(false)
 	return len(mail) > 0 && !mailu.AnyAnswers(f.Target().Only(mail).Look(ctx))
 }
 
+// restart restarts a front whose nginx would start again.
 func (f *Front) restart(ctx context.Context) error {
+	var refusal *mailu.Refusal
+	if err := f.verdict(ctx, "nginx", "-t", "-q"); errors.As(err, &refusal) {
+		return err
+	}
+	f.restarted = true
 	if err := f.in.engine.Restart(ctx, f.ID); err != nil {
 		return engineError(ctx, "restarting "+f.Container, err)
 	}

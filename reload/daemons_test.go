@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +74,10 @@ func frontOf(t *testing.T, d *daemons) (*Front, *engine) {
 	return f, fake
 }
 
+// follows and keeps are what the ports of a front show after a reload.
+func follows(mailu.Endpoint) bool { return true }
+func keeps(mailu.Endpoint) bool   { return false }
+
 func TestReloadHangsUpEachMaster(t *testing.T) {
 	for name, c := range map[string]struct {
 		ps   []string
@@ -83,18 +90,63 @@ func TestReloadHangsUpEachMaster(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, fake := frontOf(t, &daemons{ps: c.ps})
-			require.NoError(t, f.Reload(t.Context()))
-			assert.Subset(t, fake.ran(), c.want)
-			assert.Len(t, fake.ran(), len(c.ps)+len(c.want))
+			require.NoError(t, f.Reload(t.Context(), follows))
+			assert.Equal(t, c.want, fake.ran()[len(c.ps):], "and nothing is asked why")
 			assert.Zero(t, fake.restarts)
 			assert.False(t, f.watcher.reacts.IsZero())
 		})
 	}
 }
 
+func TestDovecotIsToldOnceAPortOfNginxShowsThePair(t *testing.T) {
+	d := &daemons{ps: []string{psWhole}}
+	f, fake := frontOf(t, d)
+	renewed := newPair(t)
+	before, after := serverConfig(t, newPair(t)), serverConfig(t, renewed)
+	var handshakes atomic.Int32
+	f.published = map[int][]string{443: {listen(t, func(conn net.Conn) {
+		assert.NotContains(t, fake.ran(), "killall -HUP dovecot")
+		if handshakes.Add(1) < 3 {
+			handshaking(before)(conn)
+			return
+		}
+		handshaking(after)(conn)
+	})}}
+	require.NoError(t, f.Reload(t.Context(), func(e mailu.Endpoint) bool { return e.Leaf == renewed.SHA256() }))
+	assert.Equal(t, []string{"killall -HUP nginx", "killall -HUP dovecot"}, fake.ran()[1:])
+	assert.EqualValues(t, 3, handshakes.Load())
+}
+
+func TestAnNginxThatDoesNotFollowIsAskedWhyBeforeDovecotIsTold(t *testing.T) {
+	for status, c := range map[int]struct {
+		refused, told bool
+		says          string
+	}{
+		0:         {told: true},
+		1:         {refused: true, says: `nginx in mailu-front-1: exit status 1: "nginx: `},
+		137:       {told: true, says: "was killed"},
+		cannotRun: {told: true},
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			f, fake := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": status}})
+			err := f.Reload(t.Context(), keeps)
+			var refusal *mailu.Refusal
+			assert.Equal(t, c.refused, errors.As(err, &refusal))
+			if c.says == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, c.says)
+			}
+			assert.Contains(t, fake.ran(), "nginx -t -q")
+			assert.Equal(t, c.told, slices.Contains(fake.ran(), "killall -HUP dovecot"))
+		})
+	}
+}
+
 func TestReloadThatFailsNamesTheDaemon(t *testing.T) {
 	f, _ := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"killall": 1}})
-	err := f.Reload(t.Context())
+	err := f.Reload(t.Context(), follows)
 	var refusal *mailu.Refusal
 	assert.False(t, errors.As(err, &refusal), "not told is not refused")
 	for _, want := range []string{"reloading nginx in mailu-front-1: exit status 1: \"killall: ", "reloading dovecot"} {
@@ -107,14 +159,14 @@ func TestFrontWhoseNginxNeverStartsIsWaitedForWithinTheTime(t *testing.T) {
 	f, fake := frontOf(t, &daemons{ps: []string{psStarting}})
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 250*time.Millisecond, errors.New("the time is up"))
 	defer cancel()
-	assert.ErrorContains(t, f.Reload(ctx), "the time is up")
+	assert.ErrorContains(t, f.Reload(ctx, follows), "the time is up")
 	assert.NotContains(t, strings.Join(fake.ran(), "\n"), "killall")
 }
 
 func TestFrontWithoutItsDovecotIsRestarted(t *testing.T) {
 	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot, psStarting, psWhole}})
 	f.in.pid = 1234567
-	require.NoError(t, f.Reload(t.Context()))
+	require.NoError(t, f.Reload(t.Context(), follows))
 	assert.Equal(t, 1, fake.restarts)
 	assert.Equal(t, []string{"172.20.0.3", "192.168.203.4", "fd00:203::4"}, f.hosts, "addresses may have changed")
 	assert.Zero(t, f.in.pid)
@@ -125,7 +177,7 @@ func TestFrontWithoutItsDovecotIsRestarted(t *testing.T) {
 func TestFrontWhoseMailPortsAnswerIsNotRestarted(t *testing.T) {
 	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot}})
 	f.published = map[int][]string{993: {listen(t, func(conn net.Conn) { handshaking(serverConfig(t, newPair(t)))(conn) })}}
-	require.NoError(t, f.Reload(t.Context()))
+	require.NoError(t, f.Reload(t.Context(), follows))
 	assert.Zero(t, fake.restarts)
 	assert.Contains(t, fake.ran(), "killall -HUP nginx")
 }
@@ -133,7 +185,7 @@ func TestFrontWhoseMailPortsAnswerIsNotRestarted(t *testing.T) {
 func TestFrontWithoutMailPortsIsNotRestarted(t *testing.T) {
 	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot}})
 	f.Ports = f.Ports[:2] // 25 and 443: nginx's own
-	require.NoError(t, f.Reload(t.Context()))
+	require.NoError(t, f.Reload(t.Context(), follows))
 	assert.Zero(t, fake.restarts)
 }
 
@@ -141,7 +193,7 @@ func TestVerdictIsARefusalOnlyIfTheCommandRan(t *testing.T) {
 	for status, refused := range map[int]bool{0: false, 1: true, 89: true, 126: false, 127: false, 137: false, 143: false, 139: false} {
 		d := &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": status, "doveconf": status}}
 		f, fake := frontOf(t, d)
-		for command, err := range map[string]error{"nginx": f.Test(t.Context()), "doveconf": f.Explain(t.Context())} {
+		for command, err := range map[string]error{"nginx": f.Reload(t.Context(), keeps), "doveconf": f.Explain(t.Context())} {
 			var refusal *mailu.Refusal
 			require.Equal(t, refused, errors.As(err, &refusal), "%s %d", command, status)
 			if refused {

@@ -141,14 +141,24 @@ func (f *Front) recognize(ctx context.Context) {
 // seconds at the latest.
 func (f *Front) Look(ctx context.Context) []mailu.Endpoint { return f.Target().Look(ctx) }
 
-// firstWait is how long daemons that were told to reload are left alone: none is
-// done sooner, and questions hold them up.
-const firstWait = 100 * time.Millisecond
+// How long daemons that were told to reload are left alone: none is done sooner, and
+// questions hold them up. dovecot starts a process for each.
+const (
+	nginxWait   = 20 * time.Millisecond
+	dovecotWait = 60 * time.Millisecond
+	aloneLimit  = 300 * time.Millisecond // for one port to be asked alone
+)
 
 // Await asks every port until done accepts its answer or ctx ends, and returns the
-// last answers.
+// last answers. At first it asks one port of dovecot alone: when that has followed a
+// reload, so have the others.
 func (f *Front) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mailu.Endpoint {
-	_ = wait.For(ctx, time.Until(f.told.Add(firstWait)))
+	_ = wait.For(ctx, time.Until(f.told.Add(dovecotWait)))
+	if others := f.portsOf(false); len(others) > 0 {
+		alone, cancel := context.WithTimeout(ctx, aloneLimit)
+		f.Target().Only(others[:1]).Await(alone, done)
+		cancel()
+	}
 	return f.Target().Await(ctx, done)
 }
 

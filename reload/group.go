@@ -109,19 +109,14 @@ func (g Group) PauseWatcher() (release func()) {
 	}
 }
 
-// Test lets the nginx of each front judge the installed pair, as Front.Test does.
-func (g Group) Test(ctx context.Context) error {
-	return g.each(func(f *Front) error { return f.Test(ctx) })
-}
-
 // Explain asks the dovecot of each front, as Front.Explain does.
 func (g Group) Explain(ctx context.Context) error {
 	return g.each(func(f *Front) error { return f.Explain(ctx) })
 }
 
 // Reload tells the daemons of all fronts, as Front.Reload does.
-func (g Group) Reload(ctx context.Context) error {
-	return g.each(func(f *Front) error { return f.Reload(ctx) })
+func (g Group) Reload(ctx context.Context, loaded func(mailu.Endpoint) bool) error {
+	return g.each(func(f *Front) error { return f.Reload(ctx, loaded) })
 }
 
 // Settle settles all fronts, as Front.Settle does.

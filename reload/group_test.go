@@ -27,8 +27,7 @@ func twins(t *testing.T, insides ...*daemons) (Group, []*engine) {
 
 func TestEveryFrontOfAGroupIsToldAndSettled(t *testing.T) {
 	g, fakes := twins(t, &daemons{ps: []string{psWhole}}, &daemons{ps: []string{psWhole}})
-	require.NoError(t, g.Test(t.Context()))
-	require.NoError(t, g.Reload(t.Context()))
+	require.NoError(t, g.Reload(t.Context(), keeps))
 	require.NoError(t, g.Explain(t.Context()))
 	g.PauseWatcher()()
 	require.NoError(t, g.Settle(t.Context()))
@@ -40,7 +39,7 @@ func TestEveryFrontOfAGroupIsToldAndSettled(t *testing.T) {
 func TestRefusalOfOneFrontIsOneOfTheGroup(t *testing.T) {
 	g, _ := twins(t, &daemons{ps: []string{psWhole}}, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
 	var refusal *mailu.Refusal
-	err := g.Test(t.Context())
+	err := g.Reload(t.Context(), keeps)
 	require.True(t, errors.As(err, &refusal))
 	assert.ErrorContains(t, err, "nginx in mailu-front-2: exit status 1")
 }

@@ -128,7 +128,7 @@ func TestRefusalWhileTheWatcherIsPausedIsAVerdict(t *testing.T) {
 	for paused, tests := range map[bool]int{true: 1, false: 2} {
 		f, fake := frontOf(t, &daemons{ps: []string{psWhole}, statuses: map[string]int{"nginx": 1}})
 		f.watcher.paused = paused
-		require.Error(t, f.Test(t.Context()))
+		require.Error(t, f.Reload(t.Context(), keeps))
 		n := 0
 		for _, command := range fake.ran() {
 			if strings.HasPrefix(command, "nginx") {

@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	askLimit    = 3 * time.Second // one question to one port, handshake included
-	dialLimit   = time.Second     // one address
-	firstPause  = 50 * time.Millisecond
+	askLimit    = 3 * time.Second       // one question to one port, handshake included
+	dialLimit   = time.Second           // one address
+	firstPause  = 10 * time.Millisecond // grows by half each time
 	longestWait = 250 * time.Millisecond
 )
 
@@ -83,7 +83,7 @@ func (t Target) Await(ctx context.Context, done func(mailu.Endpoint) bool) []mai
 	var wg sync.WaitGroup
 	for i, p := range t.Ports {
 		wg.Go(func() {
-			for pause := firstPause; ; pause = min(2*pause, longestWait) {
+			for pause := firstPause; ; pause = min(pause*3/2, longestWait) {
 				if e := t.ask(ctx, p); answers[i].Number == 0 || ctx.Err() == nil {
 					answers[i] = e // the last one that ctx did not cut short
 				}
