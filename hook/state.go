@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"mailu-hook/internal/mailu"
@@ -144,13 +145,15 @@ func (s *Store) State() (State, error) {
 			state.Lineages = append(state.Lineages, seen)
 		}
 	}
-	if leaf := old.LegacyHeld; fingerprintPattern.MatchString(leaf) {
+	if leaf := old.LegacyHeld; fingerprintPattern().MatchString(leaf) {
 		state.RolledBackFrom = []string{leaf}
 	}
 	return state, nil
 }
 
-var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var fingerprintPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{64}$`)
+})
 
 // trusts reports whether a lineage is one that only root can have made.
 func (s *Store) trusts(lineage string) bool {

@@ -57,7 +57,9 @@ func override(answers map[string]string) string {
 const challengePath = "/.well-known/acme-challenge/"
 
 // plainAnswer has no character that means something to nginx.
-var plainAnswer = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,512}$`)
+var plainAnswer = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_.-]{1,512}$`)
+})
 
 // Challenges lets the fronts of a group answer http-01 challenges, while they keep
 // serving on all their ports. Its methods may be called at the same time.
@@ -121,7 +123,7 @@ func (f *Front) takesOverride(ctx context.Context) error {
 // Present makes all fronts show the answer to a token, and returns once they do.
 // Answers that are presented at the same time are loaded together.
 func (c *Challenges) Present(ctx context.Context, token, keyAuth string) error {
-	if !plainAnswer.MatchString(token) || !plainAnswer.MatchString(keyAuth) {
+	if !plainAnswer().MatchString(token) || !plainAnswer().MatchString(keyAuth) {
 		return fmt.Errorf("the token %s cannot be shown", say.Foreign(token))
 	}
 	c.mu.Lock()

@@ -30,11 +30,13 @@ var ownContainer = sync.OnceValue(func() string {
 	return containerOf(string(text))
 })
 
-var engineFile = regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S*/([0-9a-f]{64})/\S* /etc/(?:hostname|hosts|resolv\.conf) `)
+var engineFile = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S*/([0-9a-f]{64})/\S* /etc/(?:hostname|hosts|resolv\.conf) `)
+})
 
 // containerOf is the id that the mounts of a process give away (proc_pid_mountinfo(5)).
 func containerOf(mountinfo string) string {
-	if found := engineFile.FindStringSubmatch(mountinfo); found != nil {
+	if found := engineFile().FindStringSubmatch(mountinfo); found != nil {
 		return found[1]
 	}
 	return ""

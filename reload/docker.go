@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -244,13 +245,15 @@ func (d *docker) inspection(info container.InspectResponse) Inspection {
 
 // anonymous is the name of a volume that nobody named: it is there because the image
 // has a VOLUME.
-var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var anonymous = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{64}$`)
+})
 
 // mounts sorts what Docker lists in no order.
 func mounts(list []container.MountPoint) []Mount {
 	var all []Mount
 	for _, m := range list {
-		if m.Type == mount.TypeVolume && anonymous.MatchString(m.Name) || m.Type == mount.TypeTmpfs {
+		if m.Type == mount.TypeVolume && anonymous().MatchString(m.Name) || m.Type == mount.TypeTmpfs {
 			continue
 		}
 		all = append(all, Mount{Source: m.Source, Destination: m.Destination})

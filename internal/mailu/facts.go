@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -161,9 +160,12 @@ func (f Facts) CheckHostnames() error {
 		"fix HOSTNAMES in mailu.env (HOSTNAMES=mail.example.com, without quotes) and recreate the front, or say --hostname mail.example.com")
 }
 
-// label is a part of a host name. An underscore is not allowed in one, but DNS and
-// browsers take it.
-var label = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
+// isLabel reports whether part can be one of a host name. An underscore is not allowed
+// in one, but DNS and browsers take it.
+func isLabel(part string) bool {
+	return part != "" && len(part) <= 63 && strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789_-") == "" &&
+		!strings.HasPrefix(part, "-") && !strings.HasSuffix(part, "-")
+}
 
 func isHostname(name string) bool {
 	_, err := netip.ParseAddr(name)
@@ -176,7 +178,7 @@ func IsHostname(name string) bool {
 		return false
 	}
 	for part := range strings.SplitSeq(name, ".") {
-		if !label.MatchString(part) {
+		if !isLabel(part) {
 			return false
 		}
 	}
