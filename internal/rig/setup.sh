@@ -12,7 +12,7 @@ set -euo pipefail
 
 # A pinned tool is rebuilt when the version in .cache/bin is another one.
 readonly PEBBLE='github.com/letsencrypt/pebble/v2 v2.10.1'
-readonly STEP_CA='github.com/smallstep/certificates v0.30.2' # for make soak: it takes minutes to build
+readonly STEP_CA='github.com/smallstep/certificates v0.30.2' # for make soak and bench: it takes minutes to build
 readonly LEGO5='github.com/go-acme/lego/v5 v5.6.0'
 readonly STATICCHECK='honnef.co/go/tools v0.8.2' # 2026.2.2, built for go 1.26
 readonly DEADCODE='golang.org/x/tools v0.51.0'
@@ -249,7 +249,7 @@ unpack_tool caddy caddy
 }
 [[ $purpose != bench ]] || build_lego
 # shellcheck disable=SC2086
-[[ $purpose != soak ]] || install_tool $STEP_CA github.com/smallstep/certificates/cmd/step-ca
+[[ $purpose != soak && $purpose != bench ]] || install_tool $STEP_CA github.com/smallstep/certificates/cmd/step-ca
 if [[ -z ${FRONT_IMAGE:-} ]]; then
 	docker image inspect mailu-hook-front:2024.06 >/dev/null 2>&1 || say 'building the stand-in front'
 	internal/rig/front/build.sh >/dev/null
