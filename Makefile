@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # A tag, or a revision of the source; "unknown" where git cannot tell.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X mailu-hook/internal/cli.release=$(VERSION)'
-MOST := 12500000
+MOST := 16000000
 # What drives real peers is in RIGS; everything else is tested under the race detector.
 RIGS := ./internal/e2e ./internal/rig/... ./internal/demo
 UNIT = $$(go list ./... | grep -Ev '/internal/(e2e|rig|demo)(/|$$)')

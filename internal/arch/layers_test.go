@@ -124,6 +124,7 @@ func TestEachModuleHasOneImporter(t *testing.T) {
 		"github.com/go-acme/lego/v4":         {"acme"},
 		"github.com/fsnotify/fsnotify":       {"internal/watch"},
 		"github.com/miekg/dns":               {"internal/resolve"},
+		"github.com/prometheus":              {"internal/report"},
 		"golang.org/x/crypto/x509roots":      {"."},
 		"software.sslmate.com/src/go-pkcs12": {"internal/source"},
 		"github.com/spf13/pflag":             {"internal/cli"},

@@ -123,7 +123,7 @@ func TestMetricsThatCannotBeWrittenAreAnError(t *testing.T) {
 	w.engine(w.stopped())
 	r := w.run("status", "--textfile", filepath.Join(w.dir, "none", "mailu.prom"))
 	assert.Equal(t, 2, r.status)
-	assert.Contains(t, r.stdout, "UNKNOWN   writing the metrics: ", "nobody may take old metrics for new ones")
+	assert.Contains(t, r.stdout, "UNKNOWN   writing the metrics", "nobody may take old metrics for new ones")
 	assert.Contains(t, r.stdout, "is not running", "what was seen is reported anyway")
 	dir := filepath.Join(w.dir, "mailu.prom")
 	require.NoError(t, os.Mkdir(dir, 0o755))

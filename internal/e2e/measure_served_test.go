@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -86,6 +87,28 @@ validates, stages, tests, verifies, and ends when the front has settled.`,
 		cells = append(cells, profile[step])
 	}
 	tab.row(cells...)
+	r.add(tab)
+	l.measureRefused(r)
+}
+
+// measureRefused measures how long a front with a broken override keeps a deploy busy.
+func (l *lab) measureRefused(r *report) {
+	override := filepath.Join(l.root, "overrides", "nginx", "broken.conf")
+	require.NoError(l.t, os.WriteFile(override, []byte("no_such_directive on;\n"), 0o644))
+	var seen, back, ended sample
+	for range r.rounds {
+		refused := l.hook(l.lineage(l.issue(mint.Leaf{NotBefore: time.Now()}), "mail.example.com"))
+		require.Equal(l.t, 4, refused.code)
+		took := refused.doc.Durations
+		seen = append(seen, float64(took["total"]-took["rollback"]))
+		back = append(back, float64(took["rollback"]))
+		ended = append(ended, float64(took["total"]))
+	}
+	require.NoError(l.t, os.Remove(override))
+	tab := newTable(2, "A refusal", `A broken file in the front's overrides: from the start of the command until the
+refusal is known, from there until the old pair was seen on every port and the front
+has settled, and both.`, "", "known after, ms", "back after, ms", "in all, ms")
+	tab.row("mailu-hook", seen, back, ended)
 	r.add(tab)
 }
 

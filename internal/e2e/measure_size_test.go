@@ -50,6 +50,7 @@ var parts = []struct {
 	{"renew: lego, its DNS providers and JOSE", []string{"github.com/go-acme/", "github.com/go-jose/", "github.com/cenkalti/"}},
 	{"DNS messages, for DANE and dns-01", []string{"github.com/miekg/"}},
 	{"watch: fsnotify", []string{"github.com/fsnotify/"}},
+	{"metrics: Prometheus and protobuf", []string{"github.com/prometheus/", "google.golang.org/protobuf", "github.com/beorn7/", "github.com/munnerz/", "github.com/cespare/"}},
 	{"PKCS#12", []string{"software.sslmate.com/"}},
 	{"command line flags", []string{"github.com/spf13/"}},
 	{"Go's extended library", []string{"golang.org/", "vendor/golang.org/"}},

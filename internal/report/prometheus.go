@@ -7,6 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
 	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/say"
@@ -30,48 +33,36 @@ func certificates(f *health.Front) (all []sighted) {
 	return all
 }
 
-// metrics are samples by family, in the order in which families came up
-// (Prometheus' text format, version 0.0.4).
+// metrics are the samples of one look. They implement prometheus.Collector.
 type metrics struct {
-	order   []string
-	help    map[string]string
-	samples map[string][]string
+	samples []prometheus.Metric
 	series  map[string]bool // that have a sample
 }
 
 // gauge adds a sample; labels are names and values by turns. Of two with the same
 // labels the first stays: Prometheus rejects all of a file with duplicates.
 func (m *metrics) gauge(name, help string, value float64, labels ...string) {
-	if m.help == nil {
-		m.help, m.samples, m.series = map[string]string{}, map[string][]string{}, map[string]bool{}
-	}
 	name = "mailu_hook_" + name
-	if m.help[name] == "" {
-		m.order, m.help[name] = append(m.order, name), help
-	}
-	var pairs []string
+	var names, values []string
 	for i := 0; i < len(labels); i += 2 {
-		pairs = append(pairs, labels[i]+`="`+escapeLabel.Replace(say.Plain(labels[i+1]))+`"`)
+		names, values = append(names, labels[i]), append(values, say.Plain(labels[i+1]))
 	}
-	sample := name
-	if pairs != nil {
-		sample += "{" + strings.Join(pairs, ",") + "}"
-	}
-	if m.series[sample] {
+	series := fmt.Sprintf("%s%q", name, values)
+	if m.series[series] {
 		return
 	}
-	m.series[sample] = true
-	m.samples[name] = append(m.samples[name], sample+" "+strconv.FormatFloat(value, 'f', -1, 64))
+	m.series[series] = true
+	m.samples = append(m.samples, prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), prometheus.GaugeValue, value, values...))
 }
 
-var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+// Describe describes nothing: which metrics there are depends on what was seen.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 
-func (m *metrics) String() string {
-	var out strings.Builder
-	for _, name := range m.order {
-		fmt.Fprintf(&out, "# HELP %s %s\n# TYPE %s gauge\n%s\n", name, m.help[name], name, strings.Join(m.samples[name], "\n"))
+// Collect sends all samples.
+func (m *metrics) Collect(samples chan<- prometheus.Metric) {
+	for _, s := range m.samples {
+		samples <- s
 	}
-	return out.String()
 }
 
 func boolean(b bool) float64 {
@@ -85,7 +76,21 @@ func seconds(t time.Time) float64 { return float64(t.Unix()) }
 
 // Prometheus is the report in the text format of Prometheus.
 func Prometheus(r *Report) string {
-	m := &metrics{}
+	var out strings.Builder
+	families, err := r.metrics().Gather()
+	for _, family := range families {
+		if err == nil {
+			_, err = expfmt.MetricFamilyToText(&out, family)
+		}
+	}
+	if err != nil { // Prometheus shows it as why it could not read the rest
+		return fmt.Sprintf("%s# %s\n", out.String(), say.OneLine(err.Error()))
+	}
+	return out.String()
+}
+
+func (r *Report) metrics() prometheus.Gatherer {
+	m := &metrics{series: map[string]bool{}}
 	m.gauge("status", "Verdict as monitoring plugins number it: 0 ok, 1 warning, 2 critical, 3 unknown.", float64(r.Worst()))
 	m.gauge("look_timestamp_seconds", "When the mail server was looked at.", seconds(r.At))
 	m.gauge("look_duration_seconds", "How long that took.", r.Took.Seconds())
@@ -96,7 +101,9 @@ func Prometheus(r *Report) string {
 	for i := range r.Fronts {
 		m.front(r, &r.Fronts[i])
 	}
-	return m.String()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m)
+	return registry
 }
 
 func (m *metrics) front(r *Report, f *health.Front) {

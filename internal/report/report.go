@@ -6,13 +6,12 @@ package report
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"mailu-hook/hook"
 	"mailu-hook/internal/health"
@@ -117,24 +116,8 @@ const TextfileExt = ".prom"
 // only, so it never meets the file under its temporary name. After an error the
 // old file is still there.
 func (r *Report) WriteTextfile(name string) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".mailu-hook-*")
-	if err != nil {
-		return say.Hint(fmt.Errorf("writing the metrics: %w", err), "check that the directory exists and that this user may write to it")
-	}
-	defer os.Remove(f.Name()) // gone already, if all is well
-	_, err = f.WriteString(Prometheus(r))
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return say.Hint(fmt.Errorf("writing the metrics to %s: %w", name, err), "check the file system that it is on")
+	if err := prometheus.WriteToTextfile(name, r.metrics()); err != nil {
+		return say.Hint(fmt.Errorf("writing the metrics to %s: %w", name, err), "check that its directory exists, that this user may write to it, and that there is room")
 	}
 	return nil
 }

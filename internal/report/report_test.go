@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -164,20 +166,39 @@ func TestPerfdataAndMetricsTellOfEachCertificate(t *testing.T) {
 	assert.Equal(t, "MAILU TLS CRITICAL - no TLS on port 4190 (sieve) of mailu-front-1: connection refused at 192.168.203.4:4190, and a text that goes on and on and on (and 3 more)"+
 		" | installed=7689600s;1944000:;972000:;;7776000 port_25=7689600s;1944000:;972000:;;7776000 port_443=7689600s;1944000:;972000:;;7776000"+
 		" port_465=1728000s;1944000:;972000:;;7776000 port_993=1728000s;1944000:;972000:;;7776000 port_995=1728000s;1944000:;972000:;;7776000\n", Nagios(s))
-	metrics := Prometheus(s)
-	for _, want := range []string{
-		"mailu_hook_status 2", "mailu_hook_look_complete 1", "mailu_hook_look_timestamp_seconds 1795501800",
-		`mailu_hook_finding{code="out_of_step",container="mailu-front-1",severity="warning"} 1`,
-		`mailu_hook_installed_not_after_timestamp_seconds{container="mailu-front-1"} 1803191400`,
-		`mailu_hook_port_not_after_timestamp_seconds{container="mailu-front-1",port="993",protocol="imaps"} 1797229800`,
-		`mailu_hook_port_matches_installed{container="mailu-front-1",port="443",protocol="https"} 1`,
-		`mailu_hook_port_matches_installed{container="mailu-front-1",port="993",protocol="imaps"} 0`,
-		`mailu_hook_port_up{container="mailu-front-1",port="4190",protocol="sieve"} 0`,
-		`mailu_hook_deploy_pending{container="mailu-front-1"} 1`, `mailu_hook_last_deploy_timestamp_seconds{container="mailu-front-1"} 1795411800`,
+	metrics := samples(t, Prometheus(s))
+	for want, value := range map[string]float64{
+		`mailu_hook_status{}`: 2, `mailu_hook_look_complete{}`: 1, `mailu_hook_look_timestamp_seconds{}`: 1795501800,
+		`mailu_hook_finding{code="out_of_step",container="mailu-front-1",severity="warning"}`:                1,
+		`mailu_hook_installed_not_after_timestamp_seconds{container="mailu-front-1"}`:                        1803191400,
+		`mailu_hook_port_not_after_timestamp_seconds{container="mailu-front-1",port="993",protocol="imaps"}`: 1797229800,
+		`mailu_hook_port_matches_installed{container="mailu-front-1",port="443",protocol="https"}`:           1,
+		`mailu_hook_port_matches_installed{container="mailu-front-1",port="993",protocol="imaps"}`:           0,
+		`mailu_hook_port_up{container="mailu-front-1",port="4190",protocol="sieve"}`:                         0,
+		`mailu_hook_deploy_pending{container="mailu-front-1"}`:                                               1, `mailu_hook_last_deploy_timestamp_seconds{container="mailu-front-1"}`: 1795411800,
 	} {
-		assert.Contains(t, metrics, want+"\n")
+		assert.Equal(t, value, metrics[want], want)
 	}
-	assert.NotContains(t, metrics, `port_not_after_timestamp_seconds{container="mailu-front-1",port="4190"`, "it shows none")
+	assert.NotContains(t, metrics, `mailu_hook_port_not_after_timestamp_seconds{container="mailu-front-1",port="4190",protocol="sieve"}`, "it shows none")
+}
+
+// samples are the values of a text in the format of Prometheus, by series.
+func samples(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	require.NoError(t, err)
+	all := map[string]float64{}
+	for name, family := range families {
+		for _, m := range family.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, l.GetName()+"="+strconv.Quote(l.GetValue()))
+			}
+			all[name+"{"+strings.Join(labels, ",")+"}"] = m.GetGauge().GetValue()
+		}
+	}
+	return all
 }
 
 func TestColumnsStayAlignedWhateverIsLeft(t *testing.T) {
@@ -237,7 +258,7 @@ func TestAnIssuerThatEndsFirstIsWhatMonitoringCounts(t *testing.T) {
 	seconds := strconv.FormatInt(int64(end.Sub(r.At)/time.Second), 10)
 	assert.Contains(t, Nagios(r), " installed="+seconds+"s;")
 	assert.Contains(t, Nagios(r), "CRITICAL - ")
-	assert.Contains(t, Prometheus(r), `mailu_hook_installed_not_after_timestamp_seconds{container="mailu-front-1"} `+strconv.FormatInt(end.Unix(), 10)+"\n")
+	assert.EqualValues(t, end.Unix(), samples(t, Prometheus(r))[`mailu_hook_installed_not_after_timestamp_seconds{container="mailu-front-1"}`])
 	assert.Contains(t, JSON(r), `"valid_until": "`+end.Format(time.RFC3339)+`"`)
 	assert.Contains(t, drawn(r, Widest, false), say.Day(end)+"  5 days")
 }
