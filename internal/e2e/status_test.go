@@ -89,6 +89,7 @@ func TestOnAFrontWhereAllIsWell(t *testing.T) {
 		{"status ends in time whatever the engine does", statusEndsInTimeWhateverTheEngineDoes},
 		{"sync finds nothing to do and changes nothing", syncFindsNothingToDoAndChangesNothing},
 		{"a watcher that a killed deploy left stopped is seen and set going", aWatcherThatAKilledDeployLeftStoppedIsSeenAndSetGoing},
+		{"the dashboard and the alerts ask for what status prints", dashboardAndAlertsAskForWhatStatusPrints},
 		{"status speaks to monitoring plugins", statusSpeaksToMonitoringPlugins},
 	} {
 		l.sub(c.name, func(t *testing.T) { c.test(t, l, second) })

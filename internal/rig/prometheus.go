@@ -26,6 +26,20 @@ func CheckMetrics(ctx context.Context, metrics string) error {
 	return nil
 }
 
+// TestRules lets promtool check the rules that a file of unit tests names, and run the
+// tests.
+func TestRules(ctx context.Context, tests string) error {
+	program, err := Tool("promtool")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, "test", "rules", tests)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("testing the rules of %s: %w%s", tests, err, quoted(string(out)))
+	}
+	return nil
+}
+
 // NodeExporter is a node_exporter that collects the files of a directory, and
 // nothing else.
 type NodeExporter struct {
