@@ -116,6 +116,13 @@ func TestSyncRepairsWhatHasChangedSince(t *testing.T) {
 			}
 			require.NoError(t, exec.Command("cp", "-rT", copied, l.certs()).Run())
 		}},
+		{name: "the store was lost: rsync of certs/* leaves it out", damage: func(t *testing.T) {
+			require.NoError(t, os.RemoveAll(filepath.Join(l.certs(), ".mailu-hook")))
+		}},
+		{name: "the store and what root remembers were lost", damage: func(t *testing.T) {
+			require.NoError(t, os.RemoveAll(filepath.Join(l.certs(), ".mailu-hook")))
+			require.NoError(t, os.Remove(l.ledger()))
+		}, env: []string{"MAILU_HOOK_LETSENCRYPT_DIR=" + filepath.Join(l.root, "letsencrypt")}},
 		{name: "the pid files were lost", damage: func(*testing.T) { l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid") }},
 		{name: "state.json was damaged and a lineage named", damage: func(t *testing.T) {
 			require.NoError(t, os.WriteFile(l.ledger(), []byte(`{"lineages": 7`), 0o600))
@@ -207,6 +214,17 @@ func TestRollbackStaysUntilTheLineageIsRenewed(t *testing.T) {
 	require.Equal(t, live, l.lineage(third, "mail.example.com"))
 	require.Equal(t, 0, l.sync().code)
 	l.serves(third)
+
+	// A deploy that is pending does not undo it.
+	l.renews()
+	require.Equal(t, 8, l.run([]string{"RENEWED_LINEAGE=" + live, "DOCKER_HOST=unix:///nonexistent"}).code)
+	require.Equal(t, 0, l.run(nil, "rollback", "--output", "json").code)
+	l.serves(third)
+	assert.Equal(t, "unchanged", l.sync("--now").doc.Outcome)
+	l.serves(third)
+	fifth := l.renews()
+	require.Equal(t, 0, l.sync().code)
+	l.serves(fifth)
 }
 
 func TestRollbackRefusesAnExpiredGenerationUnlessTold(t *testing.T) {
