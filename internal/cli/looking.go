@@ -19,15 +19,15 @@ import (
 
 // lookOptions say what a report is about, and how it judges.
 type lookOptions struct {
-	front            frontOptions
-	lineages         []string
-	roots            string
-	state            stateOptions
-	warn, crit, mode string
-	ignore           []string
-	dns              resolverOptions
-	ask              []string
-	ports            []int
+	front    frontOptions
+	lineages []string
+	roots    string
+	state    stateOptions
+	mode     string // of DANE
+	dns      resolverOptions
+	ask      []string
+	ports    []int
+	judgingOptions
 }
 
 func (o *lookOptions) look(ctx context.Context, i *invocation) (*report.Report, error) {
@@ -56,23 +56,10 @@ func (o *lookOptions) look(ctx context.Context, i *invocation) (*report.Report, 
 }
 
 // judging is what the options say of how to judge.
-func (o *lookOptions) judging(i *invocation) (h health.Options, err error) {
-	for _, t := range []struct {
-		flag, text string
-		to         *health.Threshold
-	}{{"warn", o.warn, &h.Warn}, {"crit", o.crit, &h.Crit}} {
-		if *t.to, err = health.ParseThreshold(t.text); err != nil {
-			return h, usageError("%s: %v", i.origin(t.flag, t.text), err)
-		}
-	}
-	if h.Crit.Exceeds(h.Warn) {
-		return h, say.Hint(usageError("--crit %s is more than --warn %s, so nothing would ever be a warning", h.Crit, h.Warn), "set both, such as --warn 20%% --crit 10%%")
-	}
-	for _, code := range o.ignore {
-		if !slices.Contains(health.Codes, health.Code(code)) {
-			return h, usageError("--ignore: there is no finding %s", say.Foreign(code))
-		}
-		h.Ignore = append(h.Ignore, health.Code(code))
+func (o *lookOptions) judging(i *invocation) (health.Options, error) {
+	h, err := o.judgingOptions.read(i)
+	if err != nil {
+		return h, err
 	}
 	mode, err := tlsa.ParseMode(o.mode)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"mailu-hook/internal/health"
@@ -53,9 +52,7 @@ type statusOptions struct {
 
 func (o *statusOptions) add(fs *flags) {
 	fs.StringArrayVar(&o.lineages, "lineage", nil, "`DIR` lineage to compare in addition to those deployed before; repeatable")
-	fs.StringVar(&o.warn, "warn", health.DefaultWarn.String(), "`LEFT` warn when less than this is left: days (20d) or a fraction of the lifetime (25%, 0.25)")
-	fs.StringVar(&o.crit, "crit", health.DefaultCrit.String(), "`LEFT` critical when less than this is left, likewise")
-	fs.StringSliceVar(&o.ignore, "ignore", nil, "`CODE` finding to ignore; repeatable. Codes: "+strings.Join(health.CodeNames(), ", "))
+	o.judgingOptions.add(fs.FlagSet)
 	fs.StringSliceVar(&o.ask, "ask", nil, "`HOST` look at this name from outside, at each of its addresses, and ask no engine (with --container or --project: compare both); repeatable")
 	fs.IntSliceVar(&o.ports, "ports", nil, "`NUMBERS` ports of --ask, which must all answer (default: those of a mail server that do)")
 	fs.StringVar(&o.textfile, "textfile", "", "`FILE` also write Prometheus metrics there (*.prom), for node_exporter")
@@ -66,7 +63,6 @@ func (o *statusOptions) add(fs *flags) {
 		project:   "`NAME` Compose project to look at",
 		timeout:   "time limit; what was seen by then is reported", limit: 10 * time.Second,
 	}})
-	offer(fs.FlagSet, "ignore", health.Codes)
 	offer(fs.FlagSet, "dane", tlsa.Modes)
 	fs.group("DNS", &o.dns)
 	fs.group("State", &o.state)

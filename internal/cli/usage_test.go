@@ -57,6 +57,8 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 		"watch all the time":    {args: []string{"watch", "--every", "10s"}, want: "at least 1m"},
 		"ping of no URL":        {args: []string{"sync", "--ping", "hc-ping.com/secret"}, want: "--ping: it is not an http or https URL"},
 		"pages at no address":   {args: []string{"watch", "--serve", "nowhere"}, want: "--serve"},
+		"pages that judge":      {args: []string{"watch", "--crit", "soon"}, want: "--crit"},
+		"pages that ignore":     {args: []string{"watch", "--ignore", "everything"}, want: "--ignore: there is no finding"},
 		"tlsa of both":          {args: []string{"tlsa", "--lineage", "x", "--cert", "y"}, want: "at most one"},
 		"tlsa of no host":       {args: []string{"tlsa", "--cert", "x"}, want: "--hostname mail.example.com"},
 		"engine without scheme": {args: []string{"install", "--lineage", w.lineage}, env: map[string]string{"DOCKER_HOST": "docker.example.com"}, want: "DOCKER_HOST"},

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"mailu-hook/hook"
 	"mailu-hook/internal/deploy"
 	"mailu-hook/internal/health"
@@ -47,7 +49,7 @@ type watchOptions struct {
 	every    time.Duration
 	renewing bool
 	ping     pingOptions
-	serve    string
+	pages    pageOptions
 	lineages []string
 	renewalOptions
 }
@@ -55,10 +57,35 @@ type watchOptions struct {
 func (o *watchOptions) add(fs *flags) {
 	fs.DurationVar(&o.every, "every", 15*time.Minute, "longest time between two rounds")
 	fs.BoolVar(&o.renewing, "renew", false, "also do what renew does, with its flags")
-	fs.StringVar(&o.serve, "serve", "", "`ADDR` serve /metrics and /healthz there; a port alone is on 127.0.0.1 only")
 	fs.StringArrayVar(&o.lineages, "lineage", nil, "`SOURCE` source to consider in addition to those deployed before; repeatable")
 	o.ping.add(fs.FlagSet)
+	fs.group("Pages", &o.pages)
 	o.renewalOptions.add(fs)
+}
+
+// pageOptions say where the agent shows what status would, and how it judges it.
+type pageOptions struct {
+	serve string
+	judgingOptions
+}
+
+func (o *pageOptions) add(fs *pflag.FlagSet) {
+	fs.StringVar(&o.serve, "serve", "", "`ADDR` serve /metrics and /healthz there; a port alone is on 127.0.0.1 only")
+	o.judgingOptions.add(fs)
+}
+
+func (o *pageOptions) listen() (net.Listener, error) {
+	if o.serve == "" {
+		return nil, nil
+	}
+	listener, err := watch.Listen(o.serve)
+	if err == nil {
+		return listener, nil
+	}
+	if _, _, bad := net.SplitHostPort(o.serve); bad != nil {
+		return nil, usageError("--serve: %v", err)
+	}
+	return nil, fmt.Errorf("--serve: %w", err)
 }
 
 func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
@@ -105,6 +132,7 @@ type watching struct {
 	deploy   deploy.Options
 	renewal  renewal.Options
 	sources  []source.Source
+	judging  health.Options
 	listener net.Listener
 	printing sync.Mutex
 	followed bool // the engine has told of its containers before
@@ -135,16 +163,12 @@ func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 	if w.sources, err = sourcesAt(o.lineages, "--lineage"); err != nil {
 		return nil, err
 	}
-	if o.serve != "" {
-		if w.listener, err = watch.Listen(o.serve); err != nil {
-			if _, _, bad := net.SplitHostPort(o.serve); bad != nil {
-				return nil, usageError("--serve: %v", err)
-			}
-			return nil, fmt.Errorf("--serve: %w", err)
-		}
+	if w.judging, err = o.pages.read(i); err != nil {
+		return nil, err
 	}
 	w.renewal.Sources = w.sources
-	return w, nil
+	w.listener, err = o.pages.listen()
+	return w, err
 }
 
 // round does what sync or renew does, and tells of it.
@@ -214,17 +238,17 @@ func (w *watching) events(ctx context.Context, tell func(string)) error {
 
 const startTime = 3 * time.Second
 
-// page looks as status does, with the default thresholds. It is not healthy if
+// page looks as status does. It is not healthy if
 // something is critical, or if it could not look at all.
 func (w *watching) page(ctx context.Context) (metrics, words string, healthy bool) {
 	look := lookOptions{
-		front: w.o.front, lineages: w.o.lineages, roots: w.o.certificate.roots, state: w.o.state, warn: health.DefaultWarn.String(), crit: health.DefaultCrit.String(),
-		mode: w.o.dane.mode, dns: w.o.dane.resolverOptions,
+		front: w.o.front, lineages: w.o.lineages, roots: w.o.certificate.roots, state: w.o.state,
+		mode: w.o.dane.mode, dns: w.o.dane.resolverOptions, judgingOptions: w.o.pages.judgingOptions,
 	}
 	began := time.Now()
 	r, err := look.look(ctx, w.i)
 	if err != nil {
-		failed := report.Failed(err, health.Options{Warn: health.DefaultWarn, Crit: health.DefaultCrit})
+		failed := report.Failed(err, w.judging)
 		return report.Prometheus(&failed), report.Nagios(&failed), false
 	}
 	r.Took = time.Since(began)

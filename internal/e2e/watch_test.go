@@ -108,6 +108,7 @@ func TestWatchServesWhateverChanges(t *testing.T) {
 	assert.Equal(t, 200, status, body)
 	_, body = a.get("/metrics")
 	assert.Contains(t, body, "mailu_hook_installed_not_after_timestamp_seconds")
+	require.NoError(t, rig.CheckMetrics(t.Context(), body))
 	found := l.status(nil)
 	for _, f := range found.Findings {
 		assert.NotContains(t, []string{"sync_timer_missing", "certbot_hook_missing"}, f.Code, "the agent does it")
@@ -172,7 +173,11 @@ func traefikStore(t *testing.T, pair *mint.Pair) []byte {
 
 func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
 	l, live, _, _ := deployed(t)
-	a, b := l.watch(), l.watch()
+	a, b := l.watch("--warn", "100%", "--crit", "100%"), l.watch("--warn", "100%", "--crit", "100%", "--ignore", "cert_expiring")
+	status, body := a.get("/healthz")
+	assert.Equal(t, 503, status, body)
+	status, body = b.get("/healthz")
+	assert.Equal(t, 200, status, body)
 	renewed := l.renews()
 	l.endsServing(renewed.SHA256())
 	a.waits(2)
