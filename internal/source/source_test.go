@@ -258,3 +258,13 @@ func readOne(ctx context.Context, src Source) (Pair, error) {
 	}
 	return content.Pairs[0], nil
 }
+
+func TestWhatIsAboveASourceIsWatchedUntilItIsThere(t *testing.T) {
+	base := t.TempDir()
+	src := At(filepath.Join(base, "letsencrypt", "live", "mail"))
+	assert.Equal(t, []string{base}, Watched(src))
+	require.NoError(t, os.MkdirAll(filepath.Dir(src.Lineage), 0o700))
+	assert.Equal(t, []string{filepath.Dir(src.Lineage)}, Watched(src))
+	require.NoError(t, os.Mkdir(src.Lineage, 0o700))
+	assert.Equal(t, []string{src.Lineage}, Watched(src))
+}

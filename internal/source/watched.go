@@ -16,8 +16,13 @@ func Watched(src Source) (dirs []string) {
 		return nil
 	}
 	add := func(path string) {
-		if info, err := os.Stat(path); err != nil || !info.IsDir() {
-			path = filepath.Dir(path) // of a file, or where it will come back
+		info, err := os.Stat(path)
+		if err == nil && !info.IsDir() {
+			path = filepath.Dir(path)
+		}
+		for err != nil && path != "/" { // where it will come to be, with what is above it
+			path = filepath.Dir(path)
+			_, err = os.Stat(path)
 		}
 		dirs = append(dirs, path)
 	}

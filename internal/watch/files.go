@@ -53,7 +53,7 @@ func Files(dirs func() []string) Feed {
 				}
 				continue
 			case <-soon:
-				if changed := f.look(); changed != "" && !told { // a mode
+				if changed := f.look(); changed != "" && (!told || f.grew) { // a mode, or what came into a directory before it was watched
 					tell(changed + " has changed")
 				}
 				soon, told = nil, false
@@ -71,6 +71,7 @@ type files struct {
 	dirs   func() []string
 	kernel *fsnotify.Watcher // nil: there is none
 	seen   map[string]uint64 // what each directory held
+	grew   bool              // the last look found a directory that the one before did not
 }
 
 func (f *files) events() <-chan fsnotify.Event {
@@ -87,21 +88,30 @@ func (f *files) errors() <-chan error {
 	return f.kernel.Errors
 }
 
-// look has the kernel watch the directories there are now, and returns one that has
-// changed since the last look, "" if none has.
+// look has the kernel watch the directories there are now, and returns one that is new
+// or has changed since the last look, "" if none has.
 func (f *files) look() (changed string) {
 	dirs := f.dirs()
 	dirs = dirs[:min(len(dirs), mostDirs)]
+	f.follow(dirs)
 	seen := make(map[string]uint64, len(dirs))
+	f.grew = false
 	for _, dir := range dirs {
 		seen[dir] = content(dir)
-		if before, known := f.seen[dir]; known && before != seen[dir] {
+		before, known := f.seen[dir]
+		f.grew = f.grew || f.seen != nil && !known
+		if f.seen != nil && before != seen[dir] {
 			changed = dir
 		}
 	}
 	f.seen = seen
+	return changed
+}
+
+// follow has the kernel tell of these directories and no others.
+func (f *files) follow(dirs []string) {
 	if f.kernel == nil {
-		return changed
+		return
 	}
 	for _, dir := range f.kernel.WatchList() {
 		if !slices.Contains(dirs, dir) {
@@ -111,7 +121,6 @@ func (f *files) look() (changed string) {
 	for _, dir := range dirs {
 		_ = f.kernel.Add(dir) // where it cannot, the looks remain
 	}
-	return changed
 }
 
 func inode(info os.FileInfo) uint64 {

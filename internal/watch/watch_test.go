@@ -260,3 +260,28 @@ func TestRoundThatHangsStarvesTheWatchdogAfterItsTime(t *testing.T) {
 	s.hears("WATCHDOG=1")
 	require.Eventually(t, func() bool { return s.next(500*time.Millisecond) == "" }, time.Minute, time.Microsecond, "it is starved")
 }
+
+// What was written into a directory before the kernel watched it is told of after the
+// look that finds the directory.
+func TestDirectoryThatComesToBeIsAReason(t *testing.T) {
+	base := t.TempDir()
+	live := filepath.Join(base, "live")
+	dirs := func() []string {
+		if _, err := os.Stat(live); err == nil {
+			return []string{live}
+		}
+		return []string{base}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	told := make(chan string, 100)
+	go Files(dirs)(ctx, func(why string) { told <- why })
+	require.Eventually(t, func() bool { // the feed may still be starting
+		require.NoError(t, os.WriteFile(filepath.Join(base, "x"), nil, 0o600))
+		return len(told) > 0
+	}, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, os.Mkdir(live, 0o700))
+	require.Eventually(t, func() bool { return <-told == live+" has changed" }, 10*time.Second, time.Millisecond)
+	require.NoError(t, os.WriteFile(filepath.Join(live, "key"), nil, 0o600))
+	require.Eventually(t, func() bool { return <-told == live+" has changed" }, 10*time.Second, time.Millisecond, "and is watched from then on")
+}
