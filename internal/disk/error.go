@@ -34,7 +34,7 @@ func (e *Error) Hint() string {
 	case errors.Is(e.Err, syscall.EROFS):
 		return "the file system is mounted read-only: check dmesg for the reason and remount it read-write"
 	case errors.Is(e.Err, fs.ErrPermission):
-		return "run mailu-hook as root, or as the owner of " + e.Dir + "; root in a container needs DAC_OVERRIDE and CHOWN for it (in compose, cap_add)"
+		return "run mailu-hook as root, or as the owner of " + e.Dir + "; root in a container needs CHOWN, DAC_OVERRIDE and FOWNER for it (in compose, cap_add)"
 	}
 	return "check " + path.Join(e.Dir, e.Name) + " (and dmesg, in case the disk is failing)"
 }
