@@ -8,6 +8,8 @@ SHELL := /bin/bash
 # A tag, or a revision of the source; "unknown" where git cannot tell.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X mailu-hook/internal/cli.release=$(VERSION)'
+IMAGE ?= mailu-hook
+IMAGE_ARCHS ?= amd64 arm64
 MOST := 16000000
 # What drives real peers is in RIGS; everything else is tested under the race detector.
 RIGS := ./internal/e2e ./internal/rig/... ./internal/demo
@@ -21,11 +23,11 @@ build: ## build ./mailu-hook, static
 	@size=$$(stat -c %s mailu-hook); if [ $$size -gt $(MOST) ]; then echo "mailu-hook has $$size bytes, more than $(MOST)" >&2; exit 1; fi
 
 image: ## make the container images mailu-hook:amd64 and :arm64; that of this machine is latest
-	@for arch in amd64 arm64; do dir=.cache/image/$$arch; mkdir -p $$dir; \
+	@for arch in $(IMAGE_ARCHS); do dir=.cache/image/$$arch; mkdir -p $$dir; \
 	GOARCH=$$arch $(BUILD) -tags image -o $$dir/mailu-hook .; \
 	docker build --quiet --platform linux/$$arch --label org.opencontainers.image.version=$(VERSION) \
-	  --tag mailu-hook:$$arch --file examples/compose/Dockerfile $$dir; done
-	docker tag mailu-hook:$$(go env GOARCH) mailu-hook:latest
+	  --tag $(IMAGE):$$arch --file examples/compose/Dockerfile $$dir; done
+	docker tag $(IMAGE):$$(go env GOARCH) $(IMAGE):latest
 
 # The same sources and Go give the same files, wherever they lie.
 dist: ## build dist/: the program for each architecture, manual page, completions, LICENSES, SHA256SUMS

@@ -21,7 +21,7 @@ func guides(t *testing.T) map[string]string {
 	t.Helper()
 	const root = "../.."
 	texts := map[string]string{}
-	for _, pattern := range []string{"*.md", "docs/*.md", "examples/mailu-hook.conf", "examples/*/mailu-hook*", ".github/ISSUE_TEMPLATE/*"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "examples/mailu-hook.conf", "examples/*/mailu-hook*", "examples/compose/*.yml", ".github/ISSUE_TEMPLATE/*"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		require.NoError(t, err)
 		require.NotEmpty(t, files, pattern)

@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,25 +19,48 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-// image makes the container image as make image does, and returns its name.
+const imageName = "mailu-hook-test"
+
+// image makes the container image by make image, once for all tests, and returns its
+// name. In a soak it is made for both architectures.
 func image(t *testing.T) string {
 	t.Helper()
+	require.NoError(t, makeImage())
+	return imageName
+}
+
+var makeImage = sync.OnceValue(func() error {
 	root, err := rig.RepositoryRoot()
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "mailu-hook")
-	build := exec.Command("go", "build", "-tags", "image", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", file, ".")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	info, err := os.Stat(file)
-	require.NoError(t, err)
-	assert.Less(t, info.Size(), int64(15_000_000), "bytes of the image")
-	dockerfile := filepath.Join(root, "examples", "compose", "Dockerfile")
-	id, err := exec.Command("docker", "build", "--quiet", "--file", dockerfile, filepath.Dir(file)).Output()
-	require.NoError(t, err)
-	name := strings.TrimSpace(string(id))
-	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "--force", name).Run() })
-	return name
+	if err != nil {
+		return err
+	}
+	make := exec.Command("make", "-C", root, "image", "IMAGE="+imageName)
+	if !soak {
+		make.Args = append(make.Args, "IMAGE_ARCHS="+runtime.GOARCH)
+	}
+	if out, err := make.CombinedOutput(); err != nil {
+		return fmt.Errorf("make image: %w: %s", err, out)
+	}
+	return nil
+})
+
+func TestImageIsSmallAndForEachArchitecture(t *testing.T) {
+	rig.Need(t, rig.NeedDocker)
+	t.Parallel()
+	archs := []string{runtime.GOARCH}
+	if soak {
+		archs = []string{"amd64", "arm64"}
+	}
+	for _, arch := range archs {
+		out, err := exec.Command("docker", "inspect", "--format", "{{.Architecture}} {{.Size}} {{len .RootFS.Layers}} {{.Config.Healthcheck.Test}}", image(t)+":"+arch).Output()
+		require.NoError(t, err)
+		var size, layers int
+		_, err = fmt.Sscanf(string(out), arch+" %d %d [CMD /mailu-hook status --output nagios]\n", &size, &layers)
+		require.NoError(t, err, "%s", out)
+		assert.Less(t, size, 15_000_000, "bytes")
+		assert.Equal(t, 1, layers, "FROM scratch")
+		t.Logf("%s: %d bytes", arch, size)
+	}
 }
 
 func TestAgentInAContainerServesWhatTraefikWrites(t *testing.T) {
@@ -64,6 +90,24 @@ func TestAgentInAContainerServesWhatTraefikWrites(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, out, "this container does not see "+l.certs())
 	assert.Contains(t, out, "-v "+l.certs()+":"+l.certs())
+
+	out, err = docker("run", "--rm", name, "status")
+	require.Error(t, err)
+	assert.Contains(t, strings.Join(strings.Fields(out), " "), "mount it at the same path: -v /var/run/docker.sock:/var/run/docker.sock")
+
+	live := l.lineage(first, mailName)
+	lineage := []string{l.certs() + ":/mailu/certs", filepath.Dir(live) + ":/etc/letsencrypt/live:ro"}
+	out, err = run(lineage, "--rm", name, "install", "/etc/letsencrypt/live/"+mailName)
+	require.Error(t, err)
+	assert.Regexp(t, `(?s)a link to \.\./\.\./archive/\S+, which does not exist here.*all of /etc/letsencrypt`, out)
+
+	require.NoError(t, os.Chown(store, 1000, 1000))
+	out, err = run([]string{l.certs() + ":/mailu/certs"}, "--rm", name, "install", "/source/acme.json")
+	require.Error(t, err)
+	assert.Contains(t, out, "in compose, cap_add: [DAC_OVERRIDE]")
+	out, err = run([]string{l.certs() + ":/mailu/certs"}, "--rm", "--cap-add", "DAC_OVERRIDE", name, "install", "--dry-run", "/source/acme.json")
+	require.NoError(t, err, out)
+	require.NoError(t, os.Chown(store, 0, 0))
 
 	certs := []string{l.certs() + ":/elsewhere/certs"} // another name than on the host
 	out, err = run(certs, "--rm", name, "install", "/source/acme.json")
@@ -102,12 +146,15 @@ func TestAgentInAContainerServesWhatTraefikWrites(t *testing.T) {
 	out, err = docker("inspect", "--format", "{{.State.ExitCode}}", id)
 	require.NoError(t, err)
 	assert.Equal(t, "0\n", out)
-}
 
-func TestExampleForComposeNamesWhatExists(t *testing.T) {
-	t.Parallel()
-	text := example(t, "examples/compose/docker-compose.override.yml")
-	for _, want := range []string{"read_only: true", "cap_drop: [ALL]", "no-new-privileges:true", "/var/run/docker.sock", "/var/lib/mailu-hook"} {
-		assert.Contains(t, text, want, "as the test above runs it")
-	}
+	// A certs directory of another user takes three capabilities.
+	require.NoError(t, os.Chown(l.certs(), 1000, 1000))
+	final := l.next()
+	l.traefik(store, final)
+	out, err = run(certs, "--rm", name, "install", "/source/acme.json")
+	require.Error(t, err)
+	assert.Contains(t, out, "root in a container needs CHOWN, DAC_OVERRIDE and FOWNER for it (in compose, cap_add)")
+	out, err = run(certs, "--rm", "--cap-add", "CHOWN", "--cap-add", "DAC_OVERRIDE", "--cap-add", "FOWNER", name, "install", "/source/acme.json")
+	require.NoError(t, err, out)
+	l.endsServing(final.SHA256())
 }

@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 		if err := rig.RemoveLeftovers(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e: leftovers of an earlier run stay:", err)
 		}
+		defer func() { // if a test made it
+			_ = exec.Command("docker", "rmi", "--force", imageName+":latest", imageName+":amd64", imageName+":arm64").Run()
+		}()
 		if binary = os.Getenv("MAILU_HOOK_BINARY"); binary != "" {
 			return m.Run() // the one that is shipped
 		}
