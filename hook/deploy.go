@@ -110,6 +110,9 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	b = o.Rules.Prefer(b)
 	d := &deploy{b: b, s: s, f: f, o: o, r: &r, began: time.Now()}
 	r.Bundle, r.Durations = b, map[Step]time.Duration{}
+	if at, limited := ctx.Deadline(); limited {
+		d.deadline = at.Add(o.Rollback + settleWithin).UTC()
+	}
 	defer func() { d.finish(err) }()
 
 	d.step(StepLook) // 1
@@ -173,12 +176,13 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 
 // deploy is one run of Deploy.
 type deploy struct {
-	b     *Bundle
-	s     *Store
-	f     Front
-	o     Options
-	r     *Result
-	began time.Time
+	b        *Bundle
+	s        *Store
+	f        Front
+	o        Options
+	r        *Result
+	began    time.Time
+	deadline time.Time // of this run, rollback included; zero: it has none
 
 	current   Step
 	since     time.Time // the current step began

@@ -95,7 +95,7 @@ func (l *ledger) lock(ctx context.Context) (unlock func(), err error) {
 			return nil, err
 		}
 	}
-	unlock, err = l.dir.LockFile(ctx, l.name+".lock", l.certsDir)
+	unlock, err = l.dir.LockFile(ctx, l.lockFile(), l.certsDir)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +105,8 @@ func (l *ledger) lock(ctx context.Context) (unlock func(), err error) {
 	}
 	return unlock, nil
 }
+
+func (l *ledger) lockFile() string { return l.name + ".lock" }
 
 // tmp is the name of the unfinished ledger. It is not swept, because others that
 // are being written may lie beside it.

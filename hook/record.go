@@ -35,6 +35,7 @@ func (d *deploy) remember() {
 	state.see(d.b.Source, d.b.Fingerprint(), now)
 	state.comesFrom(d.b.Lineage, d.b.Fingerprint(), gens)
 	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
+	state.Pending.Deadline = d.deadline
 	d.before.rolledBackFrom = state.RolledBackFrom
 	if d.o.RollsBackFrom != nil {
 		state.RolledBackFrom = d.o.RollsBackFrom // now: a run that is killed after the switch is not to be undone

@@ -82,6 +82,9 @@ type Pending struct {
 	Reason   string    `json:"reason,omitempty"`
 	Attempts int       `json:"attempts"`      // that ended with an error
 	Next     time.Time `json:"next,omitzero"` // before which sync does not try again
+	// Deadline is when the run that began it has given up at the latest, rollback
+	// included. Until then it is under way, if that run still holds the lock.
+	Deadline time.Time `json:"deadline,omitzero"`
 }
 
 const (

@@ -134,6 +134,11 @@ func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
+// Locked reports whether a run that lives holds the lock.
+func (s *Store) Locked() bool {
+	return s.ledger.dir != nil && s.ledger.dir.Locked(s.ledger.lockFile())
+}
+
 // takeOver makes .mailu-hook where it is missing, and completes what a run that
 // was killed left in it: a generation, or the live link, that a power loss could
 // still take away.

@@ -110,6 +110,20 @@ func (d *Dir) flock(ctx context.Context, f *os.File, name, what string) error {
 	}
 }
 
+// Locked reports whether a process that lives holds the file name. It waits for
+// nothing, and writes nothing.
+func (d *Dir) Locked(name string) bool {
+	if info, err := d.root.Lstat(name); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // and with it the lock, should this process have got it
+	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+}
+
 // claim notes who holds the lock, for anyone who waits.
 func (d *Dir) claim(f *os.File, name string) error {
 	err := f.Truncate(0)

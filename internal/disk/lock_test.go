@@ -129,3 +129,22 @@ func TestTheLockSweepsItsDirectory(t *testing.T) {
 	assert.Equal(t, []string{"lock"}, names(t, sub))
 	assert.Equal(t, []string{"sub", "tmp-left"}, names(t, d), "not the one above")
 }
+
+func TestALockIsSeenToBeHeldByWhoLivesAndByNobodyElse(t *testing.T) {
+	dir := t.TempDir()
+	d := open(t, dir)
+	assert.False(t, d.Locked(lockName), "there is none")
+	holder := startHolder(t, dir)
+	before, err := os.ReadFile(filepath.Join(dir, lockName))
+	require.NoError(t, err)
+	assert.True(t, d.Locked(lockName))
+	after, err := os.ReadFile(filepath.Join(dir, lockName))
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	kill(holder)
+	assert.False(t, d.Locked(lockName), "its holder was killed")
+	lock(t, d)() // and looking has not kept it
+	require.NoError(t, os.Remove(filepath.Join(dir, lockName)))
+	require.NoError(t, os.Symlink("elsewhere", filepath.Join(dir, lockName)))
+	assert.False(t, d.Locked(lockName))
+}

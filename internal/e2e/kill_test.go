@@ -207,6 +207,7 @@ func (k killPoint) fault() fault {
 func TestAfterAKillOneSyncBringsEveryPortToTheNewLeaf(t *testing.T) {
 	t.Parallel()
 	switched := killPoint{name: "after the switch", call: "renameat", path: "live", nth: 1, after: true}
+	var underWay, left statusDocument // as status sees a deploy that stands still there, and one that was killed
 	inRenewal := []killPoint{
 		{name: "at the first change", nth: 1},
 		{name: "before the switch", call: "renameat", path: "live", nth: 1},
@@ -217,11 +218,28 @@ func TestAfterAKillOneSyncBringsEveryPortToTheNewLeaf(t *testing.T) {
 		adopted := killPoint{name: "after the adoption", call: "renameat", path: "cert.pem", nth: 1, after: true}
 		for i, point := range append([]killPoint{adopted}, inRenewal...) {
 			pair := l.issue(mint.Leaf{NotBefore: time.Now().Add(time.Duration(i-10) * time.Minute)})
-			l.killed(point, []string{"RENEWED_LINEAGE=" + l.lineage(pair, "mail.example.com")})
+			f := point.fault()
+			if point == switched {
+				f.look = func(_ int, s step, after bool) {
+					if after && s.call == switched.call && filepath.Base(s.to) == switched.path {
+						underWay = l.status(nil)
+					}
+				}
+			}
+			l.killedBy(f, point.name, []string{"RENEWED_LINEAGE=" + l.lineage(pair, "mail.example.com")})
+			if point == switched {
+				left = l.status(nil)
+			}
 			require.Equal(t, 0, l.sync("--now").code, point.name)
 			l.serves(pair)
 			assert.Empty(t, leftovers(t, l.certs()), point.name)
 		}
+		for _, code := range []string{"deploy_pending", "watcher_stopped", "pid_file_lost"} {
+			assert.False(t, underWay.says(code), "%v: it is under way", underWay.codes())
+		}
+		require.NotNil(t, underWay.Fronts[0].Pending)
+		assert.True(t, underWay.Fronts[0].Pending.UnderWay)
+		assert.True(t, left.says("deploy_pending"), "%v", left.codes())
 		l.healthyAndReloadable()
 	})
 	if !soak {
@@ -260,9 +278,14 @@ func TestAfterAKillOneSyncBringsEveryPortToTheNewLeaf(t *testing.T) {
 // killed runs the binary against the front, and kills it at point.
 func (l *lab) killed(point killPoint, env []string, args ...string) {
 	l.t.Helper()
-	r := trace(l.t, l.certs(), point.fault(), append(append([]string{}, l.env...), env...), args...)
-	require.True(l.t, r.killed, "%s: exit status %d: %s", point.name, r.code, r.out)
-	l.t.Logf("killed %s, at %v", point.name, r.steps[len(r.steps)-1])
+	l.killedBy(point.fault(), point.name, env, args...)
+}
+
+func (l *lab) killedBy(f fault, where string, env []string, args ...string) {
+	l.t.Helper()
+	r := trace(l.t, l.certs(), f, append(append([]string{}, l.env...), env...), args...)
+	require.True(l.t, r.killed, "%s: exit status %d: %s", where, r.code, r.out)
+	l.t.Logf("killed %s, at %v", where, r.steps[len(r.steps)-1])
 }
 
 func TestSyncFinishesARollbackThatWasKilledAfterTheSwitch(t *testing.T) {

@@ -25,6 +25,9 @@ type statusDocument struct {
 	Findings        []struct{ Severity, Code, Container, Text, Remedy string }
 	Fronts          []struct {
 		Container string
+		Pending   *struct {
+			UnderWay bool `json:"under_way"`
+		}
 		Endpoints []struct {
 			Port          int
 			Daemon, Shows string

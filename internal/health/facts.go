@@ -52,6 +52,7 @@ type Front struct {
 	Directory  Directory
 	Memory     hook.State
 	MemoryErr  error
+	Locked     bool // a run that lives holds the lock of its deploys
 	Lineages   []Lineage
 	Available  string      // a lineage on this host that could be installed; "" if none, or if a certificate is
 	DANE       []tlsa.Host // compared with what port 25 serves; nil when nobody looked
@@ -60,6 +61,12 @@ type Front struct {
 
 // Runs reports whether the container is running.
 func (f *Front) Runs() bool { return f.State == "running" }
+
+// Deploys reports whether a deploy was under way at that time, and not yet one that
+// hangs.
+func (f *Front) Deploys(at time.Time) bool {
+	return f.Locked && f.Memory.Pending != nil && at.Before(f.Memory.Pending.Deadline)
+}
 
 // ShownAt is the chain that a port serves, nil if there is none.
 func (f *Front) ShownAt(port int) []*x509.Certificate {

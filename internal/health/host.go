@@ -215,6 +215,9 @@ func (j *judgement) inside(f *Front) {
 			lost = append(lost, d.PidFile)
 		}
 	}
+	if f.Deploys(j.look.At) { // it pauses the watcher, and restores what that has deleted
+		return
+	}
 	if lost != nil && !f.Inside.Configuring {
 		j.find(Warning, PidFileLost, "mailu-hook sync restores them; so does docker restart "+f.Container,
 			"pid files are missing or wrong in %s (%s), so nginx -s reload, doveadm reload and the health check fail (Mailu#4080)", f.Container, list(lost))

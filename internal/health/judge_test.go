@@ -386,3 +386,15 @@ func TestClockThatWasSetBackIsNoticedByTheLastDeploy(t *testing.T) {
 	s.f.Memory.Last.At = s.now.Add(time.Hour)
 	assert.Equal(t, []Code{ClockSkew}, codesOf(Judge(s.Look, thresholds)))
 }
+
+func TestADeployThatIsUnderWayIsNoFindingUntilItHangs(t *testing.T) {
+	s := newScene(t)
+	s.f.Memory.Pending = &hook.Pending{Since: s.now, Reason: "a run began and did not finish", Deadline: s.now.Add(time.Minute)}
+	s.f.Inside.WatcherStopped, s.f.Inside.Daemons[0].Pid = true, mailu.PidLost // as a deploy makes them for a while
+	unfinished := []Code{PidFileLost, WatcherStopped, DeployPending}
+	assert.ElementsMatch(t, unfinished, codesOf(Judge(s.Look, thresholds)), "the run that began it has died")
+	s.f.Locked = true
+	assert.Empty(t, Judge(s.Look, thresholds))
+	s.Look.At = s.now.Add(time.Minute)
+	assert.ElementsMatch(t, unfinished, codesOf(Judge(s.Look, thresholds)), "it hangs")
+}

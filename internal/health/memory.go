@@ -32,7 +32,7 @@ func (j *judgement) memory(f *Front) {
 	switch {
 	case last != nil && last.Outcome == hook.OutcomeRollbackFailed:
 		j.find(Critical, DeployFailed, "fix what it names, then run: mailu-hook sync --now", "the last deploy (%s) failed, and so did its rollback: %s", say.Time(last.At), say.Plain(last.Error))
-	case pending != nil:
+	case pending != nil && !f.Deploys(j.look.At):
 		j.find(Warning, DeployPending, "fix the cause, then run: mailu-hook sync --now", "a deploy has been unfinished since %s%s: %s", say.Time(pending.Since), attempts(pending), say.Plain(pending.Reason))
 	}
 }

@@ -128,6 +128,7 @@ type pendingDoc struct {
 	Reason   string    `json:"reason"`
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next_attempt"` // the year 1: at once
+	UnderWay bool      `json:"under_way"`    // a run that lives is at it, and still has time
 }
 
 type nextDoc struct {
@@ -179,7 +180,7 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 		doc.LastSync = &at
 	}
 	if p := f.Memory.Pending; p != nil {
-		doc.Pending = &pendingDoc{p.Since, p.Lineage, p.Leaf, p.Reason, p.Attempts, p.Next}
+		doc.Pending = &pendingDoc{p.Since, p.Lineage, p.Leaf, p.Reason, p.Attempts, p.Next, f.Deploys(r.At)}
 	}
 	if f.Inside != nil {
 		doc.Watching = &f.Inside.Watching

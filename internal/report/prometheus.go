@@ -134,7 +134,7 @@ func (m *metrics) front(r *Report, f *health.Front) {
 	if f.MemoryErr != nil || f.Directory.Path == "" || f.Directory.Err != nil {
 		return // nothing is known of deploys, which is not that there was none
 	}
-	m.gauge("deploy_pending", "Whether a deploy is unfinished.", boolean(f.Memory.Pending != nil), "container", f.Container)
+	m.gauge("deploy_pending", "Whether a deploy is unfinished.", boolean(f.Memory.Pending != nil && !f.Deploys(r.At)), "container", f.Container)
 	if at := f.Memory.LastSync; !at.IsZero() {
 		m.gauge("last_sync_timestamp_seconds", "When mailu-hook sync last ran to its end.", seconds(at), "container", f.Container)
 	}

@@ -156,7 +156,9 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 	if last := f.Memory.Last; last != nil {
 		add("last deploy", "%s, %s", say.Time(last.At), last.Outcome)
 	}
-	if p := f.Memory.Pending; p != nil {
+	if p := f.Memory.Pending; p != nil && f.Deploys(r.At) {
+		add("deploying", "since %s, until %s at the latest", say.Time(p.Since), say.Time(p.Deadline))
+	} else if p != nil {
 		next := ""
 		if !p.Next.IsZero() {
 			next = ", next attempt at " + say.Time(p.Next)

@@ -157,7 +157,7 @@ func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDo
 	wg.Go(func() {
 		if f.CertsDir != "" {
 			f.Directory = Directory(f.Facts)
-			f.Memory, f.MemoryErr = o.memory(f.Facts)
+			f.Memory, f.Locked, f.MemoryErr = o.memory(f.Facts)
 		}
 		f.Lineages = lineages(ctx, o.Lineages, f.Memory, f.Hostnames)
 		f.Planned = planned(&f, o.StateDir)
@@ -177,16 +177,23 @@ func inside(ctx context.Context, from *reload.Front) (*mailu.Inside, error) {
 	return &in, nil
 }
 
-// memory reads what deploys recorded. Opening a store opens no key.
-func (o Options) memory(facts mailu.Facts) (hook.State, error) {
+// memory reads what deploys recorded, and whether one is under way. Opening a store
+// opens no key.
+func (o Options) memory(facts mailu.Facts) (state hook.State, locked bool, err error) {
 	store, err := hook.OpenStore(hook.Place{
 		CertsDir: facts.CertsDir, CertName: facts.CertName, KeyName: facts.KeyName, StateDir: o.StateDir, CertbotDir: o.Certbot,
 	})
 	if err != nil {
-		return hook.State{}, err
+		return state, false, err
 	}
 	defer store.Close()
-	return store.State()
+	state, err = store.State()
+	if err == nil && state.Pending != nil {
+		if locked = store.Locked(); !locked { // it may have ended since
+			state, err = store.State()
+		}
+	}
+	return state, locked, err
 }
 
 // planned is when renew will get the next certificate of a front by itself, nil
