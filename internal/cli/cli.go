@@ -58,7 +58,7 @@ func (i *invocation) within(ctx context.Context, args []string, env Environ) (re
 	}
 	ctx = source.WithPassword(ctx, i.settings(source.PasswordVariable))
 	b, ok := options.(bounded)
-	if !ok {
+	if !ok || b.longest() == 0 {
 		return options.run(ctx, i)
 	}
 	type end struct {
@@ -79,7 +79,8 @@ func (i *invocation) within(ctx context.Context, args []string, env Environ) (re
 	}
 }
 
-// bounded is an action that says how long it takes at most, a rollback included.
+// bounded is an action that says how long it takes at most, a rollback included. 0
+// means that it does not end by itself.
 type bounded interface{ longest() time.Duration }
 
 // grace is for what follows the end of a command's own time.

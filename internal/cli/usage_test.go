@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -180,4 +181,23 @@ func TestACommandThatHangsIsGivenUp(t *testing.T) {
 	_, err := i.within(t.Context(), nil, func(string) string { return "" })
 	require.ErrorIs(t, err, errHung)
 	assert.Equal(t, exitPending, exitStatus(err))
+}
+
+// lasting is watch, as far as its time is concerned.
+type lasting struct{ watchOptions }
+
+func (*lasting) run(context.Context, *invocation) (result, error) {
+	time.Sleep(7 * 24 * time.Hour)
+	return text(""), nil
+}
+
+func TestAnAgentIsNotGivenUpHoweverLongItRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &invocation{settings: func(string) string { return "" }, stderr: io.Discard, out: &outputOptions{}}
+		i.command = watchCommand()
+		i.command.options = func() action { return &lasting{} }
+		i.all = []command{i.command}
+		_, err := i.within(t.Context(), []string{"watch"}, func(string) string { return "" })
+		require.NoError(t, err)
+	})
 }

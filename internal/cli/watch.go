@@ -88,6 +88,9 @@ func (o *pageOptions) listen() (net.Listener, error) {
 	return nil, fmt.Errorf("--serve: %w", err)
 }
 
+// longest: only a round has a limit.
+func (o *watchOptions) longest() time.Duration { return 0 }
+
 func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 	w, err := o.prepare(i)
 	if err != nil {
@@ -106,7 +109,7 @@ func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 		serving.Go(func() { w.tell(nil, pages.Serve(ctx, w.listener)) })
 	}
 	watch.Run(ctx, watch.Options{
-		Every: o.every, Limit: o.longest(), Round: w.round, Notify: watch.NewNotifier(i.settings),
+		Every: o.every, Limit: o.renewalOptions.longest(), Round: w.round, Notify: watch.NewNotifier(i.settings),
 		Feeds: []watch.Feed{
 			watch.Files(func() []string { return deploy.Watched(w.sources, o.state.stateDir) }),
 			watch.Retried(w.events),
