@@ -176,6 +176,10 @@ type container struct {
 	env                         map[string]string
 }
 
+// restarts is how many containers are restarted while somebody follows the events of
+// an engine.
+const restarts = 500
+
 // engine makes the world's Docker engine one that knows these containers, and
 // returns a count of the times that it was asked.
 func (w *world) engine(containers ...container) *atomic.Int32 {
@@ -191,6 +195,16 @@ func (w *world) engine(containers ...container) *atomic.Int32 {
 		asked.Add(1)
 		rw.Header().Set("Api-Version", "1.41")
 		rw.Header().Set("Content-Type", "application/json")
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			_ = json.NewEncoder(rw).Encode(map[string]any{"SystemTime": time.Now().Format(time.RFC3339Nano)})
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, "/events") { // of containers that are restarted
+			for range restarts {
+				_ = json.NewEncoder(rw).Encode(map[string]any{"Type": "container", "Action": "start", "Actor": map[string]any{"ID": "x", "Attributes": containers[0].labels()}})
+			}
+			return
+		}
 		list := []any{}
 		for _, c := range containers {
 			list = append(list, map[string]any{"Id": c.name, "Names": []string{"/" + c.name}, "State": c.state, "Labels": c.labels(), "Mounts": []any{map[string]any{"Source": c.certs, "Destination": "/certs"}}})
