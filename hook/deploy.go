@@ -134,8 +134,8 @@ func Deploy(ctx context.Context, b *Bundle, s *Store, f Front, o Options) (r Res
 	if err := d.consult(ctx, old); err != nil {
 		return r, err
 	}
-	if o.DryRun {
-		return r, s.TryLink()
+	if err := s.TryLink(); err != nil || o.DryRun { // before a key is written that nothing could lead to
+		return r, err
 	}
 
 	d.step(StepStage) // 3

@@ -144,6 +144,7 @@ const (
 
 	NeedLego5   Peer = "lego5"
 	NeedCaddy   Peer = "caddy"
+	NeedExFAT   Peer = "mount.exfat-fuse"
 	NeedCompose Peer = "docker-compose"
 
 	NeedCertbotImage Peer = CertbotImage

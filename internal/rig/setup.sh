@@ -60,6 +60,9 @@ missing_packages() {
 		knotd knot
 		kdig knot-dnsutils
 		unbound unbound
+		mkfs.exfat exfatprogs
+		mount.exfat-fuse exfat-fuse
+		losetup mount
 	LIST
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
