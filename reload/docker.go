@@ -232,6 +232,7 @@ func (d *docker) inspection(info container.InspectResponse) Inspection {
 		Pid:       info.State.Pid,
 		Labels:    info.Config.Labels,
 		Confined:  d.isRoots(info) && confined(info.HostConfig),
+		Root:      d.rootOf(info),
 		Env:       info.Config.Env,
 		Mounts:    mounts(info.Mounts),
 		Hosts:     d.hosts(info),

@@ -4,8 +4,11 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/docker/docker/api/types/container"
@@ -74,6 +77,31 @@ func (d *docker) isRoots(info container.InspectResponse) bool {
 	theirs, err := os.Readlink(proc(in.pid, "ns/user"))
 	ours, _ := os.Readlink("/proc/self/ns/user")
 	return err == nil && theirs == ours && in.isLocal()
+}
+
+// remappedDir is how an engine with userns-remap calls its directory.
+var remappedDir = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`/([1-9][0-9]{4,9})\.[1-9][0-9]{4,9}/containers/`)
+})
+
+// rootOf returns the uid on this host of the container's root, also while it does not
+// run: of a user's own engine that user, and with userns-remap the one that names the
+// engine's directory (/var/lib/docker/100000.100000). It is 0 if that is this host's
+// root, or not known. Nothing that the container can change is asked.
+func (d *docker) rootOf(info container.InspectResponse) int {
+	if info.HostConfig.UsernsMode != "" { // the container has a choice of its own
+		return 0
+	}
+	if u, err := url.Parse(d.api.DaemonHost()); err == nil && u.Scheme == "unix" {
+		if owner := d.owner(u.Path); owner > 0 {
+			return owner
+		}
+	}
+	if named := remappedDir().FindStringSubmatch(info.HostnamePath); named != nil {
+		uid, _ := strconv.Atoi(named[1])
+		return uid
+	}
+	return 0
 }
 
 func (d *docker) published(info container.InspectResponse) map[int][]string {

@@ -93,6 +93,7 @@ type Inspection struct {
 	Pid             int    // of its first process, on the engine's host
 	Labels          map[string]string
 	Confined        bool             // its root is this host's, and may not read files of others (no CAP_DAC_OVERRIDE)
+	Root            int              // the uid on this host of its root, where that is another user; 0 if it is none, or not known
 	Env             []string         // NAME=VALUE; holds secrets: never to be kept, shown or logged
 	Mounts          []Mount          // by destination
 	Hosts           []string         // addresses at which this host reaches the container itself

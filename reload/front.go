@@ -39,6 +39,7 @@ type Front struct {
 	overrides  string    // directory on the host that nginx includes; "" if nothing is mounted there, or we do not see it
 	hidden     string    // those overrides, if they are not mounted in the container that we run in
 	confined   bool      // see Inspection
+	root       int       // see Inspection
 	restarted  bool      // by us: once is enough to know whether it helps
 	told       time.Time // when the daemons were last told to reload
 }
@@ -50,7 +51,7 @@ func newFront(e Engine, i Inspection) *Front {
 		env[name] = value
 	}
 	get := func(name string) string { return env[name] }
-	f := &Front{Facts: mailu.ParseEnvironment(get), State: i.State, Health: i.Health, hosts: i.Hosts, published: i.Published, confined: i.Confined}
+	f := &Front{Facts: mailu.ParseEnvironment(get), State: i.State, Health: i.Health, hosts: i.Hosts, published: i.Published, confined: i.Confined, root: i.Root}
 	f.Container, f.ID, f.Image, f.Project = i.Name, i.ID, i.Image, i.Labels[labelProject]
 	f.proxy = get("PROXY_PROTOCOL")
 	for _, m := range i.Mounts {

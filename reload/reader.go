@@ -79,12 +79,20 @@ func localReader(pid int) (r reader, err error) {
 // everybody are all uids of this host.
 var everybody = []idsMap{{0, 1 << 32}}
 
+// everybodyElse are those that may be in a user namespace that nobody has seen: not
+// this host's root.
+var everybodyElse = []idsMap{{1, 1<<32 - 1}}
+
 // reader returns who reads the pair in the front, and whether that is known: from the
-// front's first process, or from what the engine was told to take away from it.
+// front's first process, from whose engine it is, or from what the engine was told to
+// take away from it.
 func (f *Front) reader() (reader, bool) {
 	if f.in.isLocal() {
 		r, err := localReader(f.in.pid)
 		return r, err == nil
+	}
+	if f.root > 0 {
+		return reader{uid: f.root, override: true, inside: everybodyElse}, true
 	}
 	return reader{override: false, inside: everybody}, f.confined
 }

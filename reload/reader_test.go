@@ -2,6 +2,7 @@ package reload
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -108,6 +110,46 @@ func TestFrontThatCouldNotReadANewKeyIsRefusedWithTheChownLine(t *testing.T) {
 	assert.ErrorContains(t, confined.readable(), "it runs without CAP_DAC_OVERRIDE")
 	confined.CertsDir = t.TempDir()
 	require.NoError(t, confined.readable())
+}
+
+func TestStoppedFrontThatCouldNotReadANewKeyIsRefusedToo(t *testing.T) {
+	needRoot(t)
+	const remap = "/var/lib/docker/100000.100000/containers/" + frontID + "/hostname"
+	for name, c := range map[string]struct {
+		socket   int // its owner
+		hostname string
+		userns   container.UsernsMode
+		root     int
+	}{
+		"root's engine":                  {0, "/var/lib/docker/containers/" + frontID + "/hostname", "", 0},
+		"root's engine in /srv/20.10":    {0, "/srv/20.10/containers/" + frontID + "/hostname", "", 0},
+		"userns-remap":                   {0, remap, "", 100000},
+		"userns-remap, --userns=host":    {0, remap, "host", 0},
+		"a user's engine":                {1000, "/home/1.2/containers/x/hostname", "", 1000},
+		"a user's engine, --userns=auto": {1000, "", "auto", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := open(t, "/run/docker.sock")
+			d := e.(*listedOnce).Engine.(*docker)
+			d.owner = func(string) int { return c.socket }
+			info := fixture(t, inState("exited"), func(info *container.InspectResponse) {
+				info.State.Pid, info.HostnamePath, info.HostConfig.UsernsMode = 0, c.hostname, c.userns
+			})
+			f := newFront(e, d.inspection(info))
+			f.CertsDir = t.TempDir()
+			if c.root == 0 {
+				require.NoError(t, f.readable())
+				return
+			}
+			err := f.readable()
+			require.ErrorIs(t, err, mailu.ErrUnsuitable)
+			assert.Equal(t, fmt.Sprintf("give the directory to the front's root: chown -R %d %s", c.root, f.CertsDir), say.HintOf(err))
+			for _, owner := range []int{c.root, 100033} { // the latter may be in its user namespace
+				require.NoError(t, os.Chown(f.CertsDir, owner, owner))
+				require.NoError(t, f.readable())
+			}
+		})
+	}
 }
 
 func TestFrontThatMountedAnotherDirectoryIsRefused(t *testing.T) {
