@@ -214,9 +214,21 @@ func (g Group) ForgetChallenges(ctx context.Context) error {
 // ForgetOldChallenges removes what a run left that was killed an hour ago or longer,
 // so that a run that is answering challenges right now is not disturbed.
 func (g Group) ForgetOldChallenges(ctx context.Context) error {
-	return g.each(func(f *Front) error {
-		return f.forgetChallenges(ctx, func(info fs.FileInfo) bool { return time.Since(info.ModTime()) > forgottenAfter })
-	})
+	return g.each(func(f *Front) error { return f.forgetChallenges(ctx, forgotten) })
+}
+
+func forgotten(info fs.FileInfo) bool { return time.Since(info.ModTime()) > forgottenAfter }
+
+// OldChallenge is a file that ForgetOldChallenges would remove, "" if there is none.
+func (f *Front) OldChallenge() string {
+	if f.overrides == "" {
+		return ""
+	}
+	file := filepath.Join(f.overrides, overrideName)
+	if info, err := os.Lstat(file); err != nil || !forgotten(info) {
+		return ""
+	}
+	return file
 }
 
 func (f *Front) forgetChallenges(ctx context.Context, old func(fs.FileInfo) bool) error {

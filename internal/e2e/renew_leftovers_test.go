@@ -107,6 +107,7 @@ func TestKilledRunKeepsNoFrontFromStarting(t *testing.T) {
 
 	old := time.Now().Add(-2 * time.Hour)
 	require.NoError(t, os.Chtimes(ours, old, old))
+	assert.Contains(t, s.status(nil).codes(), "warning challenge_left")
 	require.NoError(t, s.front.Stop(t.Context()))
 	require.Equal(t, 0, s.sync().code)
 	assert.NoFileExists(t, ours, "beside a stopped front too")

@@ -44,6 +44,7 @@ type Front struct {
 	Unsuitable error  // why a deploy could not work on it
 	Inside     *mailu.Inside
 	InsideErr  error    // why Inside is nil though the front runs
+	Leftover   string   // a file in its overrides that a killed run of renew left; "" if there is none
 	Asked      []string // where the ports were asked, if not at the container itself
 	Outside    bool     // an address of a name, seen as the world sees it; nothing but its ports is known
 	Named      bool     // and these are ports that somebody named

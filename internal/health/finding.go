@@ -58,6 +58,7 @@ const (
 	DovecotDown     Code = "dovecot_down"
 	PidFileLost     Code = "pid_file_lost"
 	WatcherStopped  Code = "watcher_stopped"
+	ChallengeLeft   Code = "challenge_left"
 
 	PortSilent   Code = "port_silent"
 	PortsUnseen  Code = "ports_unseen"
@@ -117,7 +118,7 @@ const (
 // Codes are those that Judge can return.
 var Codes = []Code{
 	EngineUnseen, FrontMissing, FrontStopped, FrontPaused, FrontRestarting, FrontTLSOff, FrontUnhealthy, NotMailu, TLSFlavor,
-	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
+	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, ChallengeLeft, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
 	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen,
 	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced, WrittenThrough,
 	StateUnseen, StateDamaged, DeployPending, DeployFailed, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,

@@ -75,30 +75,30 @@ func (j *judgement) watched(ways ...string) bool {
 	return slices.ContainsFunc(j.look.Fronts, func(f Front) bool { return slices.Contains(ways, f.Memory.SyncedBy) })
 }
 
-func (j *judgement) timer(t Timer, missing, idle Code, what, remedy, consequence string) {
-	switch {
-	case t.By == "":
-		j.find(Warning, missing, remedy, "no timer or cron job on this host runs %s, so %s", what, consequence)
-	case !t.Last.IsZero() && j.look.At.Sub(t.Last) > timerSlack:
-		j.find(Warning, idle, "systemctl status "+t.By+" shows why", "%s should run %s, but has not since %s", t.By, what, say.Day(t.Last))
-	}
-}
-
-// renewals judges what mailu-hook renews by itself.
+// renewals judges what mailu-hook renews by itself. As for sync, a timer that fires
+// proves nothing: what counts is when a run last looked at the certificate.
 func (j *judgement) renewals() {
-	if !slices.ContainsFunc(j.look.Fronts, func(f Front) bool { return f.Planned != nil }) {
+	i := slices.IndexFunc(j.look.Fronts, func(f Front) bool { return f.Planned != nil })
+	if i < 0 {
 		return
 	}
-	renew := j.look.Schedule.Renew
+	by, remedy := j.look.Schedule.Renew.By, "run mailu-hook renew to see why"
+	if unit, ok := strings.CutSuffix(by, ".timer"); ok {
+		remedy = "systemctl status " + unit + ".service shows why"
+	}
 	if j.look.Schedule.Unseen {
-		renew.By = "something on the host"
+		by = "something on the host"
 	}
 	if j.watched(hook.WatchRenew) {
-		renew = Timer{By: "mailu-hook " + hook.WatchRenew} // whether it runs, sync judges
+		by = "mailu-hook " + hook.WatchRenew
 	}
-	j.timer(renew, RenewTimerMissing, RenewTimerIdle, "mailu-hook renew",
-		"systemctl enable --now mailu-hook-renew.timer, or cp examples/cron/mailu-hook-renew /etc/cron.d/",
-		"no certificate is renewed")
+	switch ran := j.look.Fronts[i].Planned.Ran; {
+	case by == "":
+		j.find(Warning, RenewTimerMissing, "systemctl enable --now mailu-hook-renew.timer, or cp examples/cron/mailu-hook-renew /etc/cron.d/",
+			"no timer or cron job on this host runs mailu-hook renew, so no certificate is renewed")
+	case !ran.IsZero() && j.look.At.Sub(ran) > timerSlack:
+		j.find(Warning, RenewTimerIdle, remedy, "%s should run mailu-hook renew, but renew has not looked at the certificate since %s", by, say.Time(ran))
+	}
 	for _, f := range j.look.Fronts {
 		if p := f.Planned; p != nil && p.Failures > 0 {
 			j.find(Warning, RenewFailing, "fix the cause, then run: mailu-hook renew --now", "%s: %s", failures(p.Failures), p.Failure)
@@ -115,8 +115,12 @@ func failures(n int) string {
 
 func (j *judgement) certbot() {
 	s := j.look.Schedule
-	j.timer(s.Certbot, CertbotTimerMissing, CertbotTimerIdle, "certbot renew",
-		"systemctl enable --now certbot.timer", "no certificate is renewed")
+	switch t := s.Certbot; {
+	case t.By == "":
+		j.find(Warning, CertbotTimerMissing, "systemctl enable --now certbot.timer", "no timer or cron job on this host runs certbot renew, so no certificate is renewed")
+	case !t.Last.IsZero() && j.look.At.Sub(t.Last) > timerSlack:
+		j.find(Warning, CertbotTimerIdle, "systemctl status "+t.By+" shows why", "%s should run certbot renew, but has not since %s", t.By, say.Day(t.Last))
+	}
 	for _, l := range j.deployed() {
 		if reason := s.CertbotFailed[filepath.Base(l.Path)]; reason != "" {
 			j.find(Warning, CertbotFailing, "run certbot renew; its log is /var/log/letsencrypt/letsencrypt.log",
@@ -168,6 +172,9 @@ func (j *judgement) container(f *Front) {
 	}
 	if f.Unsuitable != nil {
 		j.unsuitable(f)
+	}
+	if f.Leftover != "" {
+		j.find(Warning, ChallengeLeft, "mailu-hook sync removes it", "a run of mailu-hook renew that was killed left %s, where %s still answers its challenge", f.Leftover, f.Container)
 	}
 	if f.Runs() && f.Health == "unhealthy" {
 		j.find(Warning, FrontUnhealthy, "docker inspect -f '{{json .State.Health}}' "+f.Container+" shows what its health check says", "Docker reports the front %s as unhealthy", f.Container)

@@ -11,6 +11,7 @@ type Renewal struct {
 	By      string // who: certbot, or mailu-hook renew
 	Timer   string // what runs that
 	Lineage string
+	Ran     time.Time // when renew last looked at the lineage; zero: not known
 
 	Failures int    // in a row
 	Failure  string // the last

@@ -146,6 +146,7 @@ func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDo
 	f := health.Front{Facts: s.facts}
 	if s.front != nil {
 		f.State, f.Health, f.Unsuitable = s.front.State, s.front.Health, s.front.Suitable()
+		f.Leftover = s.front.OldChallenge()
 	}
 	var wg sync.WaitGroup
 	if f.Runs() || engineDown {
@@ -215,7 +216,7 @@ func planned(f *health.Front, stateDir string) *health.Renewal {
 	if newest := f.Newest(); newest != nil && newest.Chain[0].NotBefore.After(l.Leaf.NotBefore) {
 		return nil
 	}
-	return &health.Renewal{From: l.Planned(time.Now()), By: "mailu-hook renew", Lineage: l.Live(), Failures: l.Failures, Failure: l.Failure}
+	return &health.Renewal{From: l.Planned(time.Now()), By: "mailu-hook renew", Lineage: l.Live(), Ran: l.Ran, Failures: l.Failures, Failure: l.Failure}
 }
 
 // compareDANE compares the TLSA records of each front's hosts with the chain that
