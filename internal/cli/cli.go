@@ -119,6 +119,7 @@ func (i *invocation) prepare(args []string, env Environ) (action, result, error)
 		}
 		if err == nil {
 			i.warnOfMisspelt()
+			i.warnOfOpenConfig()
 		}
 	}
 	if err == nil {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -77,6 +79,21 @@ func (i *invocation) warnOfMisspelt() {
 		if meant := didYouMean(name, known); meant != "" && !slices.Contains(known, name) {
 			i.log.Warn("there is no setting " + say.Plain(name) + meant)
 		}
+	}
+}
+
+// warnOfOpenConfig warns of a configuration file that others than root and this user
+// can change: root does what it says.
+func (i *invocation) warnOfOpenConfig() {
+	path := cmp.Or(i.out.config, i.settings(variable("config")), defaultConfig)
+	info, err := os.Stat(path)
+	if err != nil || i.file == nil {
+		return
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	owned := ok && (stat.Uid == 0 || int(stat.Uid) == os.Geteuid())
+	if ok && (!owned || info.Mode()&0o002 != 0 || info.Mode()&0o020 != 0 && stat.Gid != 0) {
+		i.log.Warn("others than root can change " + say.Plain(path) + ": chown root:root and chmod 644 it")
 	}
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"maps"
+	"os"
 	"strings"
 	"testing"
 
@@ -83,6 +84,7 @@ func TestConfigurationFileIsReadAsSystemdReadsIt(t *testing.T) {
 		"double quotes":      "MAILU_HOOK_HOSTNAME=\"file.example.com\"\n",
 		"single quotes":      "MAILU_HOOK_HOSTNAME='file.example.com'\n",
 		"comments":           "# a comment = this\n; another\n\n  MAILU_HOOK_HOSTNAME=file.example.com  \n#MAILU_HOOK_HOSTNAME=no\n",
+		"byte order mark":    "\ufeffMAILU_HOOK_HOSTNAME=file.example.com\n",
 		"CRLF":               "# x\r\nMAILU_HOOK_HOSTNAME=file.example.com\r\n",
 		"several":            "MAILU_HOOK_HOSTNAME=file.example.com, other.example.com\nMAILU_HOOK_TIMEOUT=9s\nDOCKER_API_VERSION=1.41\n",
 		"last one wins":      "MAILU_HOOK_HOSTNAME=no.example.com\nMAILU_HOOK_HOSTNAME=file.example.com\n",
@@ -181,6 +183,18 @@ func TestLogGoesToStderrInTheFormatAskedFor(t *testing.T) {
 	assert.NotEmpty(t, r.stderr)
 	r = w.hook("--log-level", "debug")
 	assert.Contains(t, r.stderr, "level=DEBUG")
+}
+
+func TestConfigurationThatOthersCanWriteToIsWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.stopped())
+	config := w.env["MAILU_HOOK_CONFIG"]
+	require.NoError(t, os.Chmod(config, 0o644))
+	assert.Empty(t, w.hook().stderr)
+	require.NoError(t, os.Chmod(config, 0o646))
+	r := w.hook()
+	assert.Equal(t, exitOK, r.status)
+	assert.Contains(t, r.stderr, "others than root can change "+config)
 }
 
 func TestMisspeltVariableOfTheEnvironmentIsWarnedOf(t *testing.T) {
