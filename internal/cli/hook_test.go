@@ -46,6 +46,16 @@ func TestSuccessAsAHookIsOneLineOnStdout(t *testing.T) {
 	}
 }
 
+func TestKeyThatSpeaksForOtherNamesIsWarnedAbout(t *testing.T) {
+	ca, err := mint.NewCA(mint.CAOptions{})
+	require.NoError(t, err)
+	w := newWorldOf(t, ca, mint.Leaf{Names: []string{"*.example.com", "example.com"}})
+	w.engine(w.stopped())
+	r := w.hook()
+	assert.Equal(t, exitOK, r.status, r.stderr)
+	assert.Contains(t, r.stdout, "its key, which the front can read, also speaks for *.example.com, example.com")
+}
+
 func TestLineageOfAnotherSiteIsPassedOver(t *testing.T) {
 	ca, err := mint.NewCA(mint.CAOptions{})
 	require.NoError(t, err)

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/health"
 )
 
 func TestWrongUsageExits2WithAHint(t *testing.T) {
@@ -37,6 +39,8 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 		"no time":               {args: []string{"install", "--lineage", w.lineage, "--timeout", "0s"}, want: "--timeout"},
 		"negative time":         {args: []string{"install", "--lineage", w.lineage, "--timeout=-1s"}, want: "--timeout"},
 		"bad number":            {args: []string{"install", "--keep", "many"}, want: "--keep"},
+		"negative number":       {args: []string{"install", "--lineage", w.lineage, "--keep", "-3"}, want: "--keep"},
+		"almost a command":      {args: []string{"instal"}, want: "did you mean install?"},
 		"bad format":            {args: []string{"install", "--output", "xml"}, want: "xml"},
 		"bad log level":         {args: []string{"install", "--log-level", "loud"}, want: "loud"},
 		"bad log format":        {args: []string{"install", "--log-format", "xml"}, want: "xml"},
@@ -132,11 +136,20 @@ func TestHelpListsEveryCommandAndHOnItsOwnWorks(t *testing.T) {
 	}
 }
 
+func TestHelpOfStatusListsTheFindings(t *testing.T) {
+	help := newWorld(t).run("help", "status").stdout
+	for _, code := range health.CodeNames() {
+		assert.Contains(t, help, code)
+	}
+	assert.Contains(t, help, "sudo")
+}
+
 func TestVersionIsOneLine(t *testing.T) {
 	r := newWorld(t).run("version")
 	assert.Equal(t, exitOK, r.status)
 	assert.Regexp(t, `^mailu-hook \S+ \(go1\.\S+\)\n$`, r.stdout)
 	assert.Empty(t, r.stderr)
+	assert.Equal(t, r, newWorld(t).run("--version"))
 }
 
 func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {

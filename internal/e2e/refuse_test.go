@@ -257,19 +257,21 @@ func TestInterruptedRunPutsTheOldPairBack(t *testing.T) {
 	file := filepath.Join(l.root, "overrides", "nginx", "dovecot", "proxy.conf") // keeps dovecot on the old pair
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(t, os.WriteFile(file, []byte("ssl_key = </nonexistent\n"), 0o644))
-	cmd := exec.CommandContext(t.Context(), binary)
-	cmd.Env = append(append(os.Environ(), l.env...), "RENEWED_LINEAGE="+live)
-	require.NoError(t, cmd.Start())
-	linked := filepath.Join(l.certs(), ".mailu-hook", "live")
-	require.Eventually(t, func() bool {
-		served, err := l.front.Served(t.Context(), 443)
-		_, linkErr := os.Lstat(linked)
-		return err == nil && linkErr == nil && served[443] != old.SHA256()
-	}, 10*time.Second, 10*time.Millisecond)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	err := cmd.Wait()
-	var exit *exec.ExitError
-	require.ErrorAs(t, err, &exit)
-	assert.Equal(t, 4, exit.ExitCode())
-	l.serves(old)
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGHUP} { // SIGHUP: the terminal is closed
+		cmd := exec.CommandContext(t.Context(), binary)
+		cmd.Env = append(append(os.Environ(), l.env...), "RENEWED_LINEAGE="+live)
+		require.NoError(t, cmd.Start())
+		linked := filepath.Join(l.certs(), ".mailu-hook", "live")
+		require.Eventually(t, func() bool {
+			served, err := l.front.Served(t.Context(), 443)
+			_, linkErr := os.Lstat(linked)
+			return err == nil && linkErr == nil && served[443] != old.SHA256()
+		}, 10*time.Second, 10*time.Millisecond)
+		require.NoError(t, cmd.Process.Signal(signal))
+		err := cmd.Wait()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		assert.Equal(t, 4, exit.ExitCode())
+		l.serves(old)
+	}
 }

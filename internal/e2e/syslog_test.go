@@ -45,18 +45,12 @@ func TestHookLeavesItsResultInSyslog(t *testing.T) {
 // in a mount namespace.
 func syslogFor(t *testing.T) (messages *net.UnixConn, command []string) {
 	t.Helper()
-	const system = "/dev/log"
-	socket, command := system, []string{binary}
-	if _, err := os.Lstat(system); err == nil {
-		require.Zero(t, os.Geteuid(), "needs root to mount a socket over %s", system)
-		socket = filepath.Join(t.TempDir(), "log")
-		command = []string{"unshare", "--mount", "--propagation", "private",
-			"sh", "-c", `mount --bind "$1" "$(readlink -f /dev/log)" && exec "$2"`, "sh", socket, binary}
-	}
-	messages, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.Zero(t, os.Geteuid(), "needs root to mount a /dev")
+	dev := t.TempDir()
+	messages, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dev, "log"), Net: "unixgram"})
 	require.NoError(t, err)
-	t.Cleanup(func() { messages.Close(); os.Remove(socket) })
-	return messages, command
+	t.Cleanup(func() { messages.Close() })
+	return messages, []string{"unshare", "--mount", "--propagation", "private", "sh", "-c", `mount --bind "$1" /dev && exec "$2"`, "sh", dev, binary}
 }
 
 // messageAbout returns the message that contains text; other tests' runs may
@@ -72,4 +66,23 @@ func messageAbout(t *testing.T, messages *net.UnixConn, text string) string {
 			return message
 		}
 	}
+}
+
+func TestSyslogThatNobodyReadsDelaysNoResult(t *testing.T) {
+	l := newLab(t)
+	messages, command := syslogFor(t)
+	full, err := net.Dial("unixgram", messages.LocalAddr().String())
+	require.NoError(t, err)
+	defer full.Close()
+	require.NoError(t, full.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
+	for err == nil {
+		_, err = full.Write(make([]byte, 1024))
+	}
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd.Env = append(append(os.Environ(), l.env...), "DOCKER_HOST=unix:///nonexistent", "MAILU_HOOK_CERTS_DIR="+l.certs(),
+		"MAILU_HOOK_HOSTNAME="+mailName, "RENEWED_LINEAGE="+l.lineage(l.issue(mint.Leaf{}), mailName))
+	began := time.Now()
+	_ = cmd.Run()
+	assert.Equal(t, 8, cmd.ProcessState.ExitCode(), "as ever")
+	assert.Less(t, time.Since(began), 20*time.Second, "far less than a deploy may take")
 }

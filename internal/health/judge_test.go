@@ -352,6 +352,19 @@ func TestATimerWhoseUnitFailsEachTimeDoesNotPassForSync(t *testing.T) {
 	assert.Empty(t, Judge(s.Look, thresholds), "however it ended")
 }
 
+func TestATimerThatFiresDoesNotPassForRenew(t *testing.T) {
+	s := newScene(t)
+	s.f.Planned = &Renewal{Ran: s.now.Add(-4 * day24)}
+	s.Schedule.Renew.Last = s.now // it fired
+	findings := Judge(s.Look, thresholds)
+	require.Equal(t, []Code{RenewTimerIdle}, codesOf(findings))
+	assert.Equal(t, "systemctl status mailu-hook-renew.service shows why", findings[0].Remedy)
+	s.Schedule.Renew = Timer{By: "/etc/cron.d/mailu-hook-renew"}
+	assert.Equal(t, "run mailu-hook renew to see why", Judge(s.Look, thresholds)[0].Remedy)
+	s.f.Planned.Ran = s.now.Add(-2 * day24)
+	assert.Empty(t, Judge(s.Look, thresholds))
+}
+
 func TestAnAgentTakesThePlaceOfTimersAndHooks(t *testing.T) {
 	s := newScene(t)
 	s.Schedule.Sync, s.Schedule.Renew, s.f.Planned, s.f.Lineages[0].Hooked = Timer{}, Timer{}, &Renewal{}, false
