@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -99,11 +100,28 @@ func TestKilledRunKeepsNoFrontFromStarting(t *testing.T) {
 	s.relay.Meddle(nil)
 	require.FileExists(t, ours)
 
-	require.NoError(t, s.front.Stop(t.Context()))
-	require.NoError(t, s.front.Start(t.Context()))
-	s.waitServing()
+	restart := func() {
+		require.NoError(t, s.front.Stop(t.Context()))
+		require.NoError(t, s.front.Start(t.Context()))
+		s.waitServing()
+	}
+	restart()
 	require.Equal(t, 0, s.sync().code)
 	assert.FileExists(t, ours, "another run might be answering right now")
+
+	// Nor what is left of one that was killed before it could ask nginx.
+	once := (&exec.Cmd{Env: s.env}).Environ() // each variable: the last counts
+	for _, after := range []bool{false, true} {
+		point := killPoint{call: "renameat", path: filepath.Base(ours), nth: 1, after: after}
+		r := trace(t, dir, point.fault(), once, "renew", "--agree-tos", "--now")
+		require.True(t, r.killed, r.out)
+		left := filepath.Base(ours)
+		if !after {
+			left += ".tmp"
+		}
+		assert.Equal(t, []string{left, "theirs.conf"}, s.overrides())
+		restart()
+	}
 
 	old := time.Now().Add(-2 * time.Hour)
 	require.NoError(t, os.Chtimes(ours, old, old))
