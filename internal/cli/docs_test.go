@@ -26,6 +26,9 @@ func guides(t *testing.T) map[string]string {
 		require.NoError(t, err)
 		require.NotEmpty(t, files, pattern)
 		for _, file := range files {
+			if info, err := os.Stat(file); err == nil && info.IsDir() {
+				continue
+			}
 			data, err := os.ReadFile(file)
 			require.NoError(t, err)
 			name, err := filepath.Rel(root, file)

@@ -53,6 +53,25 @@ func TestSystemdUnitsAreValidAndAsHardenedAsSECURITYSays(t *testing.T) {
 	}
 }
 
+func TestUnitThatReportsAFailureIsValid(t *testing.T) {
+	t.Parallel()
+	rig.Need(t, "systemd-analyze")
+	dir := t.TempDir()
+	for _, name := range []string{"mailu-alert@.service", "mailu-hook-.service.d/failed.conf", "mailu-hook-sync.service"} {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(example(t, "examples/systemd/"+name), "/usr/local/bin/mailu-hook", binary)), 0o644))
+	}
+	verify := func() string {
+		out, _ := exec.Command("systemd-analyze", "verify", filepath.Join(dir, "mailu-hook-sync.service"), filepath.Join(dir, "mailu-alert@mailu-hook-sync.service")).CombinedOutput()
+		return string(out)
+	}
+	require.NoError(t, os.Symlink("mailu-alert@.service", filepath.Join(dir, "mailu-alert@mailu-hook-sync.service")))
+	assert.Empty(t, verify())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mailu-hook-.service.d", "failed.conf"), []byte("[Unit]\nOnFailure=no/such\n"), 0o644))
+	assert.Contains(t, verify(), "no/such", "it reads what is beside it")
+}
+
 // The unit itself cannot run where systemd does not; its privileges can.
 func TestSyncNeedsNoPrivilegeThatTheUnitTakesAway(t *testing.T) {
 	rig.Need(t, "setpriv")
