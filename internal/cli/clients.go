@@ -32,7 +32,7 @@ var hookClients = []hookClient{
 	// Sources: go-acme/lego v4 cmd/hook.go, v5 cmd/internal/hook.
 	{"lego 5", filesNamedBy("LEGO_HOOK_CERT_PATH", "LEGO_HOOK_CERT_KEY_PATH")},
 	{"lego 4", filesNamedBy("LEGO_CERT_PATH", "LEGO_CERT_KEY_PATH")},
-	// acme.sh keeps each certificate in a directory of its own, and runs reloadcmd.
+	// acme.sh (3.1.4, _installcert) keeps each certificate in a directory of its own, and runs reloadcmd there.
 	{"acme.sh", func(env Environ, _ []string) (*source.Source, error) {
 		if env("CERT_KEY_PATH") == "" || env("CERT_FULLCHAIN_PATH") == "" {
 			return nil, nil
