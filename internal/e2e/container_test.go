@@ -44,7 +44,7 @@ var makeImage = sync.OnceValue(func() error {
 	return nil
 })
 
-func TestImageIsSmallAndForEachArchitecture(t *testing.T) {
+func TestImageIsSmallHasRootsAndIsForEachArchitecture(t *testing.T) {
 	rig.Need(t, rig.NeedDocker)
 	t.Parallel()
 	archs := []string{runtime.GOARCH}
@@ -60,6 +60,12 @@ func TestImageIsSmallAndForEachArchitecture(t *testing.T) {
 		assert.Less(t, size, 15_000_000, "bytes")
 		assert.Equal(t, 1, layers, "FROM scratch")
 		t.Logf("%s: %d bytes", arch, size)
+
+		root, err := rig.RepositoryRoot()
+		require.NoError(t, err)
+		out, err = exec.Command("go", "version", "-m", filepath.Join(root, ".cache", "image", arch, "mailu-hook")).Output()
+		require.NoError(t, err)
+		assert.Contains(t, string(out), "golang.org/x/crypto/x509roots/fallback", "Mozilla's CA certificates are in it")
 	}
 }
 
