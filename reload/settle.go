@@ -60,7 +60,9 @@ func (in *interior) putPid(ctx context.Context, file string, pid int, mode fs.Fi
 	content := []byte(strconv.Itoa(pid) + "\n")
 	if in.isLocal() {
 		err := putLocal(in.pid, file, content, mode)
-		if err == nil || !errors.Is(err, fs.ErrPermission) {
+		// EOVERFLOW: the file system was mounted in a user namespace, as rootless engines
+		// do, in which the root of this host has no number (path_resolution(7)).
+		if err == nil || !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EOVERFLOW) {
 			return err
 		}
 	}

@@ -184,9 +184,10 @@ type document struct {
 	Leaf       *struct{ SHA256 string }
 	Front      *struct{ Container, Image, Project string }
 	Endpoints  []struct {
-		Port   int
-		Served string `json:"served_sha256"`
-		OK     bool
+		Port      int
+		Container string
+		Served    string `json:"served_sha256"`
+		OK        bool
 	}
 	Durations map[string]int64 `json:"duration_ms"`
 	DANE      []struct{ Host, State string }

@@ -15,32 +15,65 @@ import (
 	"sync"
 )
 
-// engine speaks to the Docker engine over its socket. What tests ask over and over
+// Engine is a container engine. A nil one is the Docker engine of this machine, or
+// what DOCKER_HOST names.
+type Engine struct {
+	Host string   // as DOCKER_HOST names it
+	Root int      // uid on this host of the root of its containers
+	Env  []string // what a client needs besides DOCKER_HOST
+
+	dir     string // everything of it
+	user    bool   // an ordinary user's: only ports that it publishes are reached
+	podman  bool
+	network string // of its fronts; "" for its default
+	bridge  string // made for it
+	api     *http.Client
+	process *process
+}
+
+// ownEngine speaks to the Docker engine over its socket. What tests ask over and over
 // goes this way, because the docker command costs more processor time than what
 // it asks for; containers are still started by the command, whose flags tests use.
-var engine = sync.OnceValues(func() (*http.Client, error) {
-	network, address := "unix", "/var/run/docker.sock"
+var ownEngine = sync.OnceValues(func() (*http.Client, error) {
 	if host := os.Getenv("DOCKER_HOST"); host != "" {
-		u, err := url.Parse(host)
-		switch {
-		case err == nil && u.Scheme == "unix":
-			address = u.Path
-		case err == nil && u.Scheme == "tcp":
-			network, address = "tcp", u.Host
-		default:
-			return nil, fmt.Errorf("DOCKER_HOST=%s: the tests know unix:// and tcp:// only", host)
-		}
+		return clientOf(host)
+	}
+	return clientOf("unix:///var/run/docker.sock")
+})
+
+func clientOf(host string) (*http.Client, error) {
+	var network, address string
+	u, err := url.Parse(host)
+	switch {
+	case err == nil && u.Scheme == "unix":
+		network, address = "unix", u.Path
+	case err == nil && u.Scheme == "tcp":
+		network, address = "tcp", u.Host
+	default:
+		return nil, fmt.Errorf("DOCKER_HOST=%s: the tests know unix:// and tcp:// only", host)
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
 	return &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 8}}, nil
-})
+}
+
+func (e *Engine) client() (*http.Client, error) {
+	if e == nil {
+		return ownEngine()
+	}
+	return e.api, nil
+}
+
+// call makes one request to the engine of this machine.
+func call(ctx context.Context, method, path string, body, answer any) ([]byte, error) {
+	return (*Engine)(nil).call(ctx, method, path, body, answer)
+}
 
 // call makes one request to the engine. What it answers goes into answer, if that
 // is not nil, and the raw bytes are returned.
-func call(ctx context.Context, method, path string, body, answer any) ([]byte, error) {
-	client, err := engine()
+func (e *Engine) call(ctx context.Context, method, path string, body, answer any) ([]byte, error) {
+	client, err := e.client()
 	if err != nil {
 		return nil, err
 	}
@@ -97,30 +130,31 @@ type container struct {
 	}
 	NetworkSettings struct {
 		Networks map[string]struct{ IPAddress string }
+		Ports    map[string][]struct{ HostPort string }
 	}
 }
 
-func inspect(ctx context.Context, name string) (container, error) {
+func (e *Engine) inspect(ctx context.Context, name string) (container, error) {
 	var c container
-	_, err := call(ctx, http.MethodGet, "/containers/"+url.PathEscape(name)+"/json", nil, &c)
+	_, err := e.call(ctx, http.MethodGet, "/containers/"+url.PathEscape(name)+"/json", nil, &c)
 	return c, err
 }
 
 // execute runs a command in a container to its end.
-func execute(ctx context.Context, name string, argv []string) (out string, code int, err error) {
+func (e *Engine) execute(ctx context.Context, name string, argv []string) (out string, code int, err error) {
 	var created struct{ ID string }
-	_, err = call(ctx, http.MethodPost, "/containers/"+url.PathEscape(name)+"/exec",
+	_, err = e.call(ctx, http.MethodPost, "/containers/"+url.PathEscape(name)+"/exec",
 		map[string]any{"Cmd": argv, "AttachStdout": true, "AttachStderr": true}, &created)
 	if err != nil {
 		return "", -1, err
 	}
-	stream, err := call(ctx, http.MethodPost, "/exec/"+created.ID+"/start", map[string]any{"Detach": false, "Tty": false}, nil)
+	stream, err := e.call(ctx, http.MethodPost, "/exec/"+created.ID+"/start", map[string]any{"Detach": false, "Tty": false}, nil)
 	out = demultiplexed(stream)
 	if err != nil {
 		return out, -1, err
 	}
 	var ended struct{ ExitCode int }
-	_, err = call(ctx, http.MethodGet, "/exec/"+created.ID+"/json", nil, &ended)
+	_, err = e.call(ctx, http.MethodGet, "/exec/"+created.ID+"/json", nil, &ended)
 	return out, ended.ExitCode, err
 }
 

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -51,6 +53,7 @@ type FrontOptions struct {
 	Labels    map[string]string // likewise
 	NoLabels  bool              // no label of Compose: as Quadlet, Portainer or docker run start it
 	ExtraArgs []string          // of docker run, before the image
+	Engine    *Engine           // that runs it
 	Command   []string          // after the image
 }
 
@@ -62,6 +65,8 @@ type Front struct {
 	Env map[string]string
 	// SecretKey is the container's SECRET_KEY. No output may contain it.
 	SecretKey string
+
+	engine *Engine
 }
 
 // StartFront runs a front container. It returns once the container runs,
@@ -80,7 +85,7 @@ func StartFront(ctx context.Context, o FrontOptions) (*Front, error) {
 	if o.Image == "" {
 		o.Image = FrontImage()
 	}
-	f := &Front{Name: o.Name, Image: o.Image, Project: o.Project, Root: o.Root, CertsVolume: o.CertsVolume}
+	f := &Front{Name: o.Name, Image: o.Image, Project: o.Project, Root: o.Root, CertsVolume: o.CertsVolume, engine: o.Engine}
 	f.Env = frontEnv(o.Env)
 	f.SecretKey = f.Env["SECRET_KEY"]
 	err := f.run(ctx, o)
@@ -94,11 +99,11 @@ func StartFront(ctx context.Context, o FrontOptions) (*Front, error) {
 // the start itself cannot: the engine would go on creating a container that
 // nobody waits for.
 func (f *Front) run(ctx context.Context, o FrontOptions) error {
-	if _, err := call(ctx, http.MethodGet, "/images/"+f.Image+"/json", nil, nil); err != nil {
+	if _, err := f.engine.call(ctx, http.MethodGet, "/images/"+f.Image+"/json", nil, nil); err != nil {
 		if strings.HasPrefix(f.Image, "mailu-hook-front:") {
 			return fmt.Errorf("%w (make setup builds it)", err)
 		}
-		if _, err := docker(ctx, "pull", "--quiet", f.Image); err != nil {
+		if _, err := f.engine.docker(ctx, "pull", "--quiet", f.Image); err != nil {
 			return err
 		}
 	}
@@ -108,7 +113,7 @@ func (f *Front) run(ctx context.Context, o FrontOptions) error {
 	if err != nil {
 		return err
 	}
-	if f.ID, err = docker(uncancelled, args...); err != nil {
+	if f.ID, err = f.engine.docker(uncancelled, args...); err != nil {
 		return err
 	}
 	return ctx.Err()
@@ -152,9 +157,12 @@ func (f *Front) runArgs(ctx context.Context, o FrontOptions) ([]string, error) {
 		clear(labels)
 	}
 	maps.Copy(labels, o.Labels)
-	args := []string{"run", "--detach", "--pull", "never", "--name", o.Name,
-		"--health-interval", cmp.Or(o.HealthEvery, 30*time.Second).String()}
+	args := []string{"run", "--detach", "--pull", "never", "--name", o.Name}
+	if o.Engine == nil || !o.Engine.podman {
+		args = append(args, "--health-interval", cmp.Or(o.HealthEvery, 30*time.Second).String())
+	}
 	args = append(args, ownLabels()...)
+	args = append(args, o.Engine.runArgs(f.TLSPorts())...)
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		args = append(args, "--label", key+"="+labels[key])
 	}
@@ -171,7 +179,7 @@ func (f *Front) runArgs(ctx context.Context, o FrontOptions) ([]string, error) {
 func (f *Front) mounts(ctx context.Context) (args []string, err error) {
 	if f.CertsVolume != "" {
 		create := slices.Concat([]string{"volume", "create"}, ownLabels(), []string{f.CertsVolume})
-		if _, err := docker(ctx, create...); err != nil {
+		if _, err := f.engine.docker(ctx, create...); err != nil {
 			return nil, err
 		}
 		args = append(args, "--volume", f.CertsVolume+":/certs")
@@ -201,16 +209,32 @@ func (f *Front) CertsDir(ctx context.Context) (string, error) {
 		return filepath.Join(f.Root, "certs"), nil
 	}
 	var volume struct{ Mountpoint string }
-	_, err := call(ctx, http.MethodGet, "/volumes/"+url.PathEscape(f.CertsVolume), nil, &volume)
+	_, err := f.engine.call(ctx, http.MethodGet, "/volumes/"+url.PathEscape(f.CertsVolume), nil, &volume)
 	return volume.Mountpoint, err
 }
 
 // IP returns the container's address; it may be another after a restart.
 func (f *Front) IP(ctx context.Context) (string, error) {
-	c, err := inspect(ctx, f.Name)
+	c, err := f.engine.inspect(ctx, f.Name)
 	if err != nil {
 		return "", err
 	}
+	return f.addressIn(c)
+}
+
+// at is where a port of the container is reached: the container itself, or the port
+// that an ordinary user's engine publishes.
+func (f *Front) at(c container, port int) (string, error) {
+	if f.engine == nil || !f.engine.user {
+		return f.addressIn(c)
+	}
+	for _, at := range c.NetworkSettings.Ports[strconv.Itoa(port)+"/tcp"] {
+		return net.JoinHostPort("127.0.0.1", at.HostPort), nil
+	}
+	return "", fmt.Errorf("asking port %d of %s: it is not published", port, f.Name)
+}
+
+func (f *Front) addressIn(c container) (string, error) {
 	for _, network := range slices.Sorted(maps.Keys(c.NetworkSettings.Networks)) {
 		if ip := c.NetworkSettings.Networks[network].IPAddress; ip != "" {
 			return ip, nil
@@ -221,20 +245,20 @@ func (f *Front) IP(ctx context.Context) (string, error) {
 
 // HostPID returns the pid of the container's first process on this host.
 func (f *Front) HostPID(ctx context.Context) (int, error) {
-	c, err := inspect(ctx, f.Name)
+	c, err := f.engine.inspect(ctx, f.Name)
 	return c.State.Pid, err
 }
 
 // State returns running, exited, paused, restarting or created.
 func (f *Front) State(ctx context.Context) (string, error) {
-	c, err := inspect(ctx, f.Name)
+	c, err := f.engine.inspect(ctx, f.Name)
 	return c.State.Status, err
 }
 
 // Health returns starting, healthy, unhealthy, or none where the image has no
 // health check.
 func (f *Front) Health(ctx context.Context) (string, error) {
-	c, err := inspect(ctx, f.Name)
+	c, err := f.engine.inspect(ctx, f.Name)
 	if err != nil || c.State.Health == nil {
 		return "none", err
 	}
@@ -244,9 +268,14 @@ func (f *Front) Health(ctx context.Context) (string, error) {
 // CheckHealth runs the image's health check now, whereas Health returns the result
 // of the engine's last run. A failing check is an error.
 func (f *Front) CheckHealth(ctx context.Context) error {
-	c, err := inspect(ctx, f.Name)
+	c, err := f.engine.inspect(ctx, f.Name)
 	if err != nil {
 		return err
+	}
+	if f.engine != nil && f.engine.podman { // which needs systemd to run checks
+		if _, err := call(ctx, http.MethodGet, "/images/"+f.Image+"/json", nil, &c); err != nil {
+			return err
+		}
 	}
 	if c.Config.Healthcheck == nil || len(c.Config.Healthcheck.Test) < 2 {
 		return fmt.Errorf("checking the health of %s: its image has no check", f.Name)
@@ -295,7 +324,7 @@ func (f *Front) WaitHealthy(ctx context.Context) error {
 // error, as one, with its exit status. The error is about the engine's own
 // failures; a command that fails is no error.
 func (f *Front) Exec(ctx context.Context, args ...string) (out string, code int, err error) {
-	out, code, err = execute(ctx, f.Name, args)
+	out, code, err = f.engine.execute(ctx, f.Name, args)
 	if err != nil {
 		return out, -1, fmt.Errorf("running %s in %s: %w", command(args), f.Name, err)
 	}
@@ -304,7 +333,7 @@ func (f *Front) Exec(ctx context.Context, args ...string) (out string, code int,
 
 // Logs returns what the container printed.
 func (f *Front) Logs(ctx context.Context) (string, error) {
-	stream, err := call(ctx, http.MethodGet, f.path("logs?stdout=1&stderr=1"), nil, nil)
+	stream, err := f.engine.call(ctx, http.MethodGet, f.path("logs?stdout=1&stderr=1"), nil, nil)
 	return demultiplexed(stream), err
 }
 
@@ -318,7 +347,7 @@ func (f *Front) Unpause(ctx context.Context) error { return f.post(ctx, "unpause
 func (f *Front) Kill(ctx context.Context) error    { return f.post(ctx, "kill") }
 
 func (f *Front) post(ctx context.Context, what string) error {
-	_, err := call(ctx, http.MethodPost, f.path(what), nil, nil)
+	_, err := f.engine.call(ctx, http.MethodPost, f.path(what), nil, nil)
 	return err
 }
 
@@ -329,9 +358,9 @@ func (f *Front) path(what string) string { return "/containers/" + url.PathEscap
 func (f *Front) Remove() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	err := remove(ctx, "container", f.Name)
+	err := f.engine.remove(ctx, "container", f.Name)
 	if f.CertsVolume != "" {
-		err = errors.Join(err, remove(ctx, "volume", f.CertsVolume))
+		err = errors.Join(err, f.engine.remove(ctx, "volume", f.CertsVolume))
 	}
 	return err
 }

@@ -22,11 +22,12 @@ func ownLabels() []string {
 	return []string{"--label", testLabel + "=1", "--label", pidLabel + "=" + strconv.Itoa(os.Getpid())}
 }
 
-// RemoveLeftovers removes the containers and volumes of test processes that
+// RemoveLeftovers removes the containers, volumes and engines of test processes that
 // ended without doing so: killed, or timed out. What belongs to a process
 // that still runs, perhaps another test package, stays.
 func RemoveLeftovers(ctx context.Context) error {
 	return errors.Join(
+		sweepLeftEngines(ctx),
 		removeLeftovers(ctx, "container", "ls", "--all", "--filter", "label="+testLabel, "--format", `{{.ID}} {{.Label "`+pidLabel+`"}}`),
 		removeLeftovers(ctx, "volume", "ls", "--filter", "label="+testLabel, "--format", `{{.Name}} {{.Label "`+pidLabel+`"}}`),
 	)
@@ -39,7 +40,7 @@ func removeLeftovers(ctx context.Context, kind string, list ...string) error {
 		if pid, bad := strconv.Atoi(owner); bad == nil && alive(pid) {
 			continue
 		}
-		err = errors.Join(err, remove(ctx, kind, name))
+		err = errors.Join(err, (*Engine)(nil).remove(ctx, kind, name))
 	}
 	return err
 }
@@ -47,9 +48,9 @@ func removeLeftovers(ctx context.Context, kind string, list ...string) error {
 // remove removes a container with its anonymous volumes, or a volume. If
 // there is none, that is not an error; if somebody else is removing it, the end of
 // that is waited for.
-func remove(ctx context.Context, kind, name string) error {
+func (e *Engine) remove(ctx context.Context, kind, name string) error {
 	for {
-		_, err := call(ctx, http.MethodDelete, "/"+kind+"s/"+url.PathEscape(name)+"?force=1&v=1", nil, nil)
+		_, err := e.call(ctx, http.MethodDelete, "/"+kind+"s/"+url.PathEscape(name)+"?force=1&v=1", nil, nil)
 		switch {
 		case err == nil, strings.Contains(strings.ToLower(err.Error()), "no such "+kind):
 			return nil

@@ -21,7 +21,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -149,6 +148,8 @@ const (
 
 	NeedCertbotImage Peer = CertbotImage
 
+	NeedEngines Peer = "engines" // what StartEngine starts, and its user
+
 	NeedPrometheus Peer = "prometheus" // promtool and node_exporter
 )
 
@@ -216,6 +217,12 @@ func find(ctx context.Context, peer Peer) error {
 			_, missing := exec.LookPath(program)
 			err = errors.Join(err, missing)
 		}
+	case NeedEngines:
+		_, _, err = rootless()
+		for _, program := range []string{"podman", "dockerd", "runc", "slirp4netns", "newuidmap", "rootlesskit", "haproxy"} {
+			_, missing := daemon(program)
+			err = errors.Join(err, missing)
+		}
 	case NeedPrometheus:
 		_, err = Tool("promtool")
 		if err == nil {
@@ -229,8 +236,8 @@ func find(ctx context.Context, peer Peer) error {
 	return err
 }
 
-// docker runs the docker command and returns what it printed, trimmed.
+// docker runs the docker command on the engine of this machine and returns what it
+// printed, trimmed.
 func docker(ctx context.Context, args ...string) (string, error) {
-	out, err := run(ctx, nil, slices.Concat([]string{"docker"}, args)...)
-	return strings.TrimSpace(out.stdout), err
+	return (*Engine)(nil).docker(ctx, args...)
 }

@@ -147,7 +147,7 @@ func (f *Front) TLSPorts() []int {
 // Leaves asks ports of the front, by default all its TLS ports, with a PROXY
 // header where its environment demands one.
 func (f *Front) Leaves(ctx context.Context, ports ...int) (map[int]*x509.Certificate, error) {
-	ip, err := f.IP(ctx)
+	c, err := f.engine.inspect(ctx, f.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -156,10 +156,14 @@ func (f *Front) Leaves(ctx context.Context, ports ...int) (map[int]*x509.Certifi
 	}
 	name, _, _ := strings.Cut(f.Env["HOSTNAMES"], ",")
 	return each(ports, func(port int) (*x509.Certificate, error) {
-		if f.wantsProxyHeader(port) {
-			return leafBehindProxy(ctx, ip, port, name)
+		at, err := f.at(c, port)
+		if err == nil && f.wantsProxyHeader(port) {
+			return leafBehindProxy(ctx, at, port, name)
 		}
-		return Leaf(ctx, ip, port, name)
+		if err != nil {
+			return nil, err
+		}
+		return Leaf(ctx, at, port, name)
 	})
 }
 
@@ -195,13 +199,17 @@ func (f *Front) WaitServing(ctx context.Context, ports ...int) error {
 
 // accepts reports, as an error, that a port does not accept connections.
 func (f *Front) accepts(ctx context.Context, port int) error {
-	ip, err := f.IP(ctx)
+	c, err := f.engine.inspect(ctx, f.Name)
 	if err != nil {
 		return err
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", target(ip, port))
+	at, err := f.at(c, port)
 	if err != nil {
-		return fmt.Errorf("asking port %d of %s: %w", port, ip, err)
+		return err
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", target(at, port))
+	if err != nil {
+		return fmt.Errorf("asking port %d of %s: %w", port, at, err)
 	}
 	return conn.Close()
 }

@@ -64,7 +64,14 @@ missing_packages() {
 		mkfs.exfat exfatprogs
 		mount.exfat-fuse exfat-fuse
 		losetup mount
+		podman podman
+		runc runc
+		slirp4netns slirp4netns
+		newuidmap uidmap
+		rootlesskit rootlesskit
+		haproxy haproxy
 	LIST
+	[[ -x /usr/lib/podman/netavark ]] || echo netavark # what podman's networks are made by
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
 	[[ $purpose != bench || -x /usr/bin/time ]] || echo time # bash has one of its own
@@ -103,20 +110,20 @@ apt_install() {
 	without_services env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
-# without_services runs a command that installs packages, and keeps knot and
-# unbound from being started by theirs, now (invoke-rc.d takes an answer of 101
+# without_services runs a command that installs packages, and keeps knot, unbound,
+# haproxy and podman from being started by theirs, now (invoke-rc.d takes an answer of 101
 # for a no) and at the next boot: the tests run servers of their own, and port 53
 # and the resolver of this machine are none of their business.
 without_services() {
 	local policy=/usr/sbin/policy-rc.d status=0 service made=
 	if [[ ! -e $policy ]]; then
-		printf '#!/bin/sh\ncase $1 in knot*|unbound*) exit 101;; esac\n' >$policy
+		printf '#!/bin/sh\ncase $1 in knot*|unbound*|podman*|haproxy*) exit 101;; esac\n' >$policy
 		chmod +x $policy
 		made=$policy
 	fi
 	"$@" || status=$?
-	for service in knot unbound; do
-		[[ " $* " != *" $service "* ]] || systemctl disable -q $service 2>/dev/null || true
+	for service in knot unbound haproxy podman.socket podman.service podman-restart.service podman-auto-update.timer; do
+		[[ " $* " != *" ${service%%[.-]*} "* ]] || systemctl disable -q $service 2>/dev/null || true
 	done
 	[[ -z $made ]] || rm -f "$made"
 	return $status
@@ -138,6 +145,18 @@ start_engine() {
 		setsid nohup dockerd </dev/null >"$log" 2>&1 &
 	fi
 	wait_for_engine "$log"
+}
+
+# add_rootless adds the ordinary user whose engines the tests start (useradd also gives
+# it the ids that its containers use), and lets users make network devices in namespaces
+# of theirs, as udev does where it runs.
+add_rootless() {
+	local user=mailu-hook-rootless
+	if ! id -u "$user" >/dev/null 2>&1; then
+		[[ $EUID -eq 0 ]] || die "missing: the user $user" "add it: sudo useradd --create-home --shell /usr/sbin/nologin $user"
+		useradd --create-home --shell /usr/sbin/nologin "$user"
+	fi
+	[[ $EUID -ne 0 || ! -e /dev/net/tun ]] || chmod 0666 /dev/net/tun
 }
 
 # wait_for_engine polls for up to a minute; engines that also set up their
@@ -239,6 +258,7 @@ unpack_tool() {
 mkdir -p "$bin"
 have go || die 'go is not in PATH' 'see https://go.dev/dl/; mailu-hook needs 1.26 or newer'
 install_packages
+add_rootless
 start_engine
 unpack_tool promtool prometheus
 unpack_tool prometheus-node-exporter prometheus-node-exporter
