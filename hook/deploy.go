@@ -46,9 +46,9 @@ type Front interface {
 	// Settle waits until the front's own reactions to a switch are over, and
 	// leaves it reloadable and healthy.
 	Settle(ctx context.Context) error
-	// Running reports whether the container still runs. An error means that nobody
-	// could be asked.
-	Running(ctx context.Context) (bool, error)
+	// Running reports whether the container still runs whose ports are marked with
+	// that name (mailu.Port.Of). An error means that nobody could be asked.
+	Running(ctx context.Context, of string) (bool, error)
 }
 
 // Errors of a deploy that went past the switch, each wrapping its cause.
@@ -74,7 +74,7 @@ type Options struct {
 	Keep          int           // generations kept for rollback; 0: three
 	Rollback      time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
 	Facts         mailu.Facts   // remembered for a time when the front cannot be asked
-	Unasked       error         // with a nil Front: why it could not be asked; nil: no container runs, and it will load the pair when it starts
+	Unasked       error         // why the Front, or one of several that are not part of it, could not be asked; nil with a nil Front: no container runs, and it will load the pair when it starts
 	Progress      func(Step)    // told of each step as it begins
 }
 
@@ -240,12 +240,17 @@ func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpo
 // repair fixes what an earlier event did to the front, without a deploy. What it
 // cannot fix is remembered as unfinished.
 func (d *deploy) repair(ctx context.Context) error {
+	var err error
 	if d.f != nil {
-		if err := d.f.Settle(ctx); err != nil {
+		if err = d.f.Settle(ctx); err != nil {
 			err = fmt.Errorf("%w: %w", ErrUnsettled, err)
-			d.postponeRepair(ctx, err)
-			return err
+		} else if d.o.Unasked != nil {
+			err = fmt.Errorf("%w: %w", ErrPending, d.o.Unasked)
 		}
+	}
+	if err != nil {
+		d.postponeRepair(ctx, err)
+		return err
 	}
 	d.confirm(ctx)
 	return nil
@@ -293,6 +298,9 @@ func (d *deploy) served() bool {
 	}
 	state, _ := d.s.State()
 	for _, e := range d.before.ports {
+		if !mailu.AnyAnswers(mailu.OfFront(d.before.ports, e.Of)) {
+			return false
+		}
 		if e.Leaf != d.b.Fingerprint() && (e.Answers() || errors.Is(e.Err, mailu.ErrSilent) || state.Pending != nil) {
 			return false
 		}
@@ -384,6 +392,9 @@ func (d *deploy) apply(ctx context.Context) error {
 	if told != nil {
 		d.warn("served anyway: %v", told)
 	}
+	if err == nil && d.o.Unasked != nil {
+		return untold{d.o.Unasked}
+	}
 	return err
 }
 
@@ -414,11 +425,8 @@ func (d *deploy) rollBack(ctx context.Context, cause error) error {
 		return fmt.Errorf("%w: %w; then %w", ErrRollbackFailed, cause, err)
 	}
 	reloadErr := d.f.Reload(ctx, d.isOld)
-	err := d.verifyOld(ctx)
-	var gone error
-	if err != nil {
-		gone = d.gone(ctx)
-	}
+	wrong, err := d.verifyOld(ctx)
+	gone := d.gone(ctx, wrong)
 	switch {
 	case gone != nil:
 		return fmt.Errorf("%w: %w; then the old pair was put back, but that could not be verified: %w", ErrPending, cause, gone)

@@ -29,6 +29,7 @@ type scripted struct {
 	objects     string // leaf that dovecot says it cannot load, when asked
 	unreachable error  // Reload and Explain end with it; the ports answer anyway
 	diesAt      Step   // at Reload the container stops
+	down        string // the front of that name does not run
 	deadOnce    bool   // it has
 	unknown     error  // nobody can say whether the container runs
 	unsettled   error  // Settle ends with it
@@ -163,7 +164,9 @@ func (f *scripted) Settle(ctx context.Context) error {
 	return errors.Join(f.unsettled, ctx.Err())
 }
 
-func (f *scripted) Running(context.Context) (bool, error) { return !f.deadOnce, f.unknown }
+func (f *scripted) Running(_ context.Context, of string) (bool, error) {
+	return !f.deadOnce && (of == "" || f.down != of), f.unknown
+}
 
 func (f *scripted) reached(ctx context.Context) error {
 	if f.deadOnce {

@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 // looks once more, because settling reloads the daemons again.
 //
 // A port that served no TLS before the deploy is reported and not counted, as
-// long as another did: it may be closed to this host, or its daemon may be
+// long as another of its front did: it may be closed to this host, or its daemon may be
 // broken for reasons of its own. One that took the connection and then hung is no
 // such port: it speaks TLS once its daemon works again. When no port did, the front was starting or
 // had no certificate, and then all count.
@@ -96,7 +97,7 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 
 // verifyOld waits until each port serves the old pair again, or what it served
 // before, including nothing.
-func (d *deploy) verifyOld(ctx context.Context) error {
+func (d *deploy) verifyOld(ctx context.Context) (wrong []mailu.Endpoint, err error) {
 	_ = d.await(ctx, d.isOld) // whatever a daemon says of the old pair, the ports decide
 	if err := d.f.Settle(ctx); err != nil {
 		d.warn("the front has not settled: %v", err)
@@ -105,16 +106,15 @@ func (d *deploy) verifyOld(ctx context.Context) error {
 	if ctx.Err() == nil {
 		_ = d.await(ctx, d.isOld) // settling has reloaded the daemons
 	}
-	var wrong []string
 	for _, e := range d.r.Endpoints {
 		if !d.isOld(e) {
-			wrong = append(wrong, describe(e))
+			wrong = append(wrong, e)
 		}
 	}
 	if wrong != nil {
-		return fmt.Errorf("the old certificate is not served by %s", strings.Join(wrong, ", "))
+		err = fmt.Errorf("the old certificate is not served by %s", describe(wrong))
 	}
-	return nil
+	return wrong, err
 }
 
 // isOld reports whether a port shows the old pair, or what it showed before.
@@ -134,29 +134,29 @@ func (d *deploy) was(port mailu.Port) mailu.Endpoint {
 // counts reports whether the deploy depends on a port's answer.
 func (d *deploy) counts(e mailu.Endpoint) bool {
 	was := d.was(e.Port)
-	return was.Answers() || errors.Is(was.Err, mailu.ErrSilent) || !mailu.AnyAnswers(d.before.ports)
+	return was.Answers() || errors.Is(was.Err, mailu.ErrSilent) || !mailu.AnyAnswers(mailu.OfFront(d.before.ports, e.Of))
 }
 
 // judge says whether the answers in d.r.Endpoints prove the deploy. It returns
 // a *mailu.Refusal when the front answered, and answered wrongly.
 func (d *deploy) judge(ctx context.Context, want string) error {
-	var wrong []string
+	var wrong []mailu.Endpoint
 	regressed := false
 	for _, e := range d.r.Endpoints {
 		if e.Leaf != want && d.counts(e) {
-			wrong = append(wrong, describe(e))
+			wrong = append(wrong, e)
 			regressed = regressed || d.was(e.Port).Answers()
 		}
 	}
 	if wrong == nil {
 		return nil
 	}
-	if gone := d.gone(ctx); errors.Is(gone, errGone) {
+	if gone := d.gone(ctx, wrong); errors.Is(gone, errGone) {
 		return say.Hint(gone, "start it: it will load the new certificate; its log says why it stopped")
 	} else if gone != nil {
 		return gone
 	}
-	err := fmt.Errorf("the new certificate is not served by %s", strings.Join(wrong, ", "))
+	err := fmt.Errorf("the new certificate is not served by %s", describe(wrong))
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		err = fmt.Errorf("interrupted before every port was seen with the new certificate: %w", err)
 	}
@@ -168,30 +168,47 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 
 var errGone = errors.New("the front stopped running during the deploy")
 
-// gone returns why the silence of all ports is no verdict on the certificate: the
-// container does not run any more, or the engine does not say that it does. nil means
-// that a port answers, or that the front runs and is silent.
-func (d *deploy) gone(ctx context.Context) error {
-	if mailu.AnyAnswers(d.r.Endpoints) {
-		return nil
+// gone returns why ports that are wrong are no verdict on the certificate: none of the
+// ports of their containers answers, and these do not run any more, or the engine does
+// not say that they do. nil means that there are none, or that one of their containers
+// answers, or that it runs and is silent.
+func (d *deploy) gone(ctx context.Context, wrong []mailu.Endpoint) (err error) {
+	asked := map[string]bool{}
+	for _, e := range wrong {
+		if mailu.AnyAnswers(mailu.OfFront(d.r.Endpoints, e.Of)) {
+			return nil
+		}
+		if asked[e.Of] {
+			continue
+		}
+		asked[e.Of] = true
+		runs, unknown := d.f.Running(context.WithoutCancel(ctx), e.Of)
+		switch {
+		case unknown != nil:
+			err = cmp.Or(err, fmt.Errorf("no port answers, and whether the front runs is not known: %w", unknown))
+		case runs:
+			return nil
+		case e.Of != "":
+			err = fmt.Errorf("%s: %w", say.Plain(e.Of), errGone)
+		default:
+			err = errGone
+		}
 	}
-	runs, err := d.f.Running(context.WithoutCancel(ctx))
-	if err != nil {
-		return fmt.Errorf("no port answers, and whether the front runs is not known: %w", err)
-	}
-	if !runs {
-		return errGone
-	}
-	return nil
+	return err
 }
 
-func describe(e mailu.Endpoint) string {
-	where, protocol := fmt.Sprintf("port %d", e.Number), e.Protocol
-	if e.Of != "" {
-		where += " of " + e.Of
+// describe lists ports with what they show.
+func describe(ports []mailu.Endpoint) string {
+	var all []string
+	for _, e := range ports {
+		where, shows := fmt.Sprintf("port %d", e.Number), fmt.Sprintf(": %v", e.Err)
+		if e.Of != "" {
+			where += " of " + e.Of
+		}
+		if e.Answers() {
+			shows = fmt.Sprintf(", shows leaf %.8s", e.Leaf)
+		}
+		all = append(all, fmt.Sprintf("%s (%s%s)", where, e.Protocol, shows))
 	}
-	if e.Answers() {
-		return fmt.Sprintf("%s (%s, shows leaf %.8s)", where, protocol, e.Leaf)
-	}
-	return fmt.Sprintf("%s (%s: %v)", where, protocol, e.Err)
+	return strings.Join(all, ", ")
 }

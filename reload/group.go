@@ -1,7 +1,6 @@
 package reload
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -43,6 +42,16 @@ func (g Group) Facts() mailu.Facts {
 		facts.Ports = append(facts.Ports, f.Ports...)
 	}
 	return facts
+}
+
+// Active are the fronts that run.
+func (g Group) Active() (active Group) {
+	for _, f := range g {
+		if f.State == "running" {
+			active = append(active, f)
+		}
+	}
+	return active
 }
 
 // Idle returns a front that does not run, nil if all run. One that is paused or
@@ -124,15 +133,13 @@ func (g Group) Settle(ctx context.Context) error {
 	return g.each(func(f *Front) error { return f.Settle(ctx) })
 }
 
-// Running reports whether one of them runs, as Front.Running does.
-func (g Group) Running(ctx context.Context) (bool, error) {
-	var unknown error
+// Running reports whether the front runs whose ports are marked with that name, as
+// Front.Running does.
+func (g Group) Running(ctx context.Context, of string) (bool, error) {
 	for _, f := range g {
-		runs, err := f.Running(ctx)
-		if runs {
-			return true, nil
+		if of == "" || f.Container == of {
+			return f.Running(ctx)
 		}
-		unknown = cmp.Or(unknown, err)
 	}
-	return false, unknown
+	return false, nil
 }

@@ -87,16 +87,20 @@ func TestGroupIsIdleIfOneOfItsFrontsIs(t *testing.T) {
 	}
 }
 
-func TestGroupRunsAsLongAsOneOfItsFrontsDoes(t *testing.T) {
+func TestEachFrontOfAGroupRunsOrNotByItself(t *testing.T) {
 	g, fakes := twins(t, &daemons{ps: []string{psWhole}}, &daemons{ps: []string{psWhole}})
 	fakes[0].containers = map[string]string{frontID: answer(t, inState("exited"))}
-	runs, err := g.Running(t.Context())
-	require.NoError(t, err)
-	assert.True(t, runs)
-	fakes[1].containers = fakes[0].containers
-	runs, err = g.Running(t.Context())
-	require.NoError(t, err)
-	assert.False(t, runs)
+	for of, want := range map[string]bool{"mailu-front-1": false, "mailu-front-2": true, "": false, "gone": false} {
+		runs, err := g.Running(t.Context(), of)
+		require.NoError(t, err)
+		assert.Equal(t, want, runs, of)
+	}
+}
+
+func TestOnlyFrontsThatRunAreActive(t *testing.T) {
+	g := Group{{State: "running"}, {State: "paused"}, {State: "running"}, {State: "restarting"}}
+	assert.Equal(t, Group{g[0], g[2]}, g.Active())
+	assert.Nil(t, g[1:2].Active())
 }
 
 func TestMountsAreNamedInAlphabeticalOrder(t *testing.T) {

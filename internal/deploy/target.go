@@ -22,8 +22,8 @@ import (
 type Target struct {
 	Facts   mailu.Facts
 	Found   reload.Group // nil if the engine could not be asked, or knows none
-	Front   reload.Group // Found; nil if none runs, or one cannot be asked
-	Unasked error        // why a front that may be running cannot be asked
+	Front   reload.Group // those of Found that can be asked; nil if there is none
+	Unasked error        // why a front that may be running, or one of several, cannot be asked
 	Absent  string       // why there is no front to ask: it will load the certificate when it starts
 
 	o      Options
@@ -144,13 +144,12 @@ func (t *Target) doubt(ctx context.Context) {
 	t.Absent = ""
 }
 
-// meet takes the facts of the fronts that were found, and the fronts themselves if
-// all of them can be asked.
+// meet takes the facts of the fronts that were found, and those fronts that can be
+// asked.
 func (t *Target) meet(found reload.Group) {
-	t.Facts, t.Found = found.Facts(), found
+	t.Facts, t.Found, t.Front = found.Facts(), found, found.Active()
 	idle := found.Idle()
 	if idle == nil {
-		t.Front = found
 		return
 	}
 	switch idle.State {

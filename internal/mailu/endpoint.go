@@ -34,6 +34,16 @@ func AnyAnswers(endpoints []Endpoint) bool {
 	return false
 }
 
+// OfFront returns the answers of the front that one of them is of: see Port.Of.
+func OfFront(endpoints []Endpoint, of string) (its []Endpoint) {
+	for _, e := range endpoints {
+		if e.Of == of {
+			its = append(its, e)
+		}
+	}
+	return its
+}
+
 // Refusal is the front's verdict on the installed pair: it would not load it, or was
 // told to load it and serves something else. Any other error of the front's driver
 // means that the front could not be told or asked, which is no verdict.
