@@ -57,7 +57,7 @@ func TestMeasure(t *testing.T) {
 	})
 	for name, part := range map[string]func(*testing.T, *report){
 		"served": measureServed, "nothing": measureNothing, "renew": measureRenew,
-		"growth": measureGrowth, "size": measureSize, "functions": measureFunctions,
+		"growth": measureGrowth, "fronts": measureFronts, "size": measureSize, "functions": measureFunctions,
 	} {
 		t.Run(name, func(t *testing.T) { part(t, r) })
 	}
