@@ -226,6 +226,7 @@ func TestAFrontWhosePortsCannotBeReachedIsLeftSettled(t *testing.T) {
 	}
 	r, err := s.deploy(t, s.new)
 	assertPending(t, s, r, err)
+	assert.Contains(t, say.HintOf(err), "no port answers from here")
 	assert.Contains(t, s.f.Calls(), StepSettle, "the switch made it delete its pid files")
 }
 

@@ -160,8 +160,11 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		err = fmt.Errorf("interrupted before every port was seen with the new certificate: %w", err)
 	}
-	if regressed {
+	switch {
+	case regressed:
 		return &mailu.Refusal{Err: err}
+	case !mailu.AnyAnswers(d.before.ports) && !mailu.AnyAnswers(d.r.Endpoints):
+		return say.Hint(err, "no port answers from here: run mailu-hook on the front's host or in its network, let the firewall pass, and see docker logs of the front; sync then finishes it")
 	}
 	return err
 }
