@@ -292,6 +292,20 @@ func TestAMissingNameIsDueAgainWithBackOff(t *testing.T) {
 	assert.Zero(t, l.Failures)
 }
 
+func TestARunThatIsNotDueForgetsPastFailures(t *testing.T) {
+	t.Parallel()
+	l, want := lineageOf(t, began, 90*day)
+	l.state = openState(t, t.TempDir())
+	l.fail(want, errors.New("down"), began)
+	require.Equal(t, 1, l.Failures)
+	require.NoError(t, l.Settle())
+	assert.Zero(t, l.Failures)
+	assert.Empty(t, l.Failure)
+	again, err := l.state.Lineage(l.Name)
+	require.NoError(t, err)
+	assert.Zero(t, again.Failures, "also for status")
+}
+
 func TestATimerThatDoesNotFitTheLifetimeIsFound(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

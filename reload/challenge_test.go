@@ -309,6 +309,16 @@ func TestLeftoversBesideAStoppedFrontAreRemovedOnceNoRunCanNeedThem(t *testing.T
 	assert.Equal(t, 1, w.loaded, "nobody needs to be told")
 }
 
+func TestReadOnlyOverridesWithoutLeftoversAreNoError(t *testing.T) {
+	needRoot(t)
+	w := newWebFront(t, &daemons{})
+	require.NoError(t, syscall.Mount("tmpfs", w.overrides, "tmpfs", syscall.MS_RDONLY, ""))
+	t.Cleanup(func() { assert.NoError(t, syscall.Unmount(w.overrides, 0)) })
+	require.NoError(t, w.group().ForgetChallenges(t.Context()))
+	require.NoError(t, w.group().ForgetOldChallenges(t.Context()))
+	assert.Zero(t, w.loaded, "nobody needs to be told")
+}
+
 func TestProxiedWebPortIsAskedWithAHeader(t *testing.T) {
 	w := newWebFront(t, &daemons{})
 	w.f.proxy = "80"

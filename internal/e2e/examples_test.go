@@ -34,6 +34,11 @@ func TestSystemdUnitsAreValidAndAsHardenedAsSECURITYSays(t *testing.T) {
 			unit := "mailu-hook-" + name + ".service"
 			service := strings.ReplaceAll(example(t, "examples/systemd/"+unit), "/usr/local/bin/mailu-hook", binary)
 			require.NoError(t, os.WriteFile(filepath.Join(dir, unit), []byte(service), 0o644))
+			assert.Contains(t, service, "\nProtectSystem=full\n")
+			assert.NotContains(t, service, "ReadWritePaths", "Mailu may be anywhere")
+			if name == "sync" {
+				assert.Contains(t, service, "\nConditionPathExists=|/run/docker.sock\nConditionPathExists=|/run/podman/podman.sock\n")
+			}
 			units := []string{filepath.Join(dir, unit)}
 			if name != "watch" {
 				timer := filepath.Join(dir, "mailu-hook-"+name+".timer")
