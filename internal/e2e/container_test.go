@@ -19,7 +19,8 @@ import (
 	"mailu-hook/internal/rig"
 )
 
-const imageName = "mailu-hook-test"
+// imageName is of this process: other runs of the tests may use the same engine.
+var imageName = fmt.Sprintf("mailu-hook-test-%d", os.Getpid())
 
 // image makes the container image by make image, once for all tests, and returns its
 // name. In a soak it is made for both architectures.
