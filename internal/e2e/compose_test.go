@@ -124,7 +124,7 @@ func (s *stack) follows(name string, agent map[string]any, obtain func(renewing 
 		for _, renewing := range []bool{false, true} {
 			s.endsServing(obtain(renewing, c))
 		}
-		s.docker("exec", id, "/mailu-hook", "sync") // it waits for the agent to end its round
+		s.settles(id)
 		health := func() string { return s.docker("inspect", "--format", "{{json .State.Health}}", id) }
 		require.Eventually(t, func() bool { return strings.Contains(health(), `"Status":"healthy"`) }, time.Minute, 200*time.Millisecond, "%s", health())
 		assert.Equal(t, "true [ALL] [] [no-new-privileges:true]",
