@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -129,12 +130,17 @@ func TestWatchServesWhateverChanges(t *testing.T) {
 	require.Eventually(t, func() bool { return l.front.CheckHealth(t.Context()) == nil }, time.Minute, 100*time.Millisecond)
 	l.healthyAndReloadable()
 
-	// So is a front that starts.
-	n, _ := a.rounds()
+	// So is a front that starts, also one that takes the place of another in mid-deploy.
+	renewed = l.next()
+	before, err := os.Readlink(l.live())
+	require.NoError(t, err)
+	l.traefik(store, renewed)
+	require.Eventually(t, func() bool { now, err := os.Readlink(l.live()); return err == nil && now != before }, time.Minute, time.Millisecond)
 	require.NoError(t, l.front.Remove())
 	l.start(rig.FrontOptions{Project: l.front.Project})
-	a.waits(n + 1)
 	l.endsServing(renewed.SHA256())
+	require.Eventually(t, func() bool { return !l.status(nil).says("deploy_pending") }, time.Minute, 100*time.Millisecond)
+	l.healthyAndReloadable()
 
 	// One that is killed converges when it starts again.
 	require.NoError(t, a.cmd.Process.Kill())
@@ -147,6 +153,9 @@ func TestWatchServesWhateverChanges(t *testing.T) {
 	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, <-b.ended, "exit status 0")
 }
+
+// live is the link that a deploy switches.
+func (l *lab) live() string { return filepath.Join(l.certs(), ".mailu-hook", "live") }
 
 // next is a pair that is newer than all before it.
 func (l *lab) next() *mint.Pair {
@@ -190,12 +199,22 @@ func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
 	r := l.sync("--output", "json")
 	assert.Equal(t, "unchanged", r.doc.Outcome)
 
-	away := l.watch("--config", l.file("DOCKER_HOST=unix:///nonexistent\n"))
-	_, last := away.rounds()
+	engine := l.engine()
+	l.env = append(l.env, "DOCKER_HOST=unix://"+engine.path)
+	c := l.watch()
+	engine.stop()
+	n, _ := c.rounds()
+	final := l.renews() // without an engine it is installed, and not yet verified
+	c.waits(n + 1)
+	_, last := c.rounds()
 	assert.Contains(t, last, "/all-is-well/fail ")
 	assert.NotContains(t, last, live)
-	require.NoError(t, away.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-away.ended, "it does not end because of what it meets")
+	engine.start()
+	l.endsServing(final.SHA256()) // it is back, and that is a reason
+	require.Eventually(t, func() bool { _, last := c.rounds(); return last == "/all-is-well " }, time.Minute, 20*time.Millisecond)
+	l.healthyAndReloadable()
+	require.NoError(t, c.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, <-c.ended, "it does not end because of what it meets")
 }
 
 // file writes a file with that content.
@@ -204,6 +223,66 @@ func (l *lab) file(content string) string {
 	name := filepath.Join(l.root, fmt.Sprintf("file%d", time.Now().UnixNano()))
 	require.NoError(l.t, os.WriteFile(name, []byte(content), 0o600))
 	return name
+}
+
+// door is a socket behind which the engine is, as long as it is open.
+type door struct {
+	t        *testing.T
+	path     string
+	listener net.Listener
+	mu       sync.Mutex
+	inside   []net.Conn
+}
+
+func (l *lab) engine() *door {
+	l.t.Helper()
+	dir, err := os.MkdirTemp("", "door") // short enough for a socket
+	require.NoError(l.t, err)
+	l.t.Cleanup(func() { os.RemoveAll(dir) })
+	d := &door{t: l.t, path: filepath.Join(dir, "s")}
+	d.start()
+	l.t.Cleanup(d.stop)
+	return d
+}
+
+func (d *door) start() {
+	listener, err := net.Listen("unix", d.path)
+	require.NoError(d.t, err)
+	d.listener = listener
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", "/var/run/docker.sock")
+			if err != nil {
+				client.Close()
+				continue
+			}
+			d.mu.Lock()
+			d.inside = append(d.inside, client, server)
+			d.mu.Unlock()
+			for from, to := range map[net.Conn]net.Conn{client: server, server: client} {
+				go func() {
+					_, _ = io.Copy(to, from)
+					client.Close()
+					server.Close()
+				}()
+			}
+		}
+	}()
+}
+
+// stop closes it, and breaks off every conversation.
+func (d *door) stop() {
+	d.listener.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, conn := range d.inside {
+		conn.Close()
+	}
+	d.inside = nil
 }
 
 func TestAgentServesWhatStandsAfterManyRewrites(t *testing.T) {
@@ -231,6 +310,15 @@ func TestAgentServesWhatStandsAfterManyRewrites(t *testing.T) {
 		_, err := tls.LoadX509KeyPair(filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
 		require.NoError(t, err, "never a broken pair")
 	}
+	l.endsServing(pair.SHA256())
+
+	// The source goes, and comes back with what was issued since.
+	n, _ := a.rounds()
+	require.NoError(t, os.RemoveAll(filepath.Dir(store)))
+	a.waits(n + 1)
+	pair = l.issue(mint.Leaf{NotBefore: time.Now()})
+	require.NoError(t, os.MkdirAll(filepath.Dir(store), 0o700))
+	l.traefik(store, pair)
 	l.endsServing(pair.SHA256())
 	require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, <-a.ended)
