@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,13 +73,22 @@ func (p Pair) same(q Pair) bool {
 	return string(p.cert) == string(q.cert) && string(p.key) == string(q.key) && p.inHome == q.inHome
 }
 
-// leafOf returns the leaf of a pair that a TLS server can load, and nil otherwise.
+// leafOf returns the leaf of a pair that a TLS server can load, and nil otherwise. Of
+// one that only crypto/x509 cannot parse it is an outline: the pair can be put back.
 func leafOf(cert, key []byte) *x509.Certificate {
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
+	if pair, err := tls.X509KeyPair(cert, key); err == nil {
+		return pair.Leaf
+	}
+	leaf := pki.Outline(cert)
+	block, _ := pem.Decode(key)
+	if leaf == nil || block == nil {
 		return nil
 	}
-	return pair.Leaf
+	private, err := pki.ParseKey(block)
+	if err != nil || !pki.Owns(private.Public(), leaf) {
+		return nil
+	}
+	return leaf
 }
 
 // absent reports whether a name that could not be read may be replaced by a

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/mailu"
+	"mailu-hook/internal/mint"
 )
 
 // keeps is a port that goes on showing leaf, whatever it is told to load.
@@ -212,4 +213,24 @@ func TestRefusedTwiceIsTriedFromTheSameGeneration(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, OutcomeInstalled, r.Outcome)
 	assert.Nil(t, remembered(t, s.dir).Pending)
+}
+
+func TestAPairThatOnlyGoCannotParseIsPutBack(t *testing.T) {
+	ca, err := sharedCA()
+	require.NoError(t, err)
+	odd, err := ca.Odd(mint.Leaf{})
+	require.NoError(t, err)
+	s := newScene(t)
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "cert.pem"), odd.Chain, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "key.pem"), odd.KeyPEM, 0o600))
+	for _, p := range s.f.ports {
+		p.shows = odd.SHA256()
+	}
+	s.f.refuses = s.new.Fingerprint()
+	r, err := s.deploy(t, s.new)
+	require.ErrorIs(t, err, ErrRolledBack)
+	assert.Equal(t, OutcomeRolledBack, r.Outcome)
+	installed, err := os.ReadFile(filepath.Join(s.dir, "cert.pem"))
+	require.NoError(t, err)
+	assert.Equal(t, string(odd.Chain), string(installed))
 }

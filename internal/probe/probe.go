@@ -115,24 +115,44 @@ func (t Target) ask(ctx context.Context, p mailu.Port) mailu.Endpoint {
 
 // handshake completes a TLS handshake on the port, as a mail client would, and
 // returns the chain that was sent, which is never empty, and whether the port at
-// least accepted the connection.
+// least accepted the connection. Of a leaf that crypto/x509 cannot parse, an outline is
+// the whole chain.
 func (t Target) handshake(ctx context.Context, p mailu.Port) (chain []*x509.Certificate, connected bool, err error) {
+	connected, err = t.talk(ctx, p, func(conn net.Conn) error {
+		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: t.ServerName})
+		err := client.Handshake()
+		chain = client.ConnectionState().PeerCertificates
+		return err
+	})
+	if err != nil && unparsed(err) {
+		_, _ = t.talk(ctx, p, func(conn net.Conn) error {
+			if leaf := outline(conn, t.ServerName); leaf != nil {
+				chain, err = []*x509.Certificate{leaf}, nil
+			}
+			return nil
+		})
+	}
+	return chain, connected, err
+}
+
+// talk connects to the port, and has secure make the handshake once the server is ready
+// for it.
+func (t Target) talk(ctx context.Context, p mailu.Port, secure func(net.Conn) error) (connected bool, err error) {
 	conn, err := t.Dial(ctx, p)
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	if !p.Implicit {
 		if err := startTLS(conn, p.Protocol); err != nil {
-			return nil, true, err
+			return true, err
 		}
 	}
-	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: t.ServerName})
-	if err := client.Handshake(); err != nil {
-		return nil, true, fmt.Errorf("TLS handshake: %s", say.Foreign(err.Error()))
+	if err := secure(conn); err != nil {
+		return true, fmt.Errorf("TLS handshake: %s", say.Foreign(err.Error()))
 	}
-	return client.ConnectionState().PeerCertificates, true, nil
+	return true, nil
 }
 
 // silent is why a port that accepted a connection did not answer in time.
