@@ -25,6 +25,7 @@ type daemons struct {
 	ps       []string          // answers of ps in turn; the last one stays
 	files    map[string]string // what cat finds
 	statuses map[string]int    // of commands that fail, by name
+	once     map[string]int    // likewise, of those that fail the first time
 }
 
 const (
@@ -39,6 +40,11 @@ const (
 func (d *daemons) command(argv []string) (string, int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if status := d.once[argv[0]]; status != 0 {
+		delete(d.once, argv[0])
+		d.files = map[string]string{} // as the watcher leaves them
+		return "chmod: No such file or directory", status
+	}
 	if status := d.statuses[argv[0]]; status != 0 {
 		return argv[0] + ": \x1b[31mwent\nwrong", status
 	}
@@ -283,4 +289,11 @@ func TestRunningIsWhatTheEngineSays(t *testing.T) {
 	assert.False(t, runs)
 	_, err = describe(nowhere(t), fixture(t)).Running(t.Context())
 	require.ErrorIs(t, err, ErrEngine, "what could not be asked is not stopped")
+}
+
+func TestSettlePutsPidFilesBackThatTheWatcherDeletesMeanwhile(t *testing.T) {
+	d := &daemons{ps: []string{psWhole}, once: map[string]int{"chmod": 1}}
+	f, _ := frontOf(t, d)
+	require.NoError(t, f.Settle(t.Context()))
+	assert.Equal(t, map[string]string{"/run/nginx.pid": "23\n", "/run/dovecot/master.pid": "14\n"}, d.files)
 }

@@ -39,10 +39,22 @@ var pidFiles = []struct {
 func (f *Front) Settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, settleLimit, errors.New("its watcher is still busy"))
 	defer cancel()
-	procs, err := f.watcher.quiesce(ctx)
-	if err != nil {
-		return fmt.Errorf("waiting for %s to settle: %w", f.Container, err)
+	for try := 1; ; try++ {
+		procs, err := f.watcher.quiesce(ctx)
+		if err != nil {
+			return fmt.Errorf("waiting for %s to settle: %w", f.Container, err)
+		}
+		if err = f.putPids(ctx, procs); err == nil || try == putTries {
+			return err
+		}
 	}
+}
+
+// putTries is how often the pid files are put back where that fails: by commands in the
+// container it takes so long that the watcher can begin to react meanwhile.
+const putTries = 3
+
+func (f *Front) putPids(ctx context.Context, procs []process) error {
 	for _, daemon := range pidFiles {
 		p, ok := master(procs, daemon.name)
 		if !ok {
