@@ -70,7 +70,7 @@ soak: setup ## the long versions of the end-to-end tests, alone: docs/testing.md
 bench: build ## measure beside what people use, on an idle machine: BENCHMARKS.md
 	@internal/rig/setup.sh bench
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_BINARY=$(CURDIR)/mailu-hook BENCH_FILE=$(CURDIR)/BENCHMARKS.md; \
-	go test -tags measure ./internal/e2e -run TestMeasure -parallel 1 -count=1 -timeout=60m && cat BENCHMARKS.md
+	go test -tags measure ./internal/e2e -run TestMeasure -parallel 1 -count=1 -timeout=80m && cat BENCHMARKS.md
 
 demo: setup build ## show a real renewal, and a failure being caught
 	@go run ./internal/demo

@@ -56,7 +56,7 @@ func TestMeasure(t *testing.T) {
 		}
 	})
 	for name, part := range map[string]func(*testing.T, *report){
-		"served": measureServed, "nothing": measureNothing, "renew": measureRenew,
+		"served": measureServed, "watch": measureWatch, "nothing": measureNothing, "renew": measureRenew,
 		"growth": measureGrowth, "fronts": measureFronts, "size": measureSize, "functions": measureFunctions,
 	} {
 		t.Run(name, func(t *testing.T) { part(t, r) })
