@@ -342,7 +342,15 @@ func (f *Front) Logs(ctx context.Context) (string, error) {
 func (f *Front) Restart(ctx context.Context) error { return f.post(ctx, "restart?t=1") }
 func (f *Front) Stop(ctx context.Context) error    { return f.post(ctx, "stop?t=1") }
 func (f *Front) Start(ctx context.Context) error   { return f.post(ctx, "start") }
-func (f *Front) Pause(ctx context.Context) error   { return f.post(ctx, "pause") }
+
+// Pause is asked for again where the kernel could not freeze processes that were just
+// forking.
+func (f *Front) Pause(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return poll(ctx, 100*time.Millisecond, func() error { return f.post(ctx, "pause") })
+}
+
 func (f *Front) Unpause(ctx context.Context) error { return f.post(ctx, "unpause") }
 func (f *Front) Kill(ctx context.Context) error    { return f.post(ctx, "kill") }
 
