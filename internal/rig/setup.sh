@@ -148,15 +148,18 @@ start_engine() {
 }
 
 # add_rootless adds the ordinary user whose engines the tests start (useradd also gives
-# it the ids that its containers use), and lets users make network devices in namespaces
-# of theirs, as udev does where it runs.
+# it the ids that its containers use), and lets users make network devices and file
+# systems in namespaces of theirs, as udev does where it runs.
 add_rootless() {
 	local user=mailu-hook-rootless
 	if ! id -u "$user" >/dev/null 2>&1; then
 		[[ $EUID -eq 0 ]] || die "missing: the user $user" "add it: sudo useradd --create-home --shell /usr/sbin/nologin $user"
 		useradd --create-home --shell /usr/sbin/nologin "$user"
 	fi
-	[[ $EUID -ne 0 || ! -e /dev/net/tun ]] || chmod 0666 /dev/net/tun
+	local device
+	for device in /dev/net/tun /dev/fuse; do
+		[[ $EUID -ne 0 || ! -e $device ]] || chmod 0666 $device
+	done
 }
 
 # wait_for_engine polls for up to a minute; engines that also set up their
