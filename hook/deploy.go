@@ -400,7 +400,8 @@ func (d *deploy) apply(ctx context.Context) error {
 
 func (d *deploy) isNew(e mailu.Endpoint) bool { return e.Leaf == d.b.Fingerprint() }
 
-// untold is why the front could not be told or asked anything.
+// untold is why the front could not be told or asked anything, so that the next run
+// need not wait: by then its engine may answer, or another container be the front.
 type untold struct{ error }
 
 func (u untold) Unwrap() error { return u.error }

@@ -63,6 +63,7 @@ func TestAFrontThatStopsBetweenReloadAndVerifySaysSo(t *testing.T) {
 	assertPending(t, s, r, err)
 	assert.ErrorContains(t, err, "stopped running")
 	assert.Contains(t, say.HintOf(err), "start it")
+	assert.Zero(t, r.Next, "the container that takes its place is asked at once")
 }
 
 func TestAFrontThatCannotBeToldButFollowsIsInstalled(t *testing.T) {
@@ -175,7 +176,8 @@ func TestServedButNotSettledIsPending(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnsettled)
 	require.ErrorIs(t, err, s.f.unsettled)
 	assert.Equal(t, OutcomePending, r.Outcome)
-	assert.NotNil(t, remembered(t, s.dir).Pending, "a later run finishes that")
+	require.NotNil(t, remembered(t, s.dir).Pending, "a later run finishes that")
+	assert.Zero(t, remembered(t, s.dir).Pending.Next, "at once, as another container may be the front by then")
 	assert.Equal(t, s.all(s.new), s.shown())
 	assert.Positive(t, r.Served)
 }

@@ -37,7 +37,7 @@ func (d *deploy) verify(ctx context.Context) error {
 		return err
 	}
 	if settleErr != nil {
-		return fmt.Errorf("%w: %w", ErrUnsettled, settleErr)
+		return untold{fmt.Errorf("%w: %w", ErrUnsettled, settleErr)}
 	}
 	for _, e := range d.r.Endpoints {
 		if e.Leaf != want {
@@ -152,9 +152,9 @@ func (d *deploy) judge(ctx context.Context, want string) error {
 		return nil
 	}
 	if gone := d.gone(ctx, wrong); errors.Is(gone, errGone) {
-		return say.Hint(gone, "start it: it will load the new certificate; its log says why it stopped")
+		return untold{say.Hint(gone, "start it: it will load the new certificate; its log says why it stopped")}
 	} else if gone != nil {
-		return gone
+		return untold{gone}
 	}
 	err := fmt.Errorf("the new certificate is not served by %s", describe(wrong))
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
