@@ -190,15 +190,28 @@ func runs(procs []process, script string) bool {
 	return ok
 }
 
-// running finds a script of that name, under an interpreter or alone.
+// running finds a script of that name.
 func running(procs []process, script string) (process, bool) {
-	i := slices.IndexFunc(procs, func(p process) bool {
-		return slices.ContainsFunc(p.args[:min(len(p.args), 3)], func(arg string) bool { return path.Base(arg) == script })
-	})
+	i := slices.IndexFunc(procs, func(p process) bool { return p.isScript(script) })
 	if i < 0 {
 		return process{}, false
 	}
 	return procs[i], true
+}
+
+// isScript reports whether it is a script of that name, under an interpreter or alone.
+func (p process) isScript(name string) bool {
+	return slices.ContainsFunc(p.args[:min(len(p.args), 3)], func(arg string) bool { return path.Base(arg) == name })
+}
+
+// isAwake reports whether one of its threads has something to do now: it runs, waits for
+// a processor, or for a disk. Only the processes of this host can be seen to.
+func (p process) isAwake() bool {
+	threads, _ := filepath.Glob(proc(p.host, "task/*/status"))
+	return slices.ContainsFunc(threads, func(thread string) bool {
+		status, err := readSome(thread, maxStatus)
+		return err == nil && (bytes.Contains(status, []byte("\nState:\tR")) || bytes.Contains(status, []byte("\nState:\tD")))
+	})
 }
 
 // hangUp sends HUP to a master: by its pid on the host if we may, else by killall

@@ -20,6 +20,7 @@ const (
 	quiet        = time.Second             // without a configuration run: within a row of runs the watcher needs a few ms between two, but hosts can be busy
 	mostRuns     = 4                       // that one change of both files makes: each counts as deleted and created, or moved
 	afterMost    = 300 * time.Millisecond
+	lateLimit    = 5 * time.Second // for a watcher that has something to do, but not the processor to do it
 	settlePoll   = 50 * time.Millisecond
 	settleLimit  = 20 * time.Second
 )
@@ -107,13 +108,21 @@ func (w *watcher) quiesce(ctx context.Context) ([]process, error) {
 			w.reacts = now.Add(resumedDelay)
 		}
 		before = procs
-		if !(watched && (stopped || now.Before(w.reacts))) && now.Sub(busy) >= quiet {
+		if !(watched && (stopped || now.Before(w.reacts) || w.isLate(procs))) && now.Sub(busy) >= quiet {
 			return procs, nil
 		}
 		if err := wait.For(ctx, settlePoll); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// isLate reports whether the watcher may still react to a switch though its time is over:
+// on a busy host it, or the child that is to become a configuration run, waits for a
+// processor.
+func (w *watcher) isLate(procs []process) bool {
+	return time.Now().Before(w.reacts.Add(lateLimit)) &&
+		slices.ContainsFunc(procs, func(p process) bool { return p.isScript(watcherScript) && p.isAwake() })
 }
 
 // same reports whether no process has come or gone.

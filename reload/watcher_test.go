@@ -112,6 +112,24 @@ func TestWatcherIsResumedEvenIfTheProcessListNeverSettles(t *testing.T) {
 	assert.Len(t, strings.Fields(string(data)), 4, "two runs")
 }
 
+func TestWatcherThatWaitsForAProcessorIsWaitedForButNotForEver(t *testing.T) {
+	t.Parallel()
+	for script, runs := range map[string]int{
+		"while [ ! -e go ]; do :; done; ./python3 ./config.py; sleep 600 & wait": 2,
+		"while :; do :; done": 0,
+	} {
+		tree := newTreeWith(t, script)
+		f := tree.front(t)
+		f.watcher.expect(100 * time.Millisecond)
+		late := time.AfterFunc(time.Second, func() { _ = os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600) })
+		defer late.Stop()
+		_, err := f.watcher.quiesce(t.Context())
+		require.NoError(t, err)
+		data, _ := os.ReadFile(filepath.Join(tree.dir, "runs")) // none without a run
+		assert.Len(t, strings.Fields(string(data)), runs, script)
+	}
+}
+
 func TestWatcherIsResumedWhenTheTimeIsUp(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./config.py; while :; do ./python3 ./config.py; done")
