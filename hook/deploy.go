@@ -43,9 +43,9 @@ type Front interface {
 	// Explain asks the other daemons why they may not have loaded it, and
 	// returns a *mailu.Refusal when one objects.
 	Explain(ctx context.Context) error
-	// Settle waits until the front's own reactions to a switch are over, and
-	// leaves it reloadable and healthy.
-	Settle(ctx context.Context) error
+	// Settle waits until the front's own reactions to a switch at that time are
+	// over, and leaves it reloadable and healthy.
+	Settle(ctx context.Context, switched time.Time) error
 	// Running reports whether the container still runs whose ports are marked with
 	// that name (mailu.Port.Of). An error means that nobody could be asked.
 	Running(ctx context.Context, of string) (bool, error)
@@ -242,7 +242,7 @@ func (d *deploy) nothingToDo(ctx context.Context, old Pair, before []mailu.Endpo
 func (d *deploy) repair(ctx context.Context) error {
 	var err error
 	if d.f != nil {
-		if err = d.f.Settle(ctx); err != nil {
+		if err = d.f.Settle(ctx, d.s.Switched()); err != nil {
 			err = fmt.Errorf("%w: %w", ErrUnsettled, err)
 		} else if d.o.Unasked != nil {
 			err = fmt.Errorf("%w: %w", ErrPending, d.o.Unasked)
@@ -284,7 +284,7 @@ func (d *deploy) leaveSettled(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
 	defer cancel()
-	if err := d.f.Settle(ctx); err != nil {
+	if err := d.f.Settle(ctx, d.s.Switched()); err != nil {
 		d.warn("the front has not settled: %v", err)
 	}
 }

@@ -121,6 +121,26 @@ func (s *Store) Live() Generation {
 	return Generation(target)
 }
 
+// Switched returns when one of the links that lead to the live generation was last
+// replaced: the time of a file, so one that the front may have set, but never in the
+// future.
+func (s *Store) Switched() (at time.Time) {
+	note := func(dir *disk.Dir, name string) {
+		if info, err := dir.Lstat(name); err == nil && info.ModTime().After(at) {
+			at = info.ModTime()
+		}
+	}
+	if s.home != nil {
+		note(s.home, liveName)
+	}
+	note(s.certs, s.certName)
+	note(s.certs, s.keyName)
+	if now := time.Now(); at.After(now) {
+		return now
+	}
+	return at
+}
+
 // Stage writes b as a new generation, complete and durable, that nothing leads to
 // yet. After a crash at any moment the next run finds either the whole generation
 // or leftovers that it removes. The caller holds the lock.

@@ -9,7 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/say"
 )
 
@@ -180,6 +182,33 @@ func TestServedButNotSettledIsPending(t *testing.T) {
 	assert.Zero(t, remembered(t, s.dir).Pending.Next, "at once, as another container may be the front by then")
 	assert.Equal(t, s.all(s.new), s.shown())
 	assert.Positive(t, r.Served)
+}
+
+func TestALaterRunSettlesWhatAnEarlierOneSwitched(t *testing.T) {
+	s := newScene(t)
+	f := s.f
+	s.f, s.o.Unasked = nil, errors.New("cannot connect to the Docker daemon")
+	r, err := s.deploy(t, s.new)
+	assertPending(t, s, r, err)
+	switched := time.Now().Add(-time.Second)
+	live := filepath.Join(s.dir, homeName, liveName)
+	require.NoError(t, unix.Lutimes(live, []unix.Timeval{unix.NsecToTimeval(switched.UnixNano()), unix.NsecToTimeval(switched.UnixNano())}))
+	for _, name := range []string{mailu.DefaultCertName, mailu.DefaultKeyName} {
+		require.NoError(t, unix.Lutimes(filepath.Join(s.dir, name), make([]unix.Timeval, 2)))
+	}
+
+	s.f, s.o.Unasked = f, nil
+	for _, p := range f.ports {
+		p.shows = f.leaf()
+	}
+	r, err = s.deploy(t, s.new)
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
+	assert.WithinDuration(t, switched, f.switched, time.Millisecond)
+
+	soon := []unix.Timeval{{Sec: time.Now().Add(time.Hour).Unix()}, {Sec: time.Now().Add(time.Hour).Unix()}}
+	require.NoError(t, unix.Lutimes(live, soon)) // by a front that would have it wait
+	assert.WithinDuration(t, time.Now(), openStore(t, s.dir).Switched(), time.Minute)
 }
 
 func TestPendingIsForgottenOnceALaterRunFindsItServed(t *testing.T) {

@@ -32,6 +32,7 @@ type scripted struct {
 	down        string // the front of that name does not run
 	deadOnce    bool   // it has
 	unknown     error  // nobody can say whether the container runs
+	switched    time.Time // as Settle was told last
 	unsettled   error  // Settle ends with it
 	settles     func() // what else happens at the first Settle
 
@@ -155,8 +156,9 @@ func (f *scripted) Explain(ctx context.Context) error {
 	return nil
 }
 
-func (f *scripted) Settle(ctx context.Context) error {
+func (f *scripted) Settle(ctx context.Context, switched time.Time) error {
 	f.called(StepSettle)
+	f.switched = switched
 	if f.settles != nil {
 		f.settles()
 		f.settles = nil

@@ -31,7 +31,7 @@ func (d *deploy) verify(ctx context.Context) error {
 	d.step(StepSettle)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWithin) // a front that is half-way is not left like that
 	defer cancel()
-	settleErr := d.f.Settle(ctx)
+	settleErr := d.f.Settle(ctx, d.s.Switched())
 	d.settled = true
 	if err := d.prove(ctx, want); err != nil {
 		return err
@@ -85,7 +85,7 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 		return err
 	}
 	if !slices.ContainsFunc(d.r.Endpoints, func(e mailu.Endpoint) bool { return errors.Is(e.Err, mailu.ErrSilent) }) {
-		_ = d.f.Settle(ctx) // the ports decide
+		_ = d.f.Settle(ctx, d.s.Switched()) // the ports decide
 	}
 	if followed(reloadAgainAfter) {
 		return nil
@@ -99,7 +99,7 @@ func (d *deploy) await(ctx context.Context, done func(mailu.Endpoint) bool) erro
 // before, including nothing.
 func (d *deploy) verifyOld(ctx context.Context) (wrong []mailu.Endpoint, err error) {
 	_ = d.await(ctx, d.isOld) // whatever a daemon says of the old pair, the ports decide
-	if err := d.f.Settle(ctx); err != nil {
+	if err := d.f.Settle(ctx, d.s.Switched()); err != nil {
 		d.warn("the front has not settled: %v", err)
 	}
 	d.settled = true

@@ -98,7 +98,6 @@ func (f *Front) Reload(ctx context.Context, loaded func(mailu.Endpoint) bool) er
 	if err != nil {
 		return err
 	}
-	f.watcher.expect(watcherDelay)
 	nginx, _ := master(procs, "nginx")
 	dovecot, both := master(procs, "dovecot")
 	if !both && nginx.inside != 1 && !f.restarted && f.lacksDovecot(ctx) {
@@ -230,7 +229,7 @@ func (f *Front) restart(ctx context.Context) error {
 		return engineError(ctx, "inspecting "+f.Container, err)
 	}
 	f.State, f.in.pid, f.hosts, f.published = i.State, i.Pid, i.Hosts, i.Published // its addresses may have changed
-	f.watcher.restarted()
+	f.watcher.paused = false
 	_, err = f.started(ctx)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"mailu-hook/internal/mailu"
 )
@@ -129,8 +130,8 @@ func (g Group) Reload(ctx context.Context, loaded func(mailu.Endpoint) bool) err
 }
 
 // Settle settles all fronts, as Front.Settle does.
-func (g Group) Settle(ctx context.Context) error {
-	return g.each(func(f *Front) error { return f.Settle(ctx) })
+func (g Group) Settle(ctx context.Context, switched time.Time) error {
+	return g.each(func(f *Front) error { return f.Settle(ctx, switched) })
 }
 
 // Running reports whether the front runs whose ports are marked with that name, as

@@ -3,6 +3,7 @@ package reload
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -30,7 +31,7 @@ func TestEveryFrontOfAGroupIsToldAndSettled(t *testing.T) {
 	require.NoError(t, g.Reload(t.Context(), keeps))
 	require.NoError(t, g.Explain(t.Context()))
 	g.PauseWatcher()()
-	require.NoError(t, g.Settle(t.Context()))
+	require.NoError(t, g.Settle(t.Context(), time.Time{}))
 	for _, fake := range fakes {
 		assert.Subset(t, fake.ran(), []string{"nginx -t -q", "killall -HUP nginx", "killall -HUP dovecot", "doveconf -c /etc/dovecot/proxy.conf -h protocols", "chmod 644 /run/nginx.pid"})
 	}

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"syscall"
+	"time"
 
 	"mailu-hook/internal/say"
 )
@@ -24,8 +25,8 @@ var pidFiles = []struct {
 	{"dovecot", "/run/dovecot/master.pid", 0o600},
 }
 
-// Settle waits, 20 seconds at most, until the front's watcher has reacted to the
-// last switch, and then repairs the daemons' pid files. A watcher that was paused
+// Settle waits, 20 seconds at most, until the front's watcher has reacted to a switch
+// at that time, and then repairs the daemons' pid files. A watcher that was paused
 // is resumed.
 //
 // The watcher (core/nginx/certwatcher.py) responds to a switched link with up to
@@ -36,7 +37,8 @@ var pidFiles = []struct {
 // and keep dovecot from starting.
 //
 // After an error the front serves anyway; a later Settle finishes.
-func (f *Front) Settle(ctx context.Context) error {
+func (f *Front) Settle(ctx context.Context, switched time.Time) error {
+	f.watcher.expect(switched.Add(watcherDelay))
 	ctx, cancel := context.WithTimeoutCause(ctx, settleLimit, errors.New("its watcher is still busy"))
 	defer cancel()
 	for try := 1; ; try++ {

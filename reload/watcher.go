@@ -33,12 +33,12 @@ type watcher struct {
 	reacts time.Time // until when it may begin to react to a switch
 }
 
-// expect notes that the watcher may react within d.
-func (w *watcher) expect(d time.Duration) { w.reacts = time.Now().Add(d) }
-
-// restarted notes that the watcher started with the installed pair in place: it
-// has nothing to react to.
-func (w *watcher) restarted() { w.paused, w.reacts = false, time.Time{} }
+// expect notes that the watcher may begin to react until then.
+func (w *watcher) expect(until time.Time) {
+	if until.After(w.reacts) {
+		w.reacts = until
+	}
+}
 
 // PauseWatcher stops the front's watcher by SIGSTOP, so that it does not reconfigure
 // daemons that are being reloaded and asked. Settle resumes it, and so does release,

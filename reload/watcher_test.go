@@ -103,7 +103,7 @@ func TestWatcherIsResumedEvenIfTheProcessListNeverSettles(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./busy.sh & ./python3 ./config.py; ./python3 ./config.py; sleep 600 & wait")
 	f := tree.front(t)
-	f.watcher.expect(5 * time.Second) // however busy this host is, and late the first run
+	f.watcher.expect(time.Now().Add(5 * time.Second)) // however busy this host is, and late the first run
 	_, err := f.watcher.quiesce(t.Context())
 	require.NoError(t, err)
 	tree.stopped(t, false)
@@ -120,7 +120,7 @@ func TestWatcherThatWaitsForAProcessorIsWaitedForButNotForEver(t *testing.T) {
 	} {
 		tree := newTreeWith(t, script)
 		f := tree.front(t)
-		f.watcher.expect(100 * time.Millisecond)
+		f.watcher.expect(time.Now().Add(100 * time.Millisecond))
 		late := time.AfterFunc(time.Second, func() { _ = os.WriteFile(filepath.Join(tree.dir, "go"), nil, 0o600) })
 		defer late.Stop()
 		_, err := f.watcher.quiesce(t.Context())
@@ -134,7 +134,7 @@ func TestWatcherIsResumedWhenTheTimeIsUp(t *testing.T) {
 	t.Parallel()
 	tree := newTreeWith(t, "./python3 ./config.py; while :; do ./python3 ./config.py; done")
 	f := tree.front(t)
-	f.watcher.expect(time.Hour) // however busy this host is, and late the first run
+	f.watcher.expect(time.Now().Add(time.Hour)) // however busy this host is, and late the first run
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := f.watcher.quiesce(ctx)
