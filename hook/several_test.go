@@ -41,6 +41,15 @@ func TestOneOfSeveralFrontsThatAnswersWronglyIsARefusalWhateverBecameOfTheOthers
 	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir))
 }
 
+func TestAFrontThatAnswersHasNotStoppedWhateverTheEngineSays(t *testing.T) {
+	s := newPairOfFronts(t)
+	s.f.down = "a"
+	s.port(993).follows = keeps(s.port(993).shows)
+	_, err := s.deploy(t, s.new)
+	require.ErrorIs(t, err, ErrRolledBack)
+	assert.Equal(t, s.old.Fingerprint(), onDisk(t, s.dir))
+}
+
 func TestOneOfSeveralFrontsThatIsStartingIsWaitedFor(t *testing.T) {
 	s := newPairOfFronts(t)
 	s.port(443).shows = "" // and shows the new one once it has started
