@@ -3,14 +3,18 @@ package reload
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/pkg/stdcopy"
+
+	"mailu-hook/internal/say"
 )
 
 const maxOutput = 64 << 10 // bytes of a command's output that are kept
@@ -19,6 +23,9 @@ func (d *docker) Exec(ctx context.Context, id string, command ...string) (output
 	created, err := d.api.ContainerExecCreate(ctx, id, container.ExecOptions{
 		User: "0", Cmd: command, AttachStdout: true, AttachStderr: true,
 	})
+	if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) {
+		return nil, 0, fmt.Errorf("%w: %s", errNotRunning, say.Foreign(err.Error()))
+	}
 	if err != nil {
 		return nil, 0, err
 	}

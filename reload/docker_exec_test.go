@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"mailu-hook/internal/say"
 )
 
 // execFront is a front of which nothing is seen but through the engine.
@@ -116,7 +118,7 @@ func TestCommandThatHangsEndsWithTheTime(t *testing.T) {
 
 func TestCommandThatCannotBeRunIsErrEngine(t *testing.T) {
 	for name, handler := range map[string]http.Handler{
-		"not created": ping(saying(409, `{"message":"container 4c01 is not running"}`)),
+		"not created": ping(saying(500, `{"message":"oops"}`)),
 		"not started": stalling(saying(500, `{"message":"oops"}`)),
 		"garbage as frame": stalling(func(w http.ResponseWriter, r *http.Request) {
 			conn, _, err := w.(http.Hijacker).Hijack()
@@ -131,6 +133,16 @@ func TestCommandThatCannotBeRunIsErrEngine(t *testing.T) {
 			_, _, err := describe(serveHTTP(t, handler), fixture(t)).in.exec(t.Context(), "true")
 			mustBeErrEngine(t, err)
 		})
+	}
+}
+
+func TestCommandInAContainerThatDoesNotRunIsNoFailureOfTheEngine(t *testing.T) {
+	for status, answer := range map[int]string{404: "No such container: 4c01", 409: "Container 4c01 is not running"} {
+		f := describe(serveHTTP(t, ping(saying(status, `{"message":"`+answer+`"}`))), fixture(t))
+		_, _, err := f.in.exec(t.Context(), "true")
+		require.NotErrorIs(t, err, ErrEngine)
+		assert.EqualError(t, err, fmt.Sprintf("%s is not running: %q", f.Container, "Error response from daemon: "+answer))
+		assert.Contains(t, say.HintOf(err), "start it")
 	}
 }
 

@@ -30,7 +30,8 @@ type Engine interface {
 	Inspect(ctx context.Context, id string) (Inspection, error)
 	// Exec runs a command in a container as root, without a shell and without
 	// input, and returns the beginning of its output and its exit status. A command
-	// that is still running when ctx ends is left to itself.
+	// that is still running when ctx ends is left to itself. The error wraps
+	// errNotRunning if nothing can be run in that container.
 	Exec(ctx context.Context, id string, command ...string) (output []byte, status int, err error)
 	// Restart restarts a container, and returns once it has started.
 	Restart(ctx context.Context, id string) error
@@ -153,8 +154,10 @@ func Now(ctx context.Context, e Engine) (time.Time, error) {
 // known then about the front.
 var ErrEngine = errors.New("cannot query the container engine")
 
-// errNoContainer means that there is no such container.
-var errNoContainer = errors.New("no such container")
+var (
+	errNoContainer = errors.New("no such container")
+	errNotRunning  = errors.New("not running") // any more, or paused
+)
 
 // socketHint is the remedy where an engine does not answer.
 func socketHint(err error, contained bool) string {

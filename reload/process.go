@@ -25,9 +25,13 @@ type interior struct {
 	pid    int // of its first process, on the engine's host
 }
 
-// exec runs a command inside. The error is an ErrEngine.
+// exec runs a command inside. The error is an ErrEngine, unless the container does not
+// run.
 func (in *interior) exec(ctx context.Context, command ...string) (output []byte, status int, err error) {
 	output, status, err = in.engine.Exec(ctx, in.id, command...)
+	if errors.Is(err, errNotRunning) {
+		return nil, 0, say.Hint(fmt.Errorf("%s is %w", in.name, err), "start it: it will load what is installed; its log says why it stopped")
+	}
 	if err != nil {
 		return nil, 0, engineError(ctx, fmt.Sprintf("running %s in %s", strings.Join(command, " "), in.name), err)
 	}
