@@ -45,7 +45,7 @@ func TestSystemdUnitsAreValidAndAsHardenedAsSECURITYSays(t *testing.T) {
 				require.NoError(t, os.WriteFile(timer, []byte(example(t, "examples/systemd/mailu-hook-"+name+".timer")), 0o644))
 				units = append(units, timer)
 			}
-			out, err := exec.Command("systemd-analyze", append([]string{"verify"}, units...)...).CombinedOutput()
+			out, err := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, units...)...).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			assert.Empty(t, string(out))
 
@@ -68,7 +68,7 @@ func TestUnitThatReportsAFailureIsValid(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(example(t, "examples/systemd/"+name), "/usr/local/bin/mailu-hook", binary)), 0o644))
 	}
 	verify := func() string {
-		out, _ := exec.Command("systemd-analyze", "verify", filepath.Join(dir, "mailu-hook-sync.service"), filepath.Join(dir, "mailu-alert@mailu-hook-sync.service")).CombinedOutput()
+		out, _ := exec.Command("systemd-analyze", "verify", "--man=no", filepath.Join(dir, "mailu-hook-sync.service"), filepath.Join(dir, "mailu-alert@mailu-hook-sync.service")).CombinedOutput()
 		return string(out)
 	}
 	require.NoError(t, os.Symlink("mailu-alert@.service", filepath.Join(dir, "mailu-alert@mailu-hook-sync.service")))
@@ -77,9 +77,10 @@ func TestUnitThatReportsAFailureIsValid(t *testing.T) {
 	assert.Contains(t, verify(), "no/such", "it reads what is beside it")
 }
 
-// The unit itself cannot run where systemd does not; its privileges can.
+// The unit itself cannot run where systemd does not; its privileges can, and what
+// sockets it opens can be seen.
 func TestSyncNeedsNoPrivilegeThatTheUnitTakesAway(t *testing.T) {
-	rig.Need(t, "setpriv")
+	rig.Need(t, "setpriv", "strace")
 	l, live, _, _ := deployed(t)
 	unit := example(t, "examples/systemd/mailu-hook-sync.service")
 	caps := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.+)$`).FindStringSubmatch(unit)
@@ -90,10 +91,21 @@ func TestSyncNeedsNoPrivilegeThatTheUnitTakesAway(t *testing.T) {
 	}
 	third := l.issue(mint.Leaf{NotBefore: time.Now().Add(-time.Minute)})
 	require.Equal(t, live, l.lineage(third, "mail.example.com"))
-	cmd := exec.CommandContext(t.Context(), "setpriv", "--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs", binary, "sync")
+	trace := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-o", trace, "-e", "trace=socket",
+		"setpriv", "--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs", binary, "sync")
 	cmd.Env = append(os.Environ(), l.env...)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	allowed := regexp.MustCompile(`(?m)^RestrictAddressFamilies=(.+)$`).FindStringSubmatch(unit)
+	require.NotNil(t, allowed)
+	sockets, err := os.ReadFile(trace)
+	require.NoError(t, err)
+	opened := regexp.MustCompile(`socket\((AF_\w+)`).FindAllStringSubmatch(string(sockets), -1)
+	require.NotEmpty(t, opened)
+	for _, family := range opened {
+		assert.Contains(t, strings.Fields(allowed[1]), family[1])
+	}
 	l.serves(third)
 	l.healthyAndReloadable()
 }
