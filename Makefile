@@ -29,20 +29,8 @@ image: ## make the container images mailu-hook:amd64 and :arm64; that of this ma
 	  --tag $(IMAGE):$$arch --file examples/compose/Dockerfile $$dir; done
 	docker tag $(IMAGE):$$(go env GOARCH) $(IMAGE):latest
 
-# The same sources and Go give the same files, wherever they lie.
-dist: ## build dist/: the program for each architecture, manual page, completions, LICENSES, SHA256SUMS
-	@rm -rf dist && mkdir -p dist
-	@for arch in amd64 arm64 arm 386 riscv64 s390x; do GOOS=linux GOARCH=$$arch GOARM=7 $(BUILD) -o dist/mailu-hook-linux-$${arch/%arm/armv7} .; done
-	@$(BUILD) -o dist/mailu-hook . && dist/mailu-hook help --man > dist/mailu-hook.8
-	@for shell in bash zsh fish; do dist/mailu-hook completion $$shell > dist/mailu-hook.$$shell; done
-	@{ printf '== mailu-hook\n\n'; cat LICENSE; printf '\n== Go\n\n'; cat "$$(go env GOROOT)/LICENSE"; \
-	go version -m dist/mailu-hook-linux-* | awk '$$1 == "dep" { print $$2 }' | LC_ALL=C sort -u | while read -r module; do \
-	  printf '\n== %s\n' "$$(go list -m "$$module")"; \
-	  texts=$$(find "$$(go list -m -f '{{.Dir}}' "$$module")" -maxdepth 1 -type f -iregex '.*/\(licen[cs]e\|copying\|notice\|patents\)[^/]*' | LC_ALL=C sort); \
-	  if [ -z "$$texts" ]; then echo "$$module: no licence found" >&2; exit 1; fi; \
-	  while read -r file; do echo; cat "$$file"; done <<< "$$texts"; \
-	done; } > dist/LICENSES
-	@rm dist/mailu-hook && cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+dist: ## build dist/: binaries, packages, images, manual page, completions, licences, SBOM, checksums
+	@packaging/dist.sh $(VERSION)
 
 setup: ## install what test and demo need, or say what is missing
 	@internal/rig/setup.sh
@@ -50,9 +38,9 @@ setup: ## install what test and demo need, or say what is missing
 check: setup ## gofmt, go vet, staticcheck, dead code
 	@unformatted=$$(find . -name '*.go' -not -path './.cache/*' -exec gofmt -l {} +); \
 	if [ -n "$$unformatted" ]; then printf 'gofmt would change:\n%s\n' "$$unformatted" >&2; exit 1; fi
-	go vet -tags measure ./...
-	.cache/bin/staticcheck -tags measure -checks all,-ST1000,-ST1003,-ST1020,-ST1021,-ST1022 ./...
-	@for what in . '-tags measure -test ./...'; do \
+	go vet -tags measure,soak ./...
+	.cache/bin/staticcheck -tags measure,soak -checks all,-ST1000,-ST1003,-ST1020,-ST1021,-ST1022 ./...
+	@for what in . '-tags measure,soak -test ./...'; do \
 	dead=$$(.cache/bin/deadcode $$what); if [ -n "$$dead" ]; then printf '%s\n' "$$dead" >&2; exit 1; fi; done
 
 # Two tests with peers run per processor, as they mostly wait, and nothing beside
@@ -65,7 +53,7 @@ test: check build ## check, unit tests, end-to-end suite; a skipped test fails
 soak: setup ## the long versions of the end-to-end tests, alone: docs/testing.md
 	@internal/rig/setup.sh soak
 	@export MAILU_HOOK_E2E=require MAILU_HOOK_SOAK=1; \
-	go test -json -count=1 -timeout=85m ./internal/e2e/... | go run ./internal/rig/tally
+	go test -tags soak -json -count=1 -timeout=85m ./internal/e2e/... | go run ./internal/rig/tally
 
 bench: build ## measure beside what people use, on an idle machine: BENCHMARKS.md
 	@internal/rig/setup.sh bench

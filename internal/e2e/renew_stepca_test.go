@@ -1,3 +1,5 @@
+//go:build soak
+
 package e2e
 
 import (
@@ -14,9 +16,6 @@ import (
 // step-ca takes minutes to build, so this belongs to the soak. What is special about
 // it is proven of a small CA in package acme, too.
 func TestStepCAIssuesAndItsReasonsAreTold(t *testing.T) {
-	if !soak {
-		return
-	}
 	rig.Need(t, rig.NeedStepCA)
 	i := newStandalone(t, rig.CAOptions{}, mailName)
 	ca, err := rig.StartStepCA(t.Context(), t.TempDir(), i.acme.DNSAddr)

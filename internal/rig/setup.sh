@@ -75,6 +75,7 @@ missing_packages() {
 	! needs_stand_in || have mmdebstrap || echo mmdebstrap
 	[[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
 	[[ $purpose != bench || -x /usr/bin/time ]] || echo time # bash has one of its own
+	[[ $purpose != soak ]] || have lintian || echo lintian
 	# go test -race links through cgo: a compiler and the C headers.
 	local cc
 	read -r cc _ < <(go env CC)
