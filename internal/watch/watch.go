@@ -28,8 +28,14 @@ type Options struct {
 }
 
 // settle is how long after a reason a round begins: a client that replaces one file
-// of a pair also replaces the other, and one round is enough for both.
-const settle = 200 * time.Millisecond
+// of a pair also replaces the other, and one round is enough for both. After each round
+// that came to nothing it is twice as long, up to longestSettle, until a round changes
+// something or there was no reason for that long: a front that writes without end is
+// not listened to without end.
+const (
+	settle        = 200 * time.Millisecond
+	longestSettle = time.Minute
+)
 
 // seeAgain is how long after a round that has changed something the next one comes: on
 // a busy host the front may react to the change later than that round waited for.
@@ -55,12 +61,17 @@ func Run(ctx context.Context, o Options) {
 	}
 	dog, release := o.Notify.watchdog()
 	defer release()
+	pause := settle
 	for why := "it starts"; ; {
 		acted := o.round(ctx, why, dog)
 		o.Notify.Ready()
-		if why = o.wait(ctx, acted, reasons, dog); why == "" {
+		ended := time.Now()
+		if why = o.wait(ctx, acted, pause, reasons, dog); why == "" {
 			o.Notify.Stopping()
 			return
+		}
+		if pause = min(2*pause, longestSettle); acted || time.Since(ended) >= longestSettle {
+			pause = settle
 		}
 	}
 }
@@ -86,8 +97,10 @@ func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) (a
 	}
 }
 
-// wait returns the next reason, "" at the end.
-func (o Options) wait(ctx context.Context, acted bool, reasons <-chan string, dog <-chan time.Time) string {
+// wait returns the next reason, after a pause in which more of the same may come; "" at
+// the end.
+func (o Options) wait(ctx context.Context, acted bool, pause time.Duration, reasons <-chan string, dog <-chan time.Time) (why string) {
+	var paused <-chan time.Time
 	next := o.Every - rand.N(o.Every/10+1)
 	if acted {
 		next = min(next, seeAgain)
@@ -100,14 +113,11 @@ func (o Options) wait(ctx context.Context, acted bool, reasons <-chan string, do
 			return ""
 		case <-period.C:
 			return "it is time"
-		case why := <-reasons:
-			if wait.For(ctx, settle) != nil {
-				return ""
+		case more := <-reasons:
+			if paused == nil {
+				why, paused = more, time.After(pause)
 			}
-			select {
-			case <-reasons: // more of the same
-			default:
-			}
+		case <-paused:
 			return why
 		case <-dog:
 			o.Notify.Alive()
