@@ -25,16 +25,16 @@ type scripted struct {
 	dir   string
 	ports []*scriptedPort
 
-	refuses     string // leaf that nginx does not load
-	objects     string // leaf that dovecot says it cannot load, when asked
-	unreachable error  // Reload and Explain end with it; the ports answer anyway
-	diesAt      Step   // at Reload the container stops
-	down        string // the front of that name does not run
-	deadOnce    bool   // it has
-	unknown     error  // nobody can say whether the container runs
+	refuses     string    // leaf that nginx does not load
+	objects     string    // leaf that dovecot says it cannot load, when asked
+	unreachable error     // Reload and Explain end with it; the ports answer anyway
+	diesAt      Step      // at Reload the container stops
+	down        string    // the front of that name does not run
+	deadOnce    bool      // it has
+	unknown     error     // nobody can say whether the container runs
 	switched    time.Time // as Settle was told last
-	unsettled   error  // Settle ends with it
-	settles     func() // what else happens at the first Settle
+	unsettled   error     // Settle ends with it
+	settles     func()    // what else happens at the first Settle
 
 	asked atomic.Int32 // Looks under way
 	held  atomic.Int32 // Holds that were not released

@@ -170,6 +170,9 @@ func (s *Store) Record(state State) error {
 	if err := s.ledger.record(state); err != nil {
 		return err
 	}
+	if s.home == nil {
+		return nil
+	}
 	for _, name := range []string{legacyState, legacyLock} {
 		if _, err := s.home.Lstat(name); err == nil {
 			_ = s.home.Remove(name) // of an older version; in nobody's way
@@ -185,7 +188,7 @@ func (s *Store) Synced(ctx context.Context, at time.Time, by string, facts mailu
 	if !s.Used() {
 		return nil
 	}
-	unlock, err := s.Lock(ctx)
+	unlock, err := s.ledger.lock(ctx)
 	if err != nil {
 		return fmt.Errorf("recording that sync ran: %w", err)
 	}
@@ -198,6 +201,23 @@ func (s *Store) Synced(ctx context.Context, at time.Time, by string, facts mailu
 	if facts.Hostnames != nil {
 		state.Front = facts
 	}
+	return s.Record(state)
+}
+
+// Postpone remembers that the deploy of b, which is served here, is not finished: sync
+// looks at it again.
+func (s *Store) Postpone(ctx context.Context, b *Bundle, reason string) error {
+	unlock, err := s.ledger.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	state, err := s.State()
+	if err != nil {
+		return err
+	}
+	state.begin(b.Lineage, b.Fingerprint(), time.Now().UTC())
+	state.Pending.Reason = reason
 	return s.Record(state)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mailu"
@@ -41,6 +42,7 @@ type Store struct {
 	certName, keyName string
 	ledger            *ledger
 	certbotDir        string
+	node              string // of this host
 }
 
 // Place says where a store is.
@@ -49,6 +51,7 @@ type Place struct {
 	CertName, KeyName string // both "": Mailu's defaults
 	StateDir          string // "": mailu.DefaultStateDir
 	CertbotDir        string // "": /etc/letsencrypt; lineages that older versions remembered are believed if they are below it
+	Node              string // what other hosts that share the directory know this one by; "": what the host calls itself
 }
 
 // OpenStore opens a certs directory, whose links in the path itself are followed:
@@ -79,7 +82,7 @@ func OpenStore(p Place) (*Store, error) {
 			"name the directory that the front mounts at /certs: --certs-dir DIR (%s by default)", mailu.DefaultCertsDir)
 	}
 	certs.Follow(keyName)
-	s := &Store{certs: certs, certName: certName, keyName: keyName, certbotDir: cmp.Or(p.CertbotDir, mailu.DefaultCertbotDir)}
+	s := &Store{certs: certs, certName: certName, keyName: keyName, certbotDir: cmp.Or(p.CertbotDir, mailu.DefaultCertbotDir), node: nodeNamed(p.Node)}
 	if s.ledger, err = openLedger(cmp.Or(p.StateDir, mailu.DefaultStateDir), dir); err != nil {
 		s.Close()
 		return nil, err
@@ -109,6 +112,9 @@ func (s *Store) Used() bool {
 	return s.home != nil || s.isLink(s.certName, certFile) || s.isLink(s.keyName, keyFile)
 }
 
+// Home is the directory in a certs directory that is ours.
+func Home(certsDir string) string { return filepath.Join(certsDir, homeName) }
+
 // Dir is the path that the store was opened with.
 func (s *Store) Dir() string { return s.certs.Path() }
 
@@ -118,20 +124,22 @@ func (s *Store) openHome() (err error) {
 	return err
 }
 
-// Lock makes this process the only one that changes the store. It waits until ctx
-// ends; the error is then a [disk.ErrLocked]. It creates .mailu-hook if that is
-// missing. The kernel releases the lock when the process ends, however it ends.
-// After success the caller unlocks; after failure the store is unchanged.
+// Lock makes this process the only one that changes the store, on this host and, as
+// [Store.lockNodes] says, on all that share it. It waits until ctx ends; the error is
+// then a [disk.ErrLocked]. It creates .mailu-hook if that is missing. The kernel
+// releases the lock when the process ends, however it ends. After success the caller
+// unlocks; after failure the store is unchanged.
 func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
-	unlock, err = s.ledger.lock(ctx)
+	unlockHost, err := s.ledger.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.takeOver(); err != nil {
-		unlock()
+	unlockNodes, err := s.lockHome(ctx)
+	if err != nil {
+		unlockHost()
 		return nil, err
 	}
-	return unlock, nil
+	return func() { unlockNodes(); unlockHost() }, nil
 }
 
 // Locked reports whether a run that lives holds the lock.
@@ -139,20 +147,28 @@ func (s *Store) Locked() bool {
 	return s.ledger.dir != nil && s.ledger.dir.Locked(s.ledger.lockFile())
 }
 
-// takeOver makes .mailu-hook where it is missing, and completes what a run that
-// was killed left in it: a generation, or the live link, that a power loss could
+// lockHome makes .mailu-hook where it is missing, locks it, and completes what a run
+// that was killed left in it: a generation, or the live link, that a power loss could
 // still take away.
-func (s *Store) takeOver() error {
+func (s *Store) lockHome(ctx context.Context) (unlock func(), err error) {
 	if s.home == nil {
 		if err := s.certs.Mkdir(homeName); err != nil {
-			return err
+			return nil, err
 		}
 		if err := s.openHome(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := s.home.TakeOver(); err != nil {
-		return err
+	unlock, err = s.lockNodes(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return s.home.Sync()
+	if err = s.home.TakeOver(); err == nil {
+		err = s.home.Sync()
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
 }

@@ -46,7 +46,7 @@ func TestFreshInstallMakesTheTreeOfTheContract(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, target, "links are relative and stay inside")
 	}
-	assert.Len(t, snapshot(t, dir), 8, "and nothing else")
+	assert.Len(t, snapshot(t, dir), 10, "and nothing else, but fronts with its lock")
 }
 
 func TestTheFrontsOwnFileNamesAreUsed(t *testing.T) {

@@ -267,14 +267,14 @@ func (d *docker) Restart(ctx context.Context, id string) error {
 	return d.api.ContainerRestart(ctx, id, container.StopOptions{})
 }
 
-func (d *docker) Now(ctx context.Context) (time.Time, error) {
+func (d *docker) Host(ctx context.Context) (name string, at time.Time, err error) {
 	info, err := d.api.Info(ctx)
 	if err != nil {
-		return time.Time{}, err
+		return "", time.Time{}, err
 	}
-	at, err := time.Parse(time.RFC3339Nano, info.SystemTime)
+	at, err = time.Parse(time.RFC3339Nano, info.SystemTime)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("it says %s", say.Foreign(info.SystemTime))
+		return "", time.Time{}, fmt.Errorf("it says %s", say.Foreign(info.SystemTime))
 	}
-	return at, nil
+	return info.Name, at, nil
 }

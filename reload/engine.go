@@ -38,8 +38,8 @@ type Engine interface {
 	// Events calls tell for everything that happens to containers from now on,
 	// until ctx ends or the engine breaks off, and returns why.
 	Events(ctx context.Context, tell func(Event)) error
-	// Now asks the engine for its time.
-	Now(ctx context.Context) (time.Time, error)
+	// Host asks the engine for the name of its host, and for its time.
+	Host(ctx context.Context) (name string, at time.Time, err error)
 	// Close releases the connections.
 	Close()
 }
@@ -143,11 +143,22 @@ func (e *listedOnce) List(ctx context.Context) ([]Listed, error) {
 
 // Now asks an engine for its time. The error is an ErrEngine.
 func Now(ctx context.Context, e Engine) (time.Time, error) {
-	at, err := e.Now(ctx)
+	_, at, err := e.Host(ctx)
 	if err != nil {
 		return time.Time{}, engineError(ctx, "asking for its time", err)
 	}
 	return at, nil
+}
+
+// NodeName is what other hosts know this one by, where this program runs in a container
+// and so has another name than its host: the name that the engine gives. "" on a host, and
+// where the engine does not say.
+func NodeName(ctx context.Context, e Engine) string {
+	if !Contained() {
+		return ""
+	}
+	name, _, _ := e.Host(ctx) // none after an error
+	return name
 }
 
 // ErrEngine means that the engine gave no answer, or none of use. Nothing is

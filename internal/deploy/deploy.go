@@ -163,7 +163,7 @@ func (t *Target) install(ctx context.Context, src source.Source) error {
 	if readErr != nil {
 		return readErr
 	}
-	if err := t.openStore(); err != nil {
+	if err := t.openStore(ctx); err != nil {
 		return err
 	}
 	if bundle, err = t.withRoot(bundle); err != nil {

@@ -82,6 +82,7 @@ func (t *Target) repair(ctx context.Context, w Wish) error {
 		return say.Hint(fmt.Errorf("%w: attempt %d failed: %s; next attempt at %s", hook.ErrWaiting, p.Attempts, p.Reason, say.Time(p.Next)),
 			"fix the cause, then run: mailu-hook sync --now")
 	}
+	t.finishing = state.Pending != nil
 	if !t.store.Used() && len(w.Sources) == 0 && len(state.Lineages) == 0 {
 		t.result.Outcome, t.result.Reason = hook.OutcomeSkipped, "nothing was deployed here yet"
 		return nil
@@ -135,9 +136,11 @@ func (t *Target) wanted(ctx context.Context, state hook.State, sources []source.
 
 // Watched are the directories in which something changes when a certificate is
 // renewed that was deployed before: of all sources that are remembered, and of those
-// that are named.
+// that are named. When another host that shares a certs directory deploys, something
+// changes there.
 func Watched(named []source.Source, stateDir string) (dirs []string) {
 	for _, state := range hook.Ledgers(cmp.Or(stateDir, mailu.DefaultStateDir)) {
+		dirs = append(dirs, hook.Home(state.CertsDir))
 		for _, seen := range state.Lineages {
 			named = append(named, seen.Source())
 		}

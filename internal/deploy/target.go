@@ -31,6 +31,8 @@ type Target struct {
 	store  *hook.Store
 	leaves []*x509.Certificate // of the source
 	result Result
+
+	finishing bool // a run before this one has left something unfinished
 }
 
 func newTarget(o Options) *Target {
@@ -53,7 +55,7 @@ func (t *Target) open(ctx context.Context) error {
 	if err := t.locate(ctx); err != nil {
 		return err
 	}
-	return t.openStore()
+	return t.openStore(ctx)
 }
 
 // Close releases what was opened. Closing twice is harmless.
@@ -224,10 +226,12 @@ func Remembered(stateDir, dir string) (facts mailu.Facts, known bool) {
 	return facts, facts.Hostnames != nil
 }
 
-func (t *Target) openStore() (err error) {
+func (t *Target) openStore(ctx context.Context) (err error) {
+	limited, cancel := t.engineTime(ctx)
+	defer cancel()
 	t.store, err = hook.OpenStore(hook.Place{
 		CertsDir: t.Facts.CertsDir, CertName: t.Facts.CertName, KeyName: t.Facts.KeyName,
-		StateDir: t.o.StateDir, CertbotDir: t.o.Certbot,
+		StateDir: t.o.StateDir, CertbotDir: t.o.Certbot, Node: reload.NodeName(limited, t.engine),
 	})
 	if err == nil && t.Found != nil {
 		t.compare()
@@ -277,13 +281,14 @@ func (t *Target) options() hook.Options {
 	}
 }
 
-// deploy runs the transaction. What was noted before it stays noted.
+// deploy runs the transaction, and then sees to the other hosts that share the
+// directory. What was noted before it stays noted.
 func (t *Target) deploy(ctx context.Context, bundle *hook.Bundle, o hook.Options) error {
-	notes := t.result.Warnings
+	notes, live := t.result.Warnings, t.store.Live()
 	r, err := hook.Deploy(ctx, bundle, t.store, t.front(), o)
 	r.Warnings = append(notes, r.Warnings...)
 	t.result.Result = r
-	return err
+	return t.meetNodes(ctx, r.Generation != live, err)
 }
 
 // front is the front as the transaction takes it: a nil interface if there is none

@@ -43,19 +43,35 @@ func (d *Dir) Lock(ctx context.Context) (unlock func(), err error) {
 // holder and what is locked. The kernel releases the lock when the process ends,
 // however it ends. The caller unlocks.
 func (d *Dir) LockFile(ctx context.Context, name, what string) (unlock func(), err error) {
-	f, err := d.openLock(name)
+	for {
+		f, err := d.openLock(name)
+		if err != nil {
+			return nil, d.Wrap(name, err)
+		}
+		err = d.flock(ctx, f, name, what)
+		if err == nil && !d.isNamed(f, name) { // its holder has removed it: others lock another file by now
+			f.Close()
+			continue
+		}
+		if err == nil {
+			err = d.claim(f, name)
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return func() { f.Close() }, nil
+	}
+}
+
+// isNamed reports whether name still leads to the file that was opened.
+func (d *Dir) isNamed(f *os.File, name string) bool {
+	opened, err := f.Stat()
 	if err != nil {
-		return nil, d.Wrap(name, err)
+		return false
 	}
-	err = d.flock(ctx, f, name, what)
-	if err == nil {
-		err = d.claim(f, name)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return func() { f.Close() }, nil
+	named, err := d.root.Lstat(name)
+	return err == nil && os.SameFile(opened, named)
 }
 
 // TakeOver completes what a predecessor that was killed left in the directory:
@@ -80,16 +96,9 @@ func (d *Dir) openLock(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, err := f.Stat()
-	if err == nil {
-		var named os.FileInfo
-		if named, err = d.root.Lstat(name); err == nil && !os.SameFile(opened, named) {
-			err = errors.New("it was exchanged while it was being opened")
-		}
-	}
-	if err != nil {
+	if !d.isNamed(f, name) {
 		f.Close()
-		return nil, err
+		return nil, errors.New("it was exchanged while it was being opened")
 	}
 	return f, nil
 }
@@ -105,7 +114,7 @@ func (d *Dir) flock(ctx context.Context, f *os.File, name, what string) error {
 		}
 		if wait.For(ctx, lockPoll) != nil {
 			return say.Hint(fmt.Errorf("%w of %s (%s)", ErrLocked, what, holder(f)),
-				"wait for it to end, or look at it: ps -fp PID; nothing was changed by this run")
+				"wait for it to end, or look at it on that host: ps -fp PID; nothing was changed by this run")
 		}
 	}
 }
@@ -128,7 +137,8 @@ func (d *Dir) Locked(name string) bool {
 func (d *Dir) claim(f *os.File, name string) error {
 	err := f.Truncate(0)
 	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		host, _ := os.Hostname() // one without a name
+		_, err = fmt.Fprintf(f, "%d %s\n", os.Getpid(), host)
 	}
 	if err == nil {
 		err = d.own(name)
@@ -136,10 +146,16 @@ func (d *Dir) claim(f *os.File, name string) error {
 	return d.Wrap(name, err)
 }
 
+// holder is what the file says of who holds it; those who can write it can say anything.
 func holder(f *os.File) string {
-	data, _ := io.ReadAll(io.NewSectionReader(f, 0, 32))
-	if pid, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil {
+	data, _ := io.ReadAll(io.NewSectionReader(f, 0, 100))
+	number, host, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+	pid, err := strconv.Atoi(number)
+	switch {
+	case err != nil:
+		return "pid unknown"
+	case host == "":
 		return fmt.Sprintf("pid %d", pid)
 	}
-	return "pid unknown"
+	return fmt.Sprintf("pid %d on %s", pid, say.Plain(host))
 }

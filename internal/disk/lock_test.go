@@ -7,8 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,7 +58,7 @@ func TestSecondHolderWaitsUntilItsTimeIsUpAndNamesTheFirst(t *testing.T) {
 	_, err := open(t, dir).Lock(ctx)
 	require.ErrorIs(t, err, ErrLocked)
 	require.Error(t, ctx.Err(), "it waited")
-	assert.ErrorContains(t, err, fmt.Sprintf("(pid %d)", holder.Process.Pid))
+	assert.ErrorContains(t, err, fmt.Sprintf("(pid %d on %s)", holder.Process.Pid, hostname(t)))
 	assert.ErrorContains(t, err, dir)
 	assert.Contains(t, say.HintOf(err), "wait")
 }
@@ -70,7 +70,41 @@ func TestLockIsReleasedWhenItsHolderIsKilled(t *testing.T) {
 	lock(t, open(t, dir))
 	data, err := os.ReadFile(filepath.Join(dir, "lock"))
 	require.NoError(t, err)
-	assert.Equal(t, strconv.Itoa(os.Getpid())+"\n", string(data))
+	assert.Equal(t, fmt.Sprintf("%d %s\n", os.Getpid(), hostname(t)), string(data))
+}
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	name, err := os.Hostname()
+	require.NoError(t, err)
+	return name
+}
+
+func TestALockFileThatItsHolderRemovesIsNoLock(t *testing.T) {
+	dir := t.TempDir()
+	unlock := lock(t, open(t, dir))
+	taken := make(chan error, 1)
+	go func() {
+		release, err := open(t, dir).Lock(t.Context())
+		if err == nil {
+			defer release()
+			_, err = os.Stat(filepath.Join(dir, "lock"))
+		}
+		taken <- err
+	}()
+	require.Eventually(t, func() bool { // it waits for the file that is there
+		opened := 0
+		fds, _ := os.ReadDir("/proc/self/fd")
+		for _, fd := range fds {
+			if name, _ := os.Readlink("/proc/self/fd/" + fd.Name()); name == filepath.Join(dir, "lock") {
+				opened++
+			}
+		}
+		return opened == 2
+	}, 5*time.Second, time.Millisecond)
+	require.NoError(t, os.Remove(filepath.Join(dir, "lock")))
+	unlock()
+	require.NoError(t, <-taken, "the file that is locked is the one that others see")
 }
 
 func TestWaitingEndsWhenTheLockIsReleased(t *testing.T) {

@@ -52,6 +52,7 @@ type Front struct {
 	Endpoints  []mailu.Endpoint
 	Directory  Directory
 	Memory     hook.State
+	Nodes      []hook.Node // what other hosts that share the directory say of themselves
 	MemoryErr  error
 	Locked     bool // a run that lives holds the lock of its deploys
 	Lineages   []Lineage

@@ -63,7 +63,17 @@ type frontLookDoc struct {
 	Pending   *pendingDoc       `json:"pending"`
 	Held      string            `json:"held"`
 	Renewal   *nextDoc          `json:"next_renewal"`
+	Nodes     []nodeDoc         `json:"nodes"` // other hosts that share the directory, as they say
 	DANE      []tlsa.Doc        `json:"dane"`
+}
+
+type nodeDoc struct {
+	Node    string       `json:"node"`
+	Front   string       `json:"front"`
+	Leaf    string       `json:"leaf"`
+	Pending string       `json:"pending"`
+	Last    hook.Outcome `json:"last"`
+	At      time.Time    `json:"at"`
 }
 
 type daemonDoc struct {
@@ -167,7 +177,7 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 		Container: f.Container, Project: f.Project, Image: f.Image, State: f.State, Health: f.Health, Flavor: f.Flavor,
 		Hostnames: plain(f.Hostnames), CertsDir: f.CertsDir,
 		CertFile: string(f.Directory.Cert.Kind), KeyFile: string(f.Directory.Key.Kind),
-		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, DANE: []tlsa.Doc{},
+		Daemons: []daemonDoc{}, Lineages: []lineageDoc{}, Endpoints: []endpointLookDoc{}, Nodes: []nodeDoc{}, DANE: []tlsa.Doc{},
 		Installed: r.certificateDoc(f, f.Directory.Chain), Held: first(f.Memory.RolledBackFrom),
 	}
 	if f.Outside {
@@ -193,6 +203,9 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 	}
 	for _, e := range f.Endpoints {
 		doc.Endpoints = append(doc.Endpoints, r.endpointDoc(f, e))
+	}
+	for _, n := range f.Nodes {
+		doc.Nodes = append(doc.Nodes, nodeDoc{n.Name, say.Plain(n.Front), say.Plain(n.Leaf), say.OneLine(n.Pending), hook.Outcome(say.Plain(string(n.Last))), n.At})
 	}
 	if f.DANE != nil {
 		doc.DANE = tlsa.Docs(f.DANE)

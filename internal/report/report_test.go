@@ -66,6 +66,7 @@ func looked(t *testing.T) *Report {
 		}
 		f.Endpoints = append(f.Endpoints, e)
 	}
+	f.Nodes = []hook.Node{{Name: "node2", Front: "mailu-front-1", Leaf: pki.Fingerprint(newer[0]), Last: hook.OutcomeInstalled, At: at.Add(-time.Minute)}}
 	r := Of(health.Look{
 		At: at, Roots: roots, Fronts: []health.Front{f},
 		Schedule: health.Schedule{Certbot: health.Timer{By: "certbot.timer"}, Sync: health.Timer{By: "mailu-hook-sync.timer"}},
@@ -112,6 +113,7 @@ lineage      /etc/letsencrypt/live/mail.example.com
 last deploy  2026-11-23 05:30 UTC, installed
 pending      since 2026-11-24 05:30 UTC, next attempt at 2026-11-24 07:30 UTC
 next         certbot renews from 2027-01-22 on (certbot.timer)
+node         node2 at 2026-11-24 06:29 UTC: mailu-front-1 serves c0ffee00
 DANE         mail.example.com: match
 `, drawn(looked(t), 80, false))
 }

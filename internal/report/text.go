@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"mailu-hook/hook"
 	"mailu-hook/internal/health"
 	"mailu-hook/internal/mailu"
 	"mailu-hook/internal/pki"
@@ -171,12 +172,27 @@ func (r *Report) details(f *health.Front) (lines [][2]string) {
 	if r, ok := f.Renewal(r.Schedule); ok {
 		add("next", "%s renews from %s on (%s)", r.By, say.Day(r.From), r.Timer)
 	}
+	for _, n := range f.Nodes {
+		add("node", "%s", nodeLine(n))
+	}
 	for _, h := range f.DANE {
 		if state := h.State(); state != tlsa.None {
 			add("DANE", "%s: %s", h.Name, state)
 		}
 	}
 	return lines
+}
+
+// nodeLine is what another host says of itself.
+func nodeLine(n hook.Node) string {
+	what := "has no front"
+	switch {
+	case n.Pending != "":
+		what = "is not done: " + n.Pending
+	case n.Front != "":
+		what = fmt.Sprintf("%s serves %.8s", n.Front, n.Leaf)
+	}
+	return fmt.Sprintf("%s at %s: %s", n.Name, say.Time(n.At), what)
 }
 
 // row is a line of the table: cells by column, or a note instead of those from the

@@ -158,7 +158,7 @@ func (o Options) lookAt(ctx context.Context, s subject, hosts []string, engineDo
 	wg.Go(func() {
 		if f.CertsDir != "" {
 			f.Directory = Directory(f.Facts)
-			f.Memory, f.Locked, f.MemoryErr = o.memory(f.Facts)
+			o.remember(ctx, &f)
 		}
 		f.Lineages = lineages(ctx, o.Lineages, f.Memory, f.Hostnames)
 		f.Planned = planned(&f, o.StateDir)
@@ -178,23 +178,24 @@ func inside(ctx context.Context, from *reload.Front) (*mailu.Inside, error) {
 	return &in, nil
 }
 
-// memory reads what deploys recorded, and whether one is under way. Opening a store
-// opens no key.
-func (o Options) memory(facts mailu.Facts) (state hook.State, locked bool, err error) {
+// remember reads what deploys recorded, whether one is under way, and what other hosts
+// say. Opening a store opens no key.
+func (o Options) remember(ctx context.Context, f *health.Front) {
 	store, err := hook.OpenStore(hook.Place{
-		CertsDir: facts.CertsDir, CertName: facts.CertName, KeyName: facts.KeyName, StateDir: o.StateDir, CertbotDir: o.Certbot,
+		CertsDir: f.CertsDir, CertName: f.CertName, KeyName: f.KeyName, StateDir: o.StateDir, CertbotDir: o.Certbot, Node: reload.NodeName(ctx, o.Engine),
 	})
 	if err != nil {
-		return state, false, err
+		f.MemoryErr = err
+		return
 	}
 	defer store.Close()
-	state, err = store.State()
-	if err == nil && state.Pending != nil {
-		if locked = store.Locked(); !locked { // it may have ended since
-			state, err = store.State()
+	f.Nodes = store.Nodes()
+	f.Memory, f.MemoryErr = store.State()
+	if f.MemoryErr == nil && f.Memory.Pending != nil {
+		if f.Locked = store.Locked(); !f.Locked { // it may have ended since
+			f.Memory, f.MemoryErr = store.State()
 		}
 	}
-	return state, locked, err
 }
 
 // planned is when renew will get the next certificate of a front by itself, nil
