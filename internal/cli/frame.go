@@ -161,6 +161,42 @@ func (f *flags) inGroups() []group {
 	return append([]group{own}, f.groups...)
 }
 
+// sharedGroups are the titled groups of all commands, each as the first command that
+// takes it declares it.
+func sharedGroups(all []command) (shared []group) {
+	for _, cmd := range all {
+		fs, _, _ := newFlags(cmd)
+		for _, g := range fs.groups {
+			if !slices.ContainsFunc(shared, func(s group) bool { return s.title == g.title }) {
+				shared = append(shared, g)
+			}
+		}
+	}
+	return shared
+}
+
+// beside returns the flags that are not in the shared groups in just this form, and
+// the titles of the groups that have the others.
+func (f *flags) beside(shared []group) (own []*pflag.Flag, titles []string) {
+	for _, g := range f.inGroups() {
+		n := slices.IndexFunc(shared, func(s group) bool { return s.title == g.title })
+		if n < 0 {
+			own = append(own, g.flags...)
+			continue
+		}
+		titles = append(titles, g.title)
+		for _, flag := range g.flags {
+			same := func(s *pflag.Flag) bool {
+				return s.Name == flag.Name && s.Usage == flag.Usage && s.DefValue == flag.DefValue
+			}
+			if !slices.ContainsFunc(shared[n].flags, same) {
+				own = append(own, flag)
+			}
+		}
+	}
+	return own, titles
+}
+
 // choicesKey is where a flag keeps the words that it takes.
 const choicesKey = "choices"
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -21,18 +20,15 @@ func manual(all []command, release string) string {
 	}
 	m.section("DESCRIPTION")
 	m.paragraphs(all[0].about)
+	shared := sharedGroups(all)
+	m.flagsOf(all[0], shared)
 	m.section("COMMANDS")
-	var shared []group
 	for _, cmd := range all[1:] {
-		shared = m.command(cmd, shared)
+		m.command(cmd, shared)
 	}
-	fs, _, _ := newFlags(all[0])
-	for _, g := range slices.Concat(fs.inGroups(), shared) {
-		if g.title != "" && !slices.ContainsFunc(m.told, func(title string) bool { return title == g.title }) {
-			m.told = append(m.told, g.title)
-			m.section(strings.ToUpper(g.title) + " FLAGS")
-			m.flags(g.flags)
-		}
+	for _, g := range shared {
+		m.section(strings.ToUpper(g.title) + " FLAGS")
+		m.flags(g.flags)
 	}
 	m.section("EXIT STATUS")
 	m.verbatim(exitHelp)
@@ -50,31 +46,15 @@ func manual(all []command, release string) string {
 }
 
 // page is a manual page that is being written.
-type page struct {
-	strings.Builder
-	told []string // groups of flags
-}
+type page struct{ strings.Builder }
 
 func (m *page) section(title string) { fmt.Fprintf(m, ".SH %s\n", escape(title)) }
 
-// command explains a command, and adds the groups of its flags to those that several
-// share.
-func (m *page) command(cmd command, shared []group) []group {
+func (m *page) command(cmd command, shared []group) {
 	fmt.Fprintf(m, ".SS %s\n", escape(strings.TrimPrefix(usageLine(cmd), "mailu-hook ")))
 	m.paragraphs(cmd.summary + ".")
 	m.paragraphs(cmd.about)
-	fs, _, _ := newFlags(cmd)
-	var also []string
-	for _, g := range fs.inGroups() {
-		if g.title == "" {
-			m.flags(g.flags)
-			continue
-		}
-		also, shared = append(also, g.title), append(shared, g)
-	}
-	if also != nil {
-		fmt.Fprintf(m, ".PP\nAnd the flags below: %s.\n", escape(strings.Join(also, ", ")))
-	}
+	m.flagsOf(cmd, shared)
 	if cmd.exits != "" {
 		m.WriteString(".PP\nExit status:\n")
 		m.verbatim(cmd.exits)
@@ -83,7 +63,16 @@ func (m *page) command(cmd command, shared []group) []group {
 		m.WriteString(".PP\nExamples:\n")
 		m.verbatim(cmd.examples)
 	}
-	return shared
+}
+
+// flagsOf explains the flags of a command's own, and names the groups of the others.
+func (m *page) flagsOf(cmd command, shared []group) {
+	fs, _, _ := newFlags(cmd)
+	own, titles := fs.beside(shared)
+	m.flags(own)
+	if titles != nil {
+		fmt.Fprintf(m, ".PP\nAnd the flags below: %s.\n", escape(strings.Join(titles, ", ")))
+	}
 }
 
 func (m *page) flags(flags []*pflag.Flag) {
