@@ -20,6 +20,7 @@ import (
 
 	"mailu-hook/internal/say"
 	"mailu-hook/internal/source"
+	"mailu-hook/internal/survey"
 )
 
 // commands lists them in the order of help. To add one, write its file and
@@ -110,7 +111,7 @@ func (i *invocation) prepare(args []string, env Environ) (action, result, error)
 	i.args, i.out = fs.Args(), out
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		return nil, text(helpText(i.command, i.all)), nil
+		return nil, asInstalled(helpText(i.command, i.all), survey.Program()), nil
 	case err != nil:
 		return nil, nil, usageError("%v", err)
 	case i.formats != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"mailu-hook/internal/say"
+	"mailu-hook/internal/survey"
 )
 
 func helpCommand() command {
@@ -23,14 +24,14 @@ func (o *helpOptions) add(fs *flags) {
 
 func (o *helpOptions) run(_ context.Context, i *invocation) (result, error) {
 	if o.man {
-		return text(manual(i.all, release)), nil
+		return asInstalled(manual(i.all, release), survey.Program()), nil
 	}
 	if len(i.args) == 0 || i.args[0] == "" {
-		return text(helpText(i.all[0], i.all)), nil
+		return asInstalled(helpText(i.all[0], i.all), survey.Program()), nil
 	}
 	cmd, ok := named(i.all, i.args[0])
 	if !ok {
 		return nil, usageError("there is no command %s%s", say.Foreign(i.args[0]), didYouMean(i.args[0], commandNames(i.all)))
 	}
-	return text(helpText(cmd, i.all)), nil
+	return asInstalled(helpText(cmd, i.all), survey.Program()), nil
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -41,14 +40,12 @@ func (o *uninstallOptions) run(ctx context.Context, i *invocation) (result, erro
 
 // leftovers lists what else of mailu-hook is on this host.
 func leftovers(o stateOptions) (left []string) {
-	for _, name := range []string{
+	for _, pattern := range []string{
 		filepath.Join(o.certbotDir, "renewal-hooks/deploy/mailu-hook"), "/etc/mailu-hook.conf",
-		"/etc/systemd/system/mailu-hook-sync.timer", "/etc/systemd/system/mailu-hook-renew.timer",
-		"/etc/cron.d/mailu-hook", "/etc/cron.d/mailu-hook-renew", "/etc/cron.d/mailu-hook-status", o.stateDir,
+		"/etc/systemd/system/mailu-hook-*", "/etc/systemd/system/mailu-alert@.service", "/etc/cron.d/mailu-hook*", o.stateDir,
 	} {
-		if _, err := os.Lstat(name); err == nil {
-			left = append(left, name)
-		}
+		found, _ := filepath.Glob(pattern) // a pattern that is none, of a strange directory, finds nothing
+		left = append(left, found...)
 	}
 	return left
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -41,6 +42,15 @@ Exit status:
 		fmt.Fprintf(&s, "\nExamples:\n%s\n", strings.TrimRight(cmd.examples, "\n"))
 	}
 	return s.String()
+}
+
+// asInstalled is a text to paste from that names the program where it lies. One with
+// a name of its own, as a build has, is not installed.
+func asInstalled(of, program string) text {
+	if filepath.Base(program) == "mailu-hook" {
+		of = strings.ReplaceAll(of, "/usr/local/bin/mailu-hook", program)
+	}
+	return text(of)
 }
 
 const helpWidth = 80

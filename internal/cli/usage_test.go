@@ -94,6 +94,14 @@ func TestWrongUsageExits2WithAHint(t *testing.T) {
 	}
 }
 
+func TestHelpNamesTheProgramWhereItLies(t *testing.T) {
+	hook := helpText(hookCommand(), commands())
+	packaged := string(asInstalled(hook, "/usr/bin/mailu-hook"))
+	assert.Contains(t, packaged, "\n  ln -s /usr/bin/mailu-hook /etc/letsencrypt/renewal-hooks/deploy/\n")
+	assert.NotContains(t, packaged, "/usr/local/")
+	assert.Equal(t, text(hook), asInstalled(hook, "/home/me/mailu-hook-linux-amd64"))
+}
+
 func TestHelpFitsATerminalAndExplains(t *testing.T) {
 	w := newWorld(t)
 	for _, cmd := range commands() {

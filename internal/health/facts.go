@@ -9,6 +9,7 @@ package health
 
 import (
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"mailu-hook/hook"
@@ -25,6 +26,7 @@ type Look struct {
 	EngineDown bool
 	Engine     Clock
 	Schedule   Schedule
+	Setup      Setup
 	Roots      *x509.CertPool // nil when they could not be loaded
 	RootsFile  string         // that Roots are from; "" for the system's
 	RootsErr   error
@@ -158,6 +160,26 @@ type Schedule struct {
 	// CertbotFailed is why the last attempt to renew a lineage failed, by the
 	// lineage's name. Lineages that were renewed or not due are not in it.
 	CertbotFailed map[string]string
+}
+
+// Setup is how this program was installed, for remedies that can be pasted.
+type Setup struct {
+	Program  string   // where it lies
+	Examples string   // where its examples lie
+	Systemd  bool     // systemd runs the host
+	Units    []string // of its timers, those that systemd knows
+}
+
+// run is the command after which the host runs another one of ours from time to time.
+func (s Setup) run(command, crontab string) string {
+	unit := "mailu-hook-" + command
+	switch {
+	case !s.Systemd:
+		return "cp " + s.Examples + "/cron/" + crontab + " /etc/cron.d/"
+	case slices.Contains(s.Units, unit+".timer"):
+		return "systemctl enable --now " + unit + ".timer"
+	}
+	return "cp " + s.Examples + "/systemd/" + unit + ".* /etc/systemd/system/ && systemctl enable --now " + unit + ".timer"
 }
 
 // Timer is a periodic run of something.

@@ -61,7 +61,7 @@ func (j *judgement) sync() {
 	ran := f.Memory.LastSync
 	switch last := f.Memory.Last; {
 	case timer.By == "":
-		j.find(Warning, SyncTimerMissing, "systemctl enable --now mailu-hook-sync.timer, or cp examples/cron/mailu-hook /etc/cron.d/",
+		j.find(Warning, SyncTimerMissing, j.look.Setup.run("sync", "mailu-hook"),
 			"no timer or cron job on this host runs mailu-hook sync, so a failed deploy would not be retried")
 	case !ran.IsZero() && j.look.At.Sub(ran) > syncSlack:
 		j.find(Warning, SyncTimerIdle, remedy, "%s should run mailu-hook sync, but sync has not completed since %s", timer.By, say.Time(ran))
@@ -94,7 +94,7 @@ func (j *judgement) renewals() {
 	}
 	switch ran := j.look.Fronts[i].Planned.Ran; {
 	case by == "":
-		j.find(Warning, RenewTimerMissing, "systemctl enable --now mailu-hook-renew.timer, or cp examples/cron/mailu-hook-renew /etc/cron.d/",
+		j.find(Warning, RenewTimerMissing, j.look.Setup.run("renew", "mailu-hook-renew"),
 			"no timer or cron job on this host runs mailu-hook renew, so no certificate is renewed")
 	case !ran.IsZero() && j.look.At.Sub(ran) > timerSlack:
 		j.find(Warning, RenewTimerIdle, remedy, "%s should run mailu-hook renew, but renew has not looked at the certificate since %s", by, say.Time(ran))
@@ -134,7 +134,7 @@ func (j *judgement) certbot() {
 			consequence = "so a renewal is installed only by the next mailu-hook sync"
 		}
 		hooks := filepath.Join(filepath.Dir(filepath.Dir(l.Path)), "renewal-hooks", "deploy")
-		j.find(Warning, CertbotHookMissing, `ln -s "$(command -v mailu-hook)" `+hooks+"/",
+		j.find(Warning, CertbotHookMissing, "ln -s "+j.look.Setup.Program+" "+hooks+"/",
 			"certbot does not call mailu-hook after renewing %s, %s", l.Path, consequence)
 	}
 }

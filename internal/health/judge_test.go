@@ -387,7 +387,22 @@ func TestWithoutAHookAndATimerNothingInstallsARenewal(t *testing.T) {
 	require.ElementsMatch(t, []Code{SyncTimerMissing, CertbotHookMissing}, codesOf(findings))
 	hook := findings[slices.Index(codesOf(findings), CertbotHookMissing)]
 	assert.Contains(t, hook.Text, "so renewals are not installed")
-	assert.Equal(t, `ln -s "$(command -v mailu-hook)" /etc/letsencrypt/renewal-hooks/deploy/`, hook.Remedy)
+	assert.Equal(t, "ln -s /usr/bin/mailu-hook /etc/letsencrypt/renewal-hooks/deploy/", hook.Remedy)
+}
+
+func TestRemedyForAMissingTimerFitsHowTheProgramWasInstalled(t *testing.T) {
+	const packaged = "/usr/share/doc/mailu-hook/examples"
+	for want, setup := range map[string]Setup{
+		"systemctl enable --now mailu-hook-renew.timer":                                                                {Examples: packaged, Systemd: true, Units: []string{"mailu-hook-renew.timer"}},
+		"cp examples/systemd/mailu-hook-renew.* /etc/systemd/system/ && systemctl enable --now mailu-hook-renew.timer": {Examples: "examples", Systemd: true, Units: []string{"mailu-hook-sync.timer"}},
+		"cp " + packaged + "/cron/mailu-hook-renew /etc/cron.d/":                                                       {Examples: packaged, Units: []string{"mailu-hook-renew.timer"}},
+	} {
+		s := newScene(t)
+		s.f.Planned, s.Schedule.Renew, s.Setup = &Renewal{}, Timer{}, setup
+		findings := Judge(s.Look, thresholds)
+		require.Equal(t, []Code{RenewTimerMissing}, codesOf(findings))
+		assert.Equal(t, want, findings[0].Remedy)
+	}
 }
 
 func TestPidFilesAreNotMissedWhileTheFrontWritesItsConfiguration(t *testing.T) {

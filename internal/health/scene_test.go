@@ -47,6 +47,7 @@ func newScene(t *testing.T) *scene {
 		At: s.now, Roots: roots, Engine: Clock{Seen: true},
 		Schedule: Schedule{Certbot: Timer{By: "certbot.timer", Last: s.now}, Sync: Timer{By: "mailu-hook-sync.timer", Last: s.now},
 			Renew: Timer{By: "mailu-hook-renew.timer", Last: s.now}},
+		Setup: Setup{Program: "/usr/bin/mailu-hook", Examples: "examples", Systemd: true},
 		Fronts: []Front{{
 			Facts: facts, State: "running", Health: "healthy",
 			Inside: &mailu.Inside{Watching: true, Daemons: []mailu.Daemon{{Name: "nginx", PidFile: "/run/nginx.pid", Pid: mailu.PidIntact, Runs: true}, {Name: "dovecot", PidFile: "/run/dovecot/master.pid", Pid: mailu.PidIntact, Runs: true}}},

@@ -215,7 +215,7 @@ func (r *run) obtain(ctx context.Context, state *acme.State) error {
 func (r *run) look(now time.Time) {
 	ago, every, err := r.lineage.Look(now)
 	if ago > 0 {
-		r.note("the last run was at %s: for this certificate renew should run at least every %s, better hourly; see examples/systemd/mailu-hook-renew.timer",
+		r.note("the last run was at %s: for this certificate renew should run at least every %s, better hourly, as mailu-hook-renew.timer does",
 			say.Time(now.Add(-ago)), every.Round(time.Second))
 	}
 	if err != nil { // what else has to be written fails with a reason

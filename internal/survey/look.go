@@ -57,7 +57,7 @@ func Look(ctx context.Context, o Options) (health.Look, error) {
 		l.At = time.Now()
 		return l, nil
 	}
-	wg.Go(func() { l.Schedule = Host{}.Schedule() })
+	wg.Go(func() { l.Schedule, l.Setup = Host{}.Schedule(), Host{}.Setup(Program()) })
 	found, asked := o.fronts(ctx, &l)
 	if !l.EngineDown { // only now: the Docker client negotiates its version with the first answer
 		wg.Go(func() { l.Engine = engineClock(ctx, o.Engine) })

@@ -40,8 +40,7 @@ func (h Host) Schedule() health.Schedule {
 // program with word. Debian's crontab for certbot does nothing where systemd runs,
 // which it tests for by /run/systemd/system.
 func (h Host) timer(units []string, program, word string) health.Timer {
-	_, err := os.Stat(h.path("/run/systemd/system"))
-	systemd := err == nil
+	systemd := h.systemd()
 	for _, unit := range units {
 		if !systemd || !h.enabled(unit) {
 			continue
@@ -64,13 +63,19 @@ func (h Host) timer(units []string, program, word string) health.Timer {
 	return health.Timer{}
 }
 
-func (h Host) enabled(unit string) bool {
-	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
-		if _, err := os.Lstat(h.path(filepath.Join(dir, "timers.target.wants", unit))); err == nil {
-			return true
-		}
-	}
-	return false
+func (h Host) systemd() bool { return h.exists("/run/systemd/system") }
+
+func (h Host) exists(name string) bool {
+	_, err := os.Lstat(h.path(name))
+	return err == nil
+}
+
+func (h Host) enabled(unit string) bool { return h.known("timers.target.wants/" + unit) }
+
+// known reports whether systemd finds a file of its own.
+func (h Host) known(file string) bool {
+	return slices.ContainsFunc([]string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"},
+		func(dir string) bool { return h.exists(filepath.Join(dir, file)) })
 }
 
 func (h Host) crontabs() []string {
