@@ -65,8 +65,9 @@ type fault struct {
 	match func(n int, s step) bool // n counts the steps from 0
 	// Without errno the process is killed: before the step is executed, or
 	// when it has been and the process has not yet learnt of it.
-	after bool
-	errno syscall.Errno // or else the step fails so, and is not executed
+	after  bool
+	signal syscall.Signal // or this is sent to it instead, and the step is executed
+	errno  syscall.Errno  // or else the step fails so, and is not executed
 	// look is called before each step, and again when it was executed, while the
 	// process stands still.
 	look func(n int, s step, after bool)
@@ -255,7 +256,7 @@ func (tr *tracer) enter(tid int, info callInfo) error {
 		p.fail = true
 		return skipCall(tid)
 	case !tr.fault.after: // the kernel does not begin a call of a thread that is to die
-		return unix.Kill(tr.pid, unix.SIGKILL)
+		return unix.Kill(tr.pid, cmp.Or(tr.fault.signal, unix.SIGKILL))
 	}
 	return nil
 }
@@ -276,7 +277,7 @@ func (tr *tracer) leave(tid int, ret int64) error {
 		return setReturn(tid, s.ret)
 	}
 	if tr.fault.after && tr.fault.errno == 0 && tr.fault.match != nil && tr.fault.match(p.n, *s) {
-		return unix.Kill(tr.pid, unix.SIGKILL)
+		return unix.Kill(tr.pid, cmp.Or(tr.fault.signal, unix.SIGKILL))
 	}
 	return nil
 }

@@ -180,6 +180,45 @@ func traefikStore(t *testing.T, pair *mint.Pair) []byte {
 	return data
 }
 
+func TestAgentThatIsKilledOrToldToEndInADeployLeavesWhatTheNextOneFinishes(t *testing.T) {
+	l, _, _, _ := deployed(t)
+	for _, point := range []killPoint{
+		{name: "at the first change", nth: 1},
+		{name: "before the switch", call: "renameat", path: "live", nth: 1},
+		{name: "after the switch", call: "renameat", path: "live", nth: 1, after: true},
+		{name: "when it is served", call: "fsync", path: "fronts", nth: 1},
+	} {
+		for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+			if signal == syscall.SIGTERM && point.call != "renameat" && !soak {
+				continue
+			}
+			what := fmt.Sprintf("%v %s", signal, point.name)
+			renewed := l.renews()
+			f := point.fault()
+			f.signal = signal
+			r := trace(t, l.certs(), f, l.env, "watch", "--every", "1h")
+			require.Len(t, r.hits, 1, what)
+			if signal == syscall.SIGTERM {
+				assert.Zero(t, r.code, "%s: %s", what, r.out)
+			} else {
+				assert.True(t, r.killed, what)
+			}
+			_, err := tls.LoadX509KeyPair(filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
+			require.NoError(t, err, what)
+
+			a := l.watch()
+			l.endsServing(renewed.SHA256())
+			require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, <-a.ended)
+			l.healthyAndReloadable()
+			found := l.status(nil)
+			for _, code := range []string{"deploy_pending", "watcher_stopped", "pid_file_lost"} {
+				assert.False(t, found.says(code), "%s: %v", what, found.codes())
+			}
+		}
+	}
+}
+
 func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
 	l, live, _, _ := deployed(t)
 	a, b := l.watch("--warn", "100%", "--crit", "100%"), l.watch("--warn", "100%", "--crit", "100%", "--ignore", "cert_expiring")
