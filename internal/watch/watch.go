@@ -34,7 +34,7 @@ type Options struct {
 // not listened to without end.
 const (
 	settle        = 200 * time.Millisecond
-	longestSettle = time.Minute
+	longestSettle = 15 * time.Second
 )
 
 // seeAgain is how long after a round that has changed something the next one comes: on
@@ -65,13 +65,9 @@ func Run(ctx context.Context, o Options) {
 	for why := "it starts"; ; {
 		acted := o.round(ctx, why, dog)
 		o.Notify.Ready()
-		ended := time.Now()
-		if why = o.wait(ctx, acted, pause, reasons, dog); why == "" {
+		if why, pause = o.wait(ctx, acted, pause, reasons, dog); why == "" {
 			o.Notify.Stopping()
 			return
-		}
-		if pause = min(2*pause, longestSettle); acted || time.Since(ended) >= longestSettle {
-			pause = settle
 		}
 	}
 }
@@ -97,28 +93,33 @@ func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) (a
 	}
 }
 
-// wait returns the next reason, after a pause in which more of the same may come; "" at
-// the end.
-func (o Options) wait(ctx context.Context, acted bool, pause time.Duration, reasons <-chan string, dog <-chan time.Time) (why string) {
+// wait returns the next reason, after a pause in which more of the same may come, "" at
+// the end; and how long the pause after the one that follows is.
+func (o Options) wait(ctx context.Context, acted bool, pause time.Duration, reasons <-chan string, dog <-chan time.Time) (why string, next time.Duration) {
 	var paused <-chan time.Time
-	next := o.Every - rand.N(o.Every/10+1)
+	ended := time.Now()
+	longest := o.Every - rand.N(o.Every/10+1)
 	if acted {
-		next = min(next, seeAgain)
+		longest = min(longest, seeAgain)
 	}
-	period := time.NewTimer(next)
+	period := time.NewTimer(longest)
 	defer period.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return ""
+			return "", 0
 		case <-period.C:
-			return "it is time"
+			return "it is time", settle
 		case more := <-reasons:
-			if paused == nil {
-				why, paused = more, time.After(pause)
+			if paused != nil {
+				continue
 			}
+			if acted || time.Since(ended) >= longestSettle {
+				pause = settle
+			}
+			why, paused = more, time.After(pause)
 		case <-paused:
-			return why
+			return why, min(2*pause, longestSettle)
 		case <-dog:
 			o.Notify.Alive()
 		}

@@ -95,6 +95,36 @@ func TestReasonsThatComeTogetherAreOneRound(t *testing.T) {
 	})
 }
 
+func TestReasonsWithoutEndAreHeardLessAndLessOftenUntilSomethingComesOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		acts := false
+		a := start(t, Options{Every: time.Hour, Round: func(context.Context, string) bool { return acts }})
+		defer a.stop()
+		babble := func(d time.Duration) (rounds int) {
+			before := len(a.done())
+			for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+				a.tell("a file has changed")
+			}
+			return len(a.done()) - before
+		}
+		first := babble(time.Minute)
+		assert.LessOrEqual(t, first, 10)
+		assert.GreaterOrEqual(t, first, 5)
+		assert.Equal(t, 4, babble(4*longestSettle))
+
+		acts = true
+		assert.Greater(t, babble(4*longestSettle), 100, "something comes of them")
+		acts = false
+
+		babble(time.Minute)
+		time.Sleep(2 * longestSettle)
+		n := len(a.done())
+		a.tell("a file has changed")
+		time.Sleep(settle)
+		assert.Len(t, a.done(), n+1, "after some quiet it listens at once")
+	})
+}
+
 func TestWhatARoundHasChangedIsLookedAtAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		acts := true
