@@ -147,43 +147,61 @@ func (o *daneOptions) add(fs *pflag.FlagSet) {
 	o.resolverOptions.add(fs)
 }
 
+// switchOptions are those of every command that switches what the front serves.
+type switchOptions struct {
+	front  frontOptions
+	state  stateOptions
+	dryRun bool
+}
+
+func (o *switchOptions) add(fs *flags) {
+	o.addDryRun(fs)
+	fs.group("Front", &o.front)
+	fs.group("State", &o.state)
+}
+
+func (o *switchOptions) addDryRun(fs *flags) {
+	fs.BoolVar(&o.dryRun, "dry-run", false, "check and compare everything, change nothing")
+}
+
+// longest is a deploy, a rollback, and what settling takes.
+func (o *switchOptions) longest() time.Duration { return 2*o.front.timeout + time.Minute }
+
+func (o *switchOptions) read(i *invocation, caller deploy.Caller) (deploy.Options, error) {
+	return deploy.Options{
+		Caller: caller, Settings: i.settings, Front: o.front.selector(), CertsDir: o.front.certsDir, Hostnames: o.front.hostnames,
+		StateDir: o.state.stateDir, Certbot: o.state.certbotDir,
+		Timeout: o.front.timeout, DryRun: o.dryRun, Progress: newProgress(i).step,
+	}, positive("timeout", o.front.timeout)
+}
+
 // deployOptions are those of every command that ends in a deploy.
 type deployOptions struct {
-	front       frontOptions
+	switchOptions
 	certificate certificateOptions
 	dane        daneOptions
-	state       stateOptions
 	keep        int
-	dryRun      bool
 }
 
 func (o *deployOptions) add(fs *flags) {
 	fs.IntVar(&o.keep, "keep", 3, "`NUMBER` generations to keep for rollback")
-	fs.BoolVar(&o.dryRun, "dry-run", false, "check and compare everything, change nothing")
+	o.addDryRun(fs)
 	fs.group("Front", &o.front)
 	fs.group("Certificate", &o.certificate)
 	fs.group("DANE", &o.dane)
 	fs.group("State", &o.state)
 }
 
-// longest is a deploy, a rollback, and what settling takes.
-func (o *deployOptions) longest() time.Duration { return 2*o.front.timeout + time.Minute }
-
 // read turns the options into those of a deploy. Files that they name are read
 // here.
 func (o *deployOptions) read(i *invocation, caller deploy.Caller) (d deploy.Options, err error) {
-	if err := positive("timeout", o.front.timeout); err != nil {
+	if d, err = o.switchOptions.read(i, caller); err != nil {
 		return d, err
 	}
 	if o.keep < 1 {
 		return d, usageError("--keep must be at least 1, not %d: the live generation is one of them", o.keep)
 	}
-	d = deploy.Options{
-		Caller: caller, Settings: i.settings, Front: o.front.selector(), CertsDir: o.front.certsDir, Hostnames: o.front.hostnames,
-		StateDir: o.state.stateDir, Certbot: o.state.certbotDir,
-		AllowUntrusted: o.certificate.allowUntrusted, Grace: o.dane.grace,
-		Keep: o.keep, Timeout: o.front.timeout, DryRun: o.dryRun, Progress: newProgress(i).step,
-	}
+	d.Keep, d.AllowUntrusted, d.Grace = o.keep, o.certificate.allowUntrusted, o.dane.grace
 	if d.Roots, err = readPool("roots", o.certificate.roots); err != nil {
 		return d, err
 	}

@@ -27,7 +27,7 @@ timers, the configuration. renew's accounts and certificates stay as well.`,
 	}
 }
 
-type uninstallOptions struct{ deployOptions }
+type uninstallOptions struct{ switchOptions }
 
 func (o *uninstallOptions) run(ctx context.Context, i *invocation) (result, error) {
 	d, err := o.read(i, deploy.Person)
