@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +94,13 @@ func TestEachFailureDoublesTheBackOffUntilNowIsGiven(t *testing.T) {
 		assert.WithinDuration(t, time.Now().Add(min(wait, 8*time.Hour)), doc.Next, time.Minute)
 		wait *= 2
 	}
+	asked := s.relay.Count()
+	keyboard := exec.CommandContext(t.Context(), "script", "--quiet", "--return", "--command", binary+" renew --agree-tos", os.DevNull)
+	keyboard.Env = append(os.Environ(), s.env...)
+	out, _ := keyboard.CombinedOutput()
+	assert.Equal(t, 6, keyboard.ProcessState.ExitCode(), "%s", out)
+	assert.Greater(t, s.relay.Count(), asked, "somebody at a terminal does not wait")
+
 	s.relay.Meddle(nil)
 	s.remember(func(record map[string]any) { record["next"] = time.Now().Add(-time.Second) })
 	require.Equal(t, 0, s.renew().code, "the time has come")
