@@ -158,6 +158,11 @@ func (j *judgement) certificates(f *Front) {
 	for _, s := range seen {
 		where := s.where(f)
 		j.validity(j.look.LifeOf(s.chain), where, f.renewRemedy())
+		if pki.IsOutline(s.chain[0]) {
+			j.find(Warning, CertUnread, "replace it: mailu-hook install SOURCE, with a certificate that every client can read",
+				"%s is of a form that OpenSSL reads, and programs in Go, this one too, do not: its names and its chain were not checked", where)
+			continue
+		}
 		j.names(f, s.chain[0], where)
 		j.chain(s, where)
 	}

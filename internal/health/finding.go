@@ -74,6 +74,7 @@ const (
 	ChainIncomplete  Code = "chain_incomplete"
 	ChainUntrusted   Code = "chain_untrusted"
 	RootsUnseen      Code = "roots_unseen"
+	CertUnread       Code = "cert_unread"
 
 	CertsDirUnseen  Code = "certs_dir_unseen"
 	InstalledUnseen Code = "installed_unseen"
@@ -119,7 +120,7 @@ const (
 var Codes = []Code{
 	EngineUnseen, FrontMissing, FrontStopped, FrontPaused, FrontRestarting, FrontTLSOff, FrontUnhealthy, NotMailu, TLSFlavor,
 	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, ChallengeLeft, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
-	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen,
+	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen, CertUnread,
 	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced, WrittenThrough,
 	StateUnseen, StateDamaged, DeployPending, DeployFailed, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,
 	TLSAMismatch, TLSAUnseen, ClockSkew, CertbotTimerMissing, CertbotTimerIdle, CertbotFailing, CertbotHookMissing, SyncTimerMissing, SyncTimerIdle,

@@ -76,9 +76,14 @@ func TestEachFaultIsNamedOnceWithItsRemedy(t *testing.T) {
 			Warning, "does not cover imap.example.com (it covers mail.example.com)"},
 		HostnamesUnknown: {func(s *scene) { s.f.Hostnames = nil }, Unknown, "no hostname of the mail server is known"},
 		ChainIncomplete:  {func(s *scene) { s.everywhere(s.f.Directory.Chain[:1]) }, Critical, `is sent without its issuer "CN=mint intermediate", so most mail clients and servers reject it`},
-		ChainUntrusted:   {func(s *scene) { s.Roots = x509.NewCertPool() }, Critical, `is not trusted: its chain ends at "CN=mint root", which is not a root of this system`},
-		RootsUnseen:      {func(s *scene) { s.Roots, s.RootsErr = nil, errors.New("no roots") }, Unknown, "cannot check whether clients trust the chain: no roots"},
-		CertsDirUnseen:   {func(s *scene) { s.f.Directory = Directory{Path: "/mailu/certs", Err: fs.ErrPermission} }, Unknown, "cannot look at the certs directory: "},
+		CertUnread: {func(s *scene) {
+			odd, err := s.ca.Odd(mint.Leaf{NotBefore: s.now.Add(-day24), NotAfter: s.now.Add(80 * day24)})
+			require.NoError(s.t, err)
+			s.everywhere([]*x509.Certificate{pki.Outline(odd.Chain)})
+		}, Warning, "and programs in Go, this one too, do not"},
+		ChainUntrusted: {func(s *scene) { s.Roots = x509.NewCertPool() }, Critical, `is not trusted: its chain ends at "CN=mint root", which is not a root of this system`},
+		RootsUnseen:    {func(s *scene) { s.Roots, s.RootsErr = nil, errors.New("no roots") }, Unknown, "cannot check whether clients trust the chain: no roots"},
+		CertsDirUnseen: {func(s *scene) { s.f.Directory = Directory{Path: "/mailu/certs", Err: fs.ErrPermission} }, Unknown, "cannot look at the certs directory: "},
 		InstalledUnseen: {func(s *scene) { s.f.Directory.Chain, s.f.Directory.ChainErr = nil, fs.ErrPermission },
 			Unknown, "cannot read the installed certificate: "},
 		FileMissing:  {func(s *scene) { s.f.Directory.Key.Kind = Missing }, Critical, "there is no key.pem in /mailu/certs: when the front restarts, TLS will be off"},

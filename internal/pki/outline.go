@@ -21,6 +21,9 @@ func Outline(data []byte) *x509.Certificate {
 	return nil
 }
 
+// IsOutline reports whether c is an outline: crypto/x509 did not parse it.
+func IsOutline(c *x509.Certificate) bool { return c.RawTBSCertificate == nil }
+
 // OutlineDER is Outline of a certificate in DER.
 func OutlineDER(der []byte) *x509.Certificate {
 	if c, err := Parse(der); err == nil {

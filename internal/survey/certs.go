@@ -189,7 +189,8 @@ func lineages(ctx context.Context, named []string, memory hook.State, names []st
 }
 
 // readChain reads the certificates of a regular file of sane size, and closes
-// it. It skips other blocks, including a key, without decoding them further.
+// it. It skips other blocks, including a key, without decoding them further. Of a leaf
+// that crypto/x509 does not parse it returns the outline.
 func readChain(f *os.File) ([]*x509.Certificate, error) {
 	defer f.Close()
 	info, err := f.Stat()
@@ -203,5 +204,9 @@ func readChain(f *os.File) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pki.ParseChain(data)
+	chain, err := pki.ParseChain(data)
+	if leaf := pki.Outline(data); err != nil && leaf != nil && pki.IsOutline(leaf) {
+		return []*x509.Certificate{leaf}, nil
+	}
+	return chain, err
 }

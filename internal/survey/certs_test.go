@@ -149,3 +149,17 @@ func TestADeployIsRecognizedAsOurs(t *testing.T) {
 	assert.Equal(t, pair.SHA256()[:8], d.Live.LeafID())
 	assert.Equal(t, pair.SHA256(), pki.Fingerprint(d.Chain[0]))
 }
+
+func TestAnInstalledLeafThatOnlyGoCannotParseIsSeen(t *testing.T) {
+	ca, err := mint.NewCA(mint.CAOptions{})
+	require.NoError(t, err)
+	odd, err := ca.Odd(mint.Leaf{})
+	require.NoError(t, err)
+	facts := mailu.Facts{CertsDir: t.TempDir(), CertName: "cert.pem", KeyName: "key.pem"}
+	require.NoError(t, os.WriteFile(filepath.Join(facts.CertsDir, "cert.pem"), odd.Chain, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(facts.CertsDir, "key.pem"), odd.KeyPEM, 0o600))
+	d := Directory(facts)
+	require.NoError(t, d.ChainErr)
+	require.Len(t, d.Chain, 1)
+	assert.Equal(t, odd.SHA256(), pki.Fingerprint(d.Chain[0]))
+}
