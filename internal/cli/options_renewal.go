@@ -50,7 +50,7 @@ func (o *renewalOptions) read(i *invocation) (r renewal.Options, err error) {
 	r = renewal.Options{
 		StateDir: o.state.stateDir, NextKey: o.order.nextKey, FixedKey: o.order.reuseKey.given,
 		Challenge: o.challenge.read(i, o.dane.resolver), MinInterval: o.minInterval, IssueTimeout: o.issue,
-		LetsEncryptDir: o.state.certbotDir, IgnoreCertbot: o.ignoreCertbot, AtTerminal: isTerminal(i.stderr), Log: i.log,
+		LetsEncryptDir: o.state.certbotDir, IgnoreCertbot: o.ignoreCertbot, Log: i.log,
 	}
 	if r.Deploy, err = o.deployOptions.read(i, deploy.Timer); err != nil {
 		return r, err

@@ -47,7 +47,7 @@ func (o *renewOptions) run(ctx context.Context, i *invocation) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Force, r.Now = o.force, o.now
+	r.Force, r.Now, r.AtTerminal = o.force, o.now, isTerminal(i.stderr)
 	tell := newProgress(i)
 	r.Tell, r.Deploy.Progress = tell.tell, tell.step
 	res, err := renewal.Run(ctx, r)

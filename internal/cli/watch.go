@@ -138,7 +138,8 @@ type watching struct {
 	judging  health.Options
 	listener net.Listener
 	printing sync.Mutex
-	followed bool // the engine has told of its containers before
+	waits    string // what was printed last of an attempt that waits
+	followed bool   // the engine has told of its containers before
 }
 
 func (o *watchOptions) prepare(i *invocation) (*watching, error) {
@@ -198,13 +199,20 @@ func (w *watching) round(ctx context.Context, why string) (acted bool) {
 	return r.hasSwitched()
 }
 
-// tell prints how a round ended, if it is worth a line.
+// tell prints how a round ended, if it is worth a line: that the same attempt waits is
+// worth one.
 func (w *watching) tell(r *deployed, err error) {
-	if r == nil && err == nil || errors.Is(err, hook.ErrWaiting) {
+	if r == nil && err == nil {
 		return
 	}
 	w.printing.Lock()
 	defer w.printing.Unlock()
+	if errors.Is(err, hook.ErrWaiting) || errors.Is(err, renewal.ErrWaiting) {
+		if w.waits == err.Error() {
+			return
+		}
+		w.waits = err.Error()
+	}
 	if r == nil {
 		writeError(w.i.stderr, err)
 		return

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"io"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -14,10 +15,10 @@ import (
 )
 
 // watching is an agent that was prepared, and waits for its rounds.
-func (w *world) watching(args ...string) *watching {
+func (w *world) watching(stderr io.Writer, args ...string) *watching {
 	w.t.Helper()
 	env := environment(w.environ())
-	i := &invocation{settings: env, environ: w.environ(), stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, out: &outputOptions{}, all: commands()}
+	i := &invocation{settings: env, environ: w.environ(), stdin: strings.NewReader(""), stdout: io.Discard, stderr: stderr, out: &outputOptions{}, all: commands()}
 	options, _, err := i.prepare(append([]string{"watch"}, args...), env)
 	require.NoError(w.t, err)
 	agent, err := options.(*watchOptions).prepare(i)
@@ -43,7 +44,7 @@ func TestManyRoundsAndRestartsOfFrontsTakeNoMoreMemory(t *testing.T) {
 	w := newWorld(t)
 	w.engine(w.stopped())
 	require.Equal(t, exitOK, w.install().status)
-	agent := w.watching()
+	agent := w.watching(io.Discard)
 	var told atomic.Int32
 	tell := func(string) { told.Add(1) }
 	round := func() {
@@ -67,4 +68,21 @@ func TestManyRoundsAndRestartsOfFrontsTakeNoMoreMemory(t *testing.T) {
 	after, left := live()
 	assert.Less(t, after-bytes, int64(300_000), "bytes after %d rounds and %d restarts", rounds, follows*restarts)
 	assert.LessOrEqual(t, left, goroutines+5)
+}
+
+// Nobody waits for an agent, also not for one that runs in a terminal.
+func TestAgentKeepsTheBackOffOfRenewAndSaysSoOnce(t *testing.T) {
+	w := newRenewer(t)
+	_, asked := w.acme(http.NotFound)
+	out := onTerminal(t, 80, func(tty *os.File) {
+		agent := w.watching(tty, "--renew", "--challenge", "standalone")
+		agent.round(t.Context(), "it fails")
+		once := asked.Load()
+		for range 3 {
+			agent.round(t.Context(), "it waits")
+		}
+		assert.Equal(t, once, asked.Load(), "nobody was asked again")
+	})
+	assert.Equal(t, 2, strings.Count(out, "mailu-hook: error: "), out)
+	assert.Equal(t, 1, strings.Count(out, "not yet time to try: attempt 1 failed"), out)
 }

@@ -23,6 +23,10 @@ import (
 // ErrUsage means that what was asked for makes no sense. Nothing was touched.
 var ErrUsage = errors.New("usage")
 
+// ErrWaiting means that a certificate is due, and that it is too early to try again
+// after a failure. It is an acme.ErrFailed.
+var ErrWaiting = fmt.Errorf("%w: not yet time to try", acme.ErrFailed)
+
 type usageErr struct{ text string }
 
 func (e usageErr) Error() string   { return e.text }
@@ -246,7 +250,7 @@ func (r *run) waits(now time.Time) (bool, error) {
 	case acme.MinInterval:
 		hint = "to issue another one anyway: --force --min-interval 1s"
 	}
-	return true, say.Hint(fmt.Errorf("%w: not yet time to try: %s; next attempt at %s", acme.ErrFailed, d.Reason, say.Time(d.Until)), "%s", hint)
+	return true, say.Hint(fmt.Errorf("%w: %s; next attempt at %s", ErrWaiting, d.Reason, say.Time(d.Until)), "%s", hint)
 }
 
 func (r *run) order(ctx context.Context, client *acme.Client) error {
