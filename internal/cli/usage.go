@@ -48,7 +48,7 @@ Exit status:
 // a name of its own, as a build has, is not installed.
 func asInstalled(of, program string) text {
 	if filepath.Base(program) == "mailu-hook" {
-		of = strings.ReplaceAll(of, "/usr/local/bin/mailu-hook", program)
+		of = strings.ReplaceAll(of, "/usr/local/bin/", filepath.Dir(program)+"/")
 	}
 	return text(of)
 }

@@ -98,7 +98,8 @@ func TestHelpNamesTheProgramWhereItLies(t *testing.T) {
 	hook := helpText(hookCommand(), commands())
 	packaged := string(asInstalled(hook, "/usr/bin/mailu-hook"))
 	assert.Contains(t, packaged, "\n  ln -s /usr/bin/mailu-hook /etc/letsencrypt/renewal-hooks/deploy/\n")
-	assert.NotContains(t, packaged, "/usr/local/")
+	assert.NotContains(t, packaged, "/usr/local/bin/")
+	assert.NotContains(t, asInstalled(manual(commands(), ""), "/usr/bin/mailu-hook"), "/usr/local/bin/")
 	assert.Equal(t, text(hook), asInstalled(hook, "/home/me/mailu-hook-linux-amd64"))
 }
 
