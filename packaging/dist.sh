@@ -73,7 +73,7 @@ packages() {
 	[[ $release =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || release=0.0.0-git$(date -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S)
 	rm -rf $stage && mkdir -p $stage
 	cp -r examples packaging/{copyright,lintian-overrides,post*,pre*} dist/mailu-hook.* README.md CHANGELOG.md SECURITY.md LICENSE docs $stage/
-	grep -rlZ /usr/local/bin $stage | xargs -0 sed -i 's|/usr/local/bin/mailu-hook|/usr/bin/mailu-hook|g'
+	grep -rlZ --exclude=install.md /usr/local/bin/mailu $stage | xargs -0 sed -i 's|/usr/local/bin/mailu|/usr/bin/mailu|g'
 	gzip -9n $stage/mailu-hook.8 $stage/CHANGELOG.md
 	cat >$stage/changelog.yaml <<-END
 		- semver: $release
@@ -96,21 +96,26 @@ packages() {
 # images builds the container image for each architecture as an archive that podman,
 # skopeo and docker (from 25 on) load.
 images() {
-	local arch dir=.cache/dist-image
-	local podman=(podman --root "$PWD/$dir/root" --runroot "$PWD/$dir/run" --storage-driver vfs)
+	local arch dir=.cache/dist-image run
+	run=$(mktemp -d) # podman wants it shorter than 50 characters
+	local podman=(podman --root "$PWD/$dir/root" --runroot "$run" --storage-driver vfs)
 	for arch in amd64 arm64; do
 		rm -rf $dir && mkdir -p $dir/context
 		GOARCH=$arch build $dir/context/mailu-hook -tags image
 		"${podman[@]}" build --quiet --timestamp "$SOURCE_DATE_EPOCH" --platform linux/$arch --format oci \
 			--label org.opencontainers.image.version="$version" --tag mailu-hook:"$version" \
-			--file examples/compose/Dockerfile $dir/context >/dev/null 2>&1 || {
+			--file examples/compose/Dockerfile $dir/context >$dir/log 2>&1 || {
+			cat $dir/log >&2
 			echo "dist.sh: podman could not build the image for $arch" >&2
 			return 1
 		}
-		"${podman[@]}" save --quiet --format oci-archive --output dist/mailu-hook-image-$arch.tar mailu-hook:"$version"
+		# podman's own archives hold the time at which they were written.
+		"${podman[@]}" save --quiet --format oci-dir --output $dir/image mailu-hook:"$version"
+		tar --create --file dist/mailu-hook-image-$arch.tar --directory $dir/image --sort=name --format=gnu \
+			--mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner blobs index.json oci-layout
 		"${podman[@]}" rmi --all --force >/dev/null
 	done
-	rm -rf $dir
+	rm -rf $dir "$run"
 }
 
 tool "$NFPM" github.com/goreleaser/nfpm/v2/cmd/nfpm

@@ -113,7 +113,7 @@ func TestEveryCommandLineInTheGuidesParses(t *testing.T) {
 }
 
 // others are flags that the guides show of other programs.
-var others = []string{"--deploy-hook", "--cert-name", "--force-renewal", "--reuse-key", "--standalone", "--tls", "--renew-hook", "--run-hook", "--install-cert", "--reloadcmd"}
+var others = []string{"--deploy-hook", "--cert-name", "--force-renewal", "--reuse-key", "--standalone", "--tls", "--renew-hook", "--run-hook", "--install-cert", "--reloadcmd", "--allow-downgrades", "--upgrade", "--oldpackage"}
 
 func TestEveryFlagAndVariableInTheGuidesExists(t *testing.T) {
 	all := commands()
