@@ -27,8 +27,12 @@ const (
 
 // Explain asks dovecot, by doveconf and the file that it was started with, why it
 // might not have reloaded. It returns a *mailu.Refusal if dovecot objects to its
-// configuration, nil if it does not, or does not run.
+// configuration, nil if it does not, or does not run. Whether the front has been
+// restarted meanwhile is found out first: another container may have its address now.
 func (f *Front) Explain(ctx context.Context) error {
+	if err := f.meetAgain(ctx); err != nil {
+		return err
+	}
 	procs, err := f.in.processes(ctx)
 	if err != nil {
 		return err
@@ -224,12 +228,22 @@ func (f *Front) restart(ctx context.Context) error {
 	if err := f.in.engine.Restart(ctx, f.ID); err != nil {
 		return engineError(ctx, "restarting "+f.Container, err)
 	}
+	if err := f.meetAgain(ctx); err != nil {
+		return err
+	}
+	_, err := f.started(ctx)
+	return err
+}
+
+// meetAgain takes the processes and the addresses of a container as they are now.
+func (f *Front) meetAgain(ctx context.Context) error {
 	i, err := f.in.engine.Inspect(ctx, f.ID)
 	if err != nil {
 		return engineError(ctx, "inspecting "+f.Container, err)
 	}
-	f.State, f.in.pid, f.hosts, f.published = i.State, i.Pid, i.Hosts, i.Published // its addresses may have changed
-	f.watcher.paused = false
-	_, err = f.started(ctx)
-	return err
+	if i.Pid != f.in.pid {
+		f.watcher.paused = false // it is another process
+	}
+	f.State, f.in.pid, f.hosts, f.published = i.State, i.Pid, i.Hosts, i.Published
+	return nil
 }

@@ -168,6 +168,14 @@ func TestFrontWhoseNginxNeverStartsIsWaitedForWithinTheTime(t *testing.T) {
 	assert.NotContains(t, strings.Join(fake.ran(), "\n"), "killall")
 }
 
+func TestFrontThatWasRestartedMeanwhileIsAskedWhereItIsNow(t *testing.T) {
+	f, _ := frontOf(t, &daemons{ps: []string{psWhole}})
+	f.in.pid, f.hosts, f.watcher.paused = 1234567, []string{"172.20.0.99"}, true // which is another container's by now
+	require.NoError(t, f.Explain(t.Context()))
+	assert.Equal(t, []string{"172.20.0.3", "192.168.203.4", "fd00:203::4"}, f.Target().Hosts)
+	assert.False(t, f.watcher.paused, "its watcher is another process")
+}
+
 func TestFrontWithoutItsDovecotIsRestarted(t *testing.T) {
 	f, fake := frontOf(t, &daemons{ps: []string{psNoDovecot, psStarting, psWhole}})
 	f.in.pid = 1234567
