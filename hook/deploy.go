@@ -70,6 +70,7 @@ type Options struct {
 	Grace         time.Duration // an installed pair that ends sooner is replaced whatever Guard says
 	RollsBackFrom []string      // leaves that later syncs are not to install again: what is rolled back from, and what the lineages hold
 	Supersedes    bool          // b was weighed against what is pending, which it replaces
+	Follows       bool          // b was chosen because it is installed, or was to be: not once something else is
 	Pinned        string        // see Contest
 	Keep          int           // generations kept for rollback; 0: three
 	Rollback      time.Duration // for putting the old pair back, whatever became of ctx; 0: 30 s
@@ -265,7 +266,15 @@ func (d *deploy) overtaken(ctx context.Context, old *Pair) (done bool, err error
 	}
 	changed := !now.same(*old)
 	*old = now
-	if !changed {
+	state, _ := d.s.State() // one that is damaged holds nothing back
+	switch {
+	case changed && d.o.Follows && !now.Holds(d.b):
+		d.r.Outcome, d.r.Reason = OutcomeSkipped, "another run has installed another certificate meanwhile"
+		return true, nil
+	case d.o.Supersedes && !d.o.ByHand && state.holds(d.b.Fingerprint()):
+		d.r.Outcome, d.r.Reason = OutcomeSkipped, "another run has rolled back from it meanwhile"
+		return true, nil
+	case !changed:
 		return d.superseded(now), nil
 	}
 	ports := d.before.ports
@@ -328,6 +337,11 @@ func (d *deploy) stage(old Pair) (err error) {
 	d.remember()
 	if err := d.s.Record(d.state); err != nil {
 		return err
+	}
+	if d.o.RollsBackFrom != nil {
+		if err := d.s.announceRollback(d.o.RollsBackFrom); err != nil {
+			d.warn("other hosts were not told of the rollback: %v", err)
+		}
 	}
 	if d.prev, err = d.s.Adopt(old); err != nil {
 		return err

@@ -23,6 +23,7 @@ type scene struct {
 	old, new *Bundle
 	f        *scripted
 	o        Options
+	node     string // that it is, of several; "" for this host, alone
 
 	cancelAt Step  // at which the caller gives up
 	asking   int32 // calls of the front that were under way when the deploy returned
@@ -70,7 +71,7 @@ func (s *scene) deploy(t *testing.T, b *Bundle) (r Result, err error) {
 		time.Sleep(time.Until(now)) // the clock of a bubble begins in the year 2000
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		store, oerr := OpenStore(placeOf(s.dir))
+		store, oerr := OpenStore(s.place())
 		require.NoError(t, oerr)
 		defer store.Close()
 		o := s.o
@@ -103,6 +104,15 @@ func (s *scene) deploy(t *testing.T, b *Bundle) (r Result, err error) {
 		}
 	})
 	return r, err
+}
+
+// place is the certs directory as its node has it.
+func (s *scene) place() Place {
+	place := placeOf(s.dir)
+	if s.node != "" {
+		place.StateDir, place.Node = place.StateDir+"-"+s.node, s.node
+	}
+	return place
 }
 
 var errCrash = errors.New("crash")

@@ -6,18 +6,21 @@ import (
 	"errors"
 	"os"
 	"path"
+	"reflect"
 	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/say"
 )
 
 // Node is what a host says of itself to the others whose fronts serve from the same
 // certs directory: nodes of a swarm, or hosts that share it by NFS. It lies in that
 // directory, where a front can write too. So it is told to people and waited for
-// within limits, and nothing else is done because of it.
+// within limits, and it never brings anything to be installed: at most it keeps a
+// certificate from being installed again that this host has itself seen served.
 type Node struct {
 	Name    string    `json:"-"`
 	Front   string    `json:"front,omitempty"`   // "": none runs there that could serve anything
@@ -25,6 +28,8 @@ type Node struct {
 	Pending string    `json:"pending,omitempty"` // why it does not serve what is installed
 	Last    Outcome   `json:"last,omitempty"`
 	At      time.Time `json:"at"`
+	// RolledBackFrom is as in State: what one host rolled back, the others do not put back.
+	RolledBackFrom []string `json:"rolled_back_from,omitempty"`
 }
 
 const (
@@ -101,11 +106,19 @@ func readNode(dir *disk.Dir, name string) (n Node, err error) {
 	return n, err
 }
 
-// Late lists the nodes that were heard of within the last hour, and have a front that
-// was not seen to serve that leaf yet.
+// Lacks reports whether the node has a front, or may have one that could not be asked,
+// that was not seen to serve that leaf.
+func (n Node) Lacks(leaf string) bool {
+	return (n.Front != "" || n.Pending != "") && n.Leaf != leaf
+}
+
+// Down reports whether the node was not heard of for an hour.
+func (n Node) Down(now time.Time) bool { return now.Sub(n.At) >= nodeLives }
+
+// Late lists the nodes that are not down and lack that leaf.
 func (s *Store) Late(leaf string, now time.Time) (late []Node) {
 	for _, node := range s.Nodes() {
-		if node.Front != "" && node.Leaf != leaf && now.Sub(node.At) < nodeLives {
+		if node.Lacks(leaf) && !node.Down(now) {
 			late = append(late, node)
 		}
 	}
@@ -119,10 +132,11 @@ func (s *Store) Announce(ctx context.Context, n Node) error {
 	if s.home == nil {
 		return nil
 	}
-	n.Name, n.At = s.node, n.At.UTC()
+	state, _ := s.ledger.read() // what is damaged rolled back from nothing
+	n.Name, n.At, n.RolledBackFrom = s.node, n.At.UTC(), state.RolledBackFrom
 	before, known := s.Self()
 	if age := n.At.Sub(before.At); known && age >= 0 && age < nodeRefreshed && !s.leftUnfinished() {
-		if before.At = n.At; before == n {
+		if before.At = n.At; reflect.DeepEqual(before, n) {
 			return nil
 		}
 	}
@@ -131,6 +145,19 @@ func (s *Store) Announce(ctx context.Context, n Node) error {
 		return err
 	}
 	defer unlock()
+	return s.tell(n)
+}
+
+// announceRollback tells the other nodes what they are not to install again, before they
+// can see the switch. The caller holds the lock.
+func (s *Store) announceRollback(from []string) error {
+	n, _ := s.Self() // one that never said anything says this
+	n.RolledBackFrom, n.At = from, time.Now().UTC()
+	return s.tell(n)
+}
+
+// tell replaces what the others know of this node. The caller holds the ledger's lock.
+func (s *Store) tell(n Node) error {
 	dir, err := s.home.MakeDir(nodesDir)
 	if err != nil {
 		return err
@@ -142,6 +169,47 @@ func (s *Store) Announce(ctx context.Context, n Node) error {
 	}
 	_ = dir.Remove(nodeTmp(s.node)) // of a run that was killed
 	return dir.ReplaceVia(nodeTmp(s.node), nodeFile(s.node), append(data, '\n'), 0o600)
+}
+
+// heed takes into the state what other nodes have done since. A deploy that is
+// unfinished here is void once they have switched to another certificate, and what was
+// served here and rolled back there is not to be installed again.
+func (s *Store) heed(state *State) {
+	others, live := s.Nodes(), s.Live()
+	if len(others) == 0 {
+		return
+	}
+	if p := state.Pending; p != nil && p.Live != "" && live != p.Live && !live.is(p.Leaf) {
+		state.Pending = nil
+	}
+	last := state.Last
+	if last == nil || last.Outcome != OutcomeInstalled && last.Outcome != OutcomeUnchanged || last.Generation == live {
+		return
+	}
+	for _, n := range others {
+		for _, leaf := range n.RolledBackFrom {
+			if last.Generation.is(leaf) && !live.is(leaf) && !state.holds(leaf) {
+				state.RolledBackFrom = append(state.RolledBackFrom, leaf)
+			}
+		}
+	}
+}
+
+// is reports whether the generation was written with the leaf.
+func (g Generation) is(leaf string) bool {
+	return g != "" && fingerprintPattern().MatchString(leaf) && g.LeafID() == leaf[:8]
+}
+
+// LiveIn is the generation that is live in a certs directory, "" if there is none.
+func LiveIn(certsDir string) Generation {
+	certs, err := disk.Open(certsDir)
+	if err != nil {
+		return ""
+	}
+	s := &Store{certs: certs}
+	defer s.Close()
+	_ = s.openHome() // where it is missing nothing is live
+	return s.Live()
 }
 
 // leftUnfinished reports whether a run was killed while it told the others of this node.
@@ -171,6 +239,9 @@ func (s *Store) lockNodes(ctx context.Context) (unlock func(), err error) {
 		defer cancel()
 	}
 	unlock, err = dir.LockFile(limited, nodesLock, s.Dir())
+	if errors.Is(err, disk.ErrLocked) {
+		err = say.Hint(err, "wait for it to end, or look at it on that host: ps -fp PID; if there is no such run, a front holds %s: restart the fronts", path.Join(dir.Path(), nodesLock))
+	}
 	switch {
 	case alone && ctx.Err() == nil && errors.Is(err, disk.ErrLocked),
 		errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS):

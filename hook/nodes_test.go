@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mailu-hook/internal/disk"
+	"mailu-hook/internal/say"
 )
 
 // onNode opens the store of the directory as another host does that shares it: with a
@@ -140,4 +141,205 @@ func TestAFrontThatHoldsTheLockOfNodesDoesNotKeepAHostFromDeploying(t *testing.T
 	r, err := s.deploy(t, aged(t, time.Minute))
 	require.NoError(t, err)
 	assert.Equal(t, OutcomeInstalled, r.Outcome)
+}
+
+// nodes are two hosts, mail1 and mail2, that share a certs directory: each has a front
+// and a memory of its own, and mail1 has announced itself.
+func nodes(t *testing.T) (one, two *scene) {
+	t.Helper()
+	one = newScene(t)
+	copied := *one
+	two = &copied
+	two.f = &scripted{dir: one.dir}
+	for _, p := range one.f.ports {
+		two.f.ports = append(two.f.ports, &scriptedPort{Port: p.Port, shows: p.shows})
+	}
+	one.node, two.node = "mail1", "mail2"
+	_, err := one.deploy(t, one.old)
+	require.NoError(t, err)
+	one.tell(t, Node{Front: "mailu-front-1", Leaf: one.old.Fingerprint(), At: time.Now()})
+	_, err = one.deploy(t, one.new)
+	require.NoError(t, err)
+	return one, two
+}
+
+func (s *scene) open(t *testing.T) *Store {
+	t.Helper()
+	store, err := OpenStore(s.place())
+	require.NoError(t, err)
+	t.Cleanup(store.Close)
+	return store
+}
+
+func (s *scene) state(t *testing.T) State {
+	t.Helper()
+	state, err := s.open(t).State()
+	require.NoError(t, err)
+	return state
+}
+
+func (s *scene) tell(t *testing.T, n Node) {
+	t.Helper()
+	require.NoError(t, s.open(t).Announce(t.Context(), n))
+}
+
+// follow does what sync does where no lineage is known.
+func (s *scene) follow(t *testing.T) (Result, error) {
+	t.Helper()
+	store, state := s.open(t), s.state(t)
+	b, problems := Wanted(t.Context(), store, Search{State: state})
+	require.Empty(t, problems)
+	before := s.o
+	defer func() { s.o = before }()
+	s.o.ByHand, s.o.Supersedes, s.o.Follows, s.o.RollsBackFrom = true, true, true, state.RolledBackFrom
+	return s.deploy(t, b)
+}
+
+func TestANodeFollowsWhatAnotherHasInstalled(t *testing.T) {
+	one, two := nodes(t)
+	assert.Equal(t, one.all(one.old), two.shown(), "one does not touch the front of the other")
+	live := one.open(t).Live()
+	r, err := two.follow(t)
+	require.NoError(t, err)
+	assert.Equal(t, two.all(one.new), two.shown())
+	assert.Equal(t, live, r.Generation, "without a switch")
+	r, err = two.follow(t)
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeUnchanged, r.Outcome)
+}
+
+func TestANodeWhoseEngineIsAwayIsLate(t *testing.T) {
+	one, two := nodes(t)
+	two.tell(t, Node{Pending: "its engine is down", At: time.Now()})
+	assert.Len(t, one.open(t).Late(one.new.Fingerprint(), time.Now()), 1)
+	assert.Empty(t, one.open(t).Late(one.new.Fingerprint(), time.Now().Add(nodeLives)))
+}
+
+func TestWhatOneNodeRollsBackTheOthersDoNotInstallAgain(t *testing.T) {
+	one, two := nodes(t)
+	_, err := two.follow(t)
+	require.NoError(t, err)
+	two.o.ByHand, two.o.RollsBackFrom = true, []string{one.new.Fingerprint()}
+	two.o.Progress = func(step Step) {
+		if step == StepReload {
+			assert.Equal(t, two.o.RollsBackFrom, one.state(t).RolledBackFrom, "as soon as it can see the switch")
+		}
+	}
+	_, err = two.deploy(t, one.old)
+	require.NoError(t, err)
+	two.tell(t, Node{Front: "mailu-front-2", Leaf: one.old.Fingerprint(), At: time.Now()})
+	for range 2 { // the second time mail1 has proven the old one, and still knows
+		assert.Equal(t, []string{one.new.Fingerprint()}, one.state(t).RolledBackFrom)
+		_, err = one.follow(t)
+		require.NoError(t, err)
+		assert.Equal(t, one.all(one.old), one.shown())
+	}
+
+	one.o.ByHand = true // somebody wants it after all
+	_, err = one.deploy(t, one.new)
+	require.NoError(t, err)
+	assert.Empty(t, one.state(t).RolledBackFrom, "though mail2 still says so")
+}
+
+func TestASyncThatWaitedForTheLockHeedsARollback(t *testing.T) {
+	one, two := nodes(t)
+	_, err := two.follow(t)
+	require.NoError(t, err)
+	one.f.ports[0].shows = "another" // so that it has something to do
+	one.o.Supersedes = true
+	one.o.Progress = func(step Step) {
+		if step == StepStage { // about to lock
+			o := two.o
+			o.ByHand, o.RollsBackFrom = true, []string{one.new.Fingerprint()}
+			_, err := Deploy(context.Background(), one.old, two.open(t), nil, o)
+			assert.NoError(t, err)
+		}
+	}
+	r, err := one.deploy(t, one.new)
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeSkipped, r.Outcome)
+	assert.Equal(t, one.old.Fingerprint(), onDisk(t, one.dir))
+}
+
+func TestWhatWasNeverServedHereNoNodeCanHoldBack(t *testing.T) {
+	one, two := nodes(t)
+	next := aged(t, time.Minute)
+	require.NoError(t, two.open(t).tell(Node{At: time.Now(), RolledBackFrom: []string{next.Fingerprint(), one.new.Fingerprint()}}))
+	assert.Empty(t, one.state(t).RolledBackFrom, "one is not known, and the other is live")
+}
+
+func TestANodeThatWaitedForTheLockDoesNotPutBackWhatItFound(t *testing.T) {
+	one, two := nodes(t)
+	next := aged(t, time.Minute)
+	two.o.Progress = func(step Step) {
+		if step == StepStage { // about to lock
+			_, err := Deploy(context.Background(), next, one.open(t), nil, one.o)
+			assert.NoError(t, err)
+		}
+	}
+	r, err := two.follow(t)
+	require.NoError(t, err)
+	assert.Equal(t, OutcomeSkipped, r.Outcome)
+	assert.Equal(t, next.Fingerprint(), onDisk(t, one.dir))
+	two.o.Progress = nil
+	_, err = two.follow(t)
+	require.NoError(t, err)
+	assert.Equal(t, two.all(next), two.shown())
+}
+
+func TestWhatIsUnfinishedHereIsVoidOnceAnotherNodeHasSwitched(t *testing.T) {
+	one, two := nodes(t)
+	two.f.unreachable, two.f.ports[0].shows, two.f.ports[0].follows = fmt.Errorf("its engine is down"), "another", keeps("another")
+	_, err := two.follow(t)
+	require.ErrorIs(t, err, ErrPending)
+	require.NotNil(t, two.state(t).Pending)
+
+	next := aged(t, time.Minute)
+	_, err = one.deploy(t, next)
+	require.NoError(t, err)
+	two.f.unreachable, two.f.ports[0].follows = nil, nil
+	assert.Nil(t, two.state(t).Pending)
+	_, err = two.follow(t)
+	require.NoError(t, err)
+	assert.Equal(t, next.Fingerprint(), onDisk(t, one.dir))
+	assert.Equal(t, two.all(next), two.shown())
+}
+
+func TestWhatIsPostponedForOthersIsVoidOnceTheySwitch(t *testing.T) {
+	one, two := nodes(t)
+	two.tell(t, Node{Front: "mailu-front-2", At: time.Now()})
+	require.NoError(t, one.open(t).Postpone(t.Context(), one.new, "mail2 is late"))
+	require.NotNil(t, one.state(t).Pending)
+	two.o.ByHand = true
+	_, err := two.deploy(t, one.old)
+	require.NoError(t, err)
+	assert.Nil(t, one.state(t).Pending)
+}
+
+func TestARunThatWaitedForTheLockFindsTheDirectoryThatIsThereNow(t *testing.T) {
+	one, _ := nodes(t)
+	waiting := one.open(t)
+	require.NoError(t, os.RemoveAll(filepath.Join(one.dir, homeName)))
+	unlock, err := waiting.Lock(t.Context())
+	require.NoError(t, err)
+	defer unlock()
+	assert.DirExists(t, filepath.Join(one.dir, homeName, nodesDir))
+}
+
+func TestAFrontThatSpeaksAsANodeAndHoldsItsLockEndsARunInTime(t *testing.T) {
+	one, two := nodes(t)
+	two.tell(t, Node{Front: "mailu-front-2", At: time.Now()})
+	front, err := disk.Open(filepath.Join(one.dir, homeName, nodesDir))
+	require.NoError(t, err)
+	defer front.Close()
+	unlock, err := front.LockFile(t.Context(), nodesLock, "nuisance")
+	require.NoError(t, err)
+	defer unlock()
+	require.NoError(t, os.WriteFile(filepath.Join(front.Path(), nodesLock), []byte("1 \x1b[31mmail9\n"), 0o600))
+	_, err = one.deploy(t, aged(t, time.Minute))
+	require.ErrorIs(t, err, disk.ErrLocked)
+	assert.ErrorContains(t, err, "(pid 1 on [31mmail9)")
+	assert.Contains(t, say.HintOf(err), "restart the front")
+	assert.Equal(t, one.new.Fingerprint(), onDisk(t, one.dir))
+	assert.Equal(t, one.all(one.new), one.shown())
 }

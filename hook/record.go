@@ -35,7 +35,7 @@ func (d *deploy) remember() {
 	state.see(d.b.Source, d.b.Fingerprint(), now)
 	state.comesFrom(d.b.Lineage, d.b.Fingerprint(), gens)
 	state.begin(d.b.Lineage, d.b.Fingerprint(), now)
-	state.Pending.Deadline = d.deadline
+	state.Pending.Deadline, state.Pending.Live = d.deadline, d.s.Live()
 	d.before.rolledBackFrom = state.RolledBackFrom
 	if d.o.RollsBackFrom != nil {
 		state.RolledBackFrom = d.o.RollsBackFrom // now: a run that is killed after the switch is not to be undone
@@ -102,6 +102,7 @@ func (d *deploy) record(err, cause error) {
 	} else {
 		d.state.Last.Error = err.Error()
 		d.state.fail(cause.Error(), now)
+		d.state.Pending.Live = d.s.Live()
 		if errors.As(cause, new(untold)) { // that costs a question: no reason to wait
 			d.state.Pending.Next = time.Time{}
 		}

@@ -85,6 +85,9 @@ type Pending struct {
 	// Deadline is when the run that began it has given up at the latest, rollback
 	// included. Until then it is under way, if that run still holds the lock.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Live is the generation that was live when that run began, and then when it ended.
+	// Another one later is what another node has switched to.
+	Live Generation `json:"live,omitempty"`
 }
 
 const (
@@ -129,6 +132,9 @@ const legacyState = "state.json"
 // own, and what was rolled back from.
 func (s *Store) State() (State, error) {
 	state, err := s.ledger.read()
+	if err == nil {
+		s.heed(&state)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return state, err
 	}
@@ -217,7 +223,7 @@ func (s *Store) Postpone(ctx context.Context, b *Bundle, reason string) error {
 		return err
 	}
 	state.begin(b.Lineage, b.Fingerprint(), time.Now().UTC())
-	state.Pending.Reason = reason
+	state.Pending.Reason, state.Pending.Live = reason, s.Live()
 	return s.Record(state)
 }
 

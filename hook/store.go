@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"mailu-hook/internal/disk"
 	"mailu-hook/internal/mailu"
@@ -112,9 +111,6 @@ func (s *Store) Used() bool {
 	return s.home != nil || s.isLink(s.certName, certFile) || s.isLink(s.keyName, keyFile)
 }
 
-// Home is the directory in a certs directory that is ours.
-func Home(certsDir string) string { return filepath.Join(certsDir, homeName) }
-
 // Dir is the path that the store was opened with.
 func (s *Store) Dir() string { return s.certs.Path() }
 
@@ -151,13 +147,14 @@ func (s *Store) Locked() bool {
 // that was killed left in it: a generation, or the live link, that a power loss could
 // still take away.
 func (s *Store) lockHome(ctx context.Context) (unlock func(), err error) {
-	if s.home == nil {
-		if err := s.certs.Mkdir(homeName); err != nil {
-			return nil, err
-		}
-		if err := s.openHome(); err != nil {
-			return nil, err
-		}
+	if s.home != nil { // another run may have removed it since it was opened
+		s.home.Close()
+	}
+	if err := s.certs.Mkdir(homeName); err != nil {
+		return nil, err
+	}
+	if err := s.openHome(); err != nil {
+		return nil, err
 	}
 	unlock, err = s.lockNodes(ctx)
 	if err != nil {

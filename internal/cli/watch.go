@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -112,6 +114,7 @@ func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 		Every: o.every, Limit: o.renewalOptions.longest(), Round: w.round, Notify: watch.NewNotifier(i.settings),
 		Feeds: []watch.Feed{
 			watch.Files(func() []string { return deploy.Watched(w.sources, o.state.stateDir) }),
+			watch.Changes("what is installed", w.live),
 			watch.Retried(w.events),
 			func(ctx context.Context, tell func(string)) {
 				for {
@@ -138,8 +141,9 @@ type watching struct {
 	judging  health.Options
 	listener net.Listener
 	printing sync.Mutex
-	waits    string // what was printed last of an attempt that waits
-	followed bool   // the engine has told of its containers before
+	waits    string   // what was printed last of an attempt that waits
+	followed bool     // the engine has told of its containers before
+	certs    sync.Map // the certs directories of all rounds
 }
 
 func (o *watchOptions) prepare(i *invocation) (*watching, error) {
@@ -192,11 +196,35 @@ func (w *watching) round(ctx context.Context, why string) (acted bool) {
 	if ctx.Err() != nil && r.Outcome == hook.OutcomeFailed {
 		return false // it was told to end, and has changed nothing
 	}
+	w.remember(r)
 	w.tell(r, err)
 	if ctx.Err() == nil {
 		w.o.ping.tell(ctx, w.i, err)
 	}
 	return r.hasSwitched()
+}
+
+// remember keeps in mind the certs directories that a round was about.
+func (w *watching) remember(r *deployed) {
+	if r.Front != nil {
+		w.certs.Store(r.Front.CertsDir, true)
+	}
+	for _, other := range r.also {
+		w.remember(other.deployed)
+	}
+}
+
+// live is what is live in those directories: another host that shares them may switch.
+// Where the file system tells of changes this one would hear of everything that the
+// front writes there; so it looks.
+func (w *watching) live() string {
+	var all []string
+	w.certs.Range(func(dir, _ any) bool {
+		all = append(all, fmt.Sprintln(dir, hook.LiveIn(dir.(string))))
+		return true
+	})
+	slices.Sort(all)
+	return strings.Join(all, "")
 }
 
 // tell prints how a round ended, if it is worth a line: that the same attempt waits is

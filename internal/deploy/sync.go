@@ -95,7 +95,7 @@ func (t *Target) repair(ctx context.Context, w Wish) error {
 	o := t.options()
 	o.Supersedes = true
 	if wanted.Lineage == "" { // installed before, and accepted then
-		o.Rules.AllowUntrusted, o.ByHand, o.RollsBackFrom = true, true, state.RolledBackFrom
+		o.Rules.AllowUntrusted, o.ByHand, o.Follows, o.RollsBackFrom = true, true, true, state.RolledBackFrom
 	} else if wanted, err = t.withRoot(wanted); err != nil {
 		return err
 	}
@@ -136,11 +136,9 @@ func (t *Target) wanted(ctx context.Context, state hook.State, sources []source.
 
 // Watched are the directories in which something changes when a certificate is
 // renewed that was deployed before: of all sources that are remembered, and of those
-// that are named. When another host that shares a certs directory deploys, something
-// changes there.
+// that are named.
 func Watched(named []source.Source, stateDir string) (dirs []string) {
 	for _, state := range hook.Ledgers(cmp.Or(stateDir, mailu.DefaultStateDir)) {
-		dirs = append(dirs, hook.Home(state.CertsDir))
 		for _, seen := range state.Lineages {
 			named = append(named, seen.Source())
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"mailu-hook/internal/wait"
 )
 
 const (
@@ -62,6 +64,26 @@ func Files(dirs func() []string) Feed {
 			if soon == nil { // however many events come
 				soon = time.After(lookAfter)
 			}
+		}
+	}
+}
+
+// Changes is a feed that looks at a value every few seconds and tells when it is
+// another one. It is for what others write, who may do so all the time: the longer
+// each look finds a change, the further apart the looks, up to a minute.
+func Changes(what string, value func() string) Feed {
+	return func(ctx context.Context, tell func(why string)) {
+		const shortest, longest = 4 * time.Second, time.Minute
+		seen, pause := value(), shortest
+		for wait.For(ctx, pause) == nil {
+			before := seen
+			seen = value()
+			if seen == before || before == "" { // known since just now
+				pause = max(pause/2, shortest)
+				continue
+			}
+			tell(what + " has changed")
+			pause = min(2*pause, longest)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,6 +135,36 @@ func TestWhatARoundHasChangedIsLookedAtAgainSoon(t *testing.T) {
 		assert.Len(t, a.done(), 2)
 		time.Sleep(30 * time.Minute)
 		assert.Len(t, a.done(), 2, "it found all well")
+	})
+}
+
+func TestAChangeIsToldOnceWithinSecondsAndNotOfWhatWasUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var value atomic.Value
+		value.Store("")
+		a := start(t, Options{Every: time.Hour, Feeds: []Feed{Changes("it", func() string { return value.Load().(string) })}})
+		defer a.stop()
+		value.Store("one")
+		time.Sleep(20 * time.Minute)
+		assert.Len(t, a.done(), 1, "it starts")
+		value.Store("two")
+		time.Sleep(5 * time.Second)
+		assert.Equal(t, []string{"it starts", "it has changed"}, a.done())
+		time.Sleep(20 * time.Minute)
+		assert.Len(t, a.done(), 2)
+	})
+}
+
+func TestWhatChangesAtEachLookIsLookedAtLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		a := start(t, Options{Every: 24 * time.Hour, Feeds: []Feed{Changes("it", func() string { looks++; return strconv.Itoa(looks) })}})
+		defer a.stop()
+		time.Sleep(10 * time.Minute)
+		soon := looks
+		time.Sleep(time.Hour)
+		assert.LessOrEqual(t, looks-soon, 62, "one a minute")
+		assert.LessOrEqual(t, len(a.done()), looks)
 	})
 }
 
