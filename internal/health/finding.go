@@ -90,6 +90,8 @@ const (
 	StateDamaged   Code = "state_damaged"
 	DeployPending  Code = "deploy_pending"
 	DeployFailed   Code = "deploy_failed"
+	NodeBehind     Code = "node_behind"
+	NodeDown       Code = "node_down"
 	LineageNewer   Code = "lineage_newer"
 	LineageGone    Code = "lineage_gone"
 	LineageUnseen  Code = "lineage_unseen"
@@ -122,7 +124,7 @@ var Codes = []Code{
 	CertsMount, InsideUnseen, NginxDown, DovecotDown, PidFileLost, WatcherStopped, ChallengeLeft, PortSilent, PortsUnseen, PairMismatch, OutOfStep, NotServed,
 	CertExpired, CertExpiring, CertNotYetValid, NamesMissing, HostnamesUnknown, ChainIncomplete, ChainUntrusted, RootsUnseen, CertUnread,
 	CertsDirUnseen, InstalledUnseen, FileMissing, LinkDangling, LinkOutward, CertDamaged, NotAdopted, LinksReplaced, WrittenThrough,
-	StateUnseen, StateDamaged, DeployPending, DeployFailed, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,
+	StateUnseen, StateDamaged, DeployPending, DeployFailed, NodeBehind, NodeDown, LineageNewer, LineageGone, LineageUnseen, LineageDamaged,
 	TLSAMismatch, TLSAUnseen, ClockSkew, CertbotTimerMissing, CertbotTimerIdle, CertbotFailing, CertbotHookMissing, SyncTimerMissing, SyncTimerIdle,
 	RenewTimerMissing, RenewTimerIdle, RenewFailing,
 }
@@ -169,6 +171,7 @@ func Judge(l Look, o Options) []Finding {
 		j.certificates(f)
 		j.dane(f)
 		j.memory(f)
+		j.nodes(f)
 		j.lineages(f)
 	}
 	// Filter last, so that ignoring a finding does not bring up its consequences

@@ -282,6 +282,29 @@ func TestWhatIsPendingOrHeldIsNotAskedForAgain(t *testing.T) {
 	assert.Equal(t, []Code{DeployPending}, codesOf(Judge(s.Look, thresholds)), "one cause, one finding")
 }
 
+func TestHostsThatShareTheDirectoryAreJudgedByWhatTheySay(t *testing.T) {
+	s := newScene(t)
+	leaf := pki.Fingerprint(s.f.Directory.Chain[0])
+	for name, c := range map[string]struct {
+		node hook.Node
+		want []Code
+	}{
+		"it serves the installed one": {hook.Node{Front: "f", Leaf: leaf, At: s.now}, nil},
+		"it has no front":             {hook.Node{At: s.now}, nil},
+		"it serves another":           {hook.Node{Front: "f", Leaf: "00", At: s.now}, []Code{NodeBehind}},
+		"its engine is away":          {hook.Node{Pending: "no answer", At: s.now}, []Code{NodeBehind}},
+		"nobody heard of it":          {hook.Node{Front: "f", Leaf: leaf, At: s.now.Add(-time.Hour)}, []Code{NodeDown}},
+	} {
+		c.node.Name = "mail2"
+		s.f.Nodes = []hook.Node{c.node}
+		findings := Judge(s.Look, thresholds)
+		assert.Equal(t, c.want, codesOf(findings), name)
+		for _, f := range findings {
+			assert.Contains(t, f.Text, "mail2", name)
+		}
+	}
+}
+
 func TestALineageIsMissedWhereSyncWouldInstallIt(t *testing.T) {
 	s := newScene(t)
 	installed := s.f.Directory.Chain[0]

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"slices"
 
 	"mailu-hook/hook"
@@ -34,6 +35,23 @@ func (j *judgement) memory(f *Front) {
 		j.find(Critical, DeployFailed, "fix what it names, then run: mailu-hook sync --now", "the last deploy (%s) failed, and so did its rollback: %s", say.Time(last.At), say.Plain(last.Error))
 	case pending != nil && !f.Deploys(j.look.At):
 		j.find(Warning, DeployPending, "fix the cause, then run: mailu-hook sync --now", "a deploy has been unfinished since %s%s: %s", say.Time(pending.Since), attempts(pending), say.Plain(pending.Reason))
+	}
+}
+
+// nodes judges what the other hosts that share the directory say of themselves.
+func (j *judgement) nodes(f *Front) {
+	installed := Leaf(f.Directory.Chain)
+	if installed == nil {
+		return
+	}
+	for _, n := range f.Nodes {
+		switch {
+		case n.Down(j.look.At):
+			j.find(Warning, NodeDown, "run mailu-hook watch there; if that host is gone for good: rm "+filepath.Join(f.CertsDir, ".mailu-hook/fronts", n.Name+".json"),
+				"nothing was heard of the host %s, which shares %s, since %s", n.Name, f.CertsDir, say.Time(n.At))
+		case n.Lacks(pki.Fingerprint(installed)):
+			j.find(Warning, NodeBehind, "run there: mailu-hook sync", "the host %s was not seen to serve the installed certificate", n.Name)
+		}
 	}
 }
 

@@ -205,7 +205,7 @@ func (r *Report) frontDoc(f *health.Front) frontLookDoc {
 		doc.Endpoints = append(doc.Endpoints, r.endpointDoc(f, e))
 	}
 	for _, n := range f.Nodes {
-		doc.Nodes = append(doc.Nodes, nodeDoc{n.Name, say.Plain(n.Front), say.Plain(n.Leaf), say.OneLine(n.Pending), hook.Outcome(say.Plain(string(n.Last))), n.At})
+		doc.Nodes = append(doc.Nodes, nodeDoc{n.Name, say.Plain(n.Front), say.Plain(n.Leaf), say.Plain(n.Pending), hook.Outcome(say.Plain(string(n.Last))), n.At})
 	}
 	if f.DANE != nil {
 		doc.DANE = tlsa.Docs(f.DANE)

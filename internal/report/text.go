@@ -188,9 +188,9 @@ func nodeLine(n hook.Node) string {
 	what := "has no front"
 	switch {
 	case n.Pending != "":
-		what = "is not done: " + n.Pending
+		what = "is not done: " + say.Plain(n.Pending)
 	case n.Front != "":
-		what = fmt.Sprintf("%s serves %.8s", n.Front, n.Leaf)
+		what = fmt.Sprintf("%s serves %.8s", say.Plain(n.Front), n.Leaf)
 	}
 	return fmt.Sprintf("%s at %s: %s", n.Name, say.Time(n.At), what)
 }
