@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -114,7 +113,7 @@ func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 		Every: o.every, Limit: o.renewalOptions.longest(), Round: w.round, Notify: watch.NewNotifier(i.settings),
 		Feeds: []watch.Feed{
 			watch.Files(func() []string { return deploy.Watched(w.sources, o.state.stateDir) }),
-			watch.Changes("what is installed", w.live),
+			watch.Changes("what is installed", w.hasMoved),
 			watch.Retried(w.events),
 			func(ctx context.Context, tell func(string)) {
 				for {
@@ -143,7 +142,7 @@ type watching struct {
 	printing sync.Mutex
 	waits    string   // what was printed last of an attempt that waits
 	followed bool     // the engine has told of its containers before
-	certs    sync.Map // the certs directories of all rounds
+	certs    sync.Map // the certs directories of all rounds, and what was live in them
 }
 
 func (o *watchOptions) prepare(i *invocation) (*watching, error) {
@@ -182,6 +181,7 @@ func (o *watchOptions) prepare(i *invocation) (*watching, error) {
 // round does what sync or renew does, and tells of it.
 func (w *watching) round(ctx context.Context, why string) (acted bool) {
 	w.i.log.Info("looking", "because", why)
+	before := w.live()
 	var r *deployed
 	var err error
 	if w.o.renewing {
@@ -196,7 +196,7 @@ func (w *watching) round(ctx context.Context, why string) (acted bool) {
 	if ctx.Err() != nil && r.Outcome == hook.OutcomeFailed {
 		return false // it was told to end, and has changed nothing
 	}
-	w.remember(r)
+	w.remember(r, before)
 	w.tell(r, err)
 	if ctx.Err() == nil {
 		w.o.ping.tell(ctx, w.i, err)
@@ -204,27 +204,42 @@ func (w *watching) round(ctx context.Context, why string) (acted bool) {
 	return r.hasSwitched()
 }
 
-// remember keeps in mind the certs directories that a round was about.
-func (w *watching) remember(r *deployed) {
+// remember keeps in mind the certs directories that a round was about, with the
+// generations that it left live, or that were when it began.
+func (w *watching) remember(r *deployed, before map[string]hook.Generation) {
 	if r.Front != nil {
-		w.certs.Store(r.Front.CertsDir, true)
+		dir := r.Front.CertsDir
+		live, known := before[dir]
+		if !known || r.hasSwitched() {
+			live = cmp.Or(r.Generation, hook.LiveIn(dir))
+		}
+		w.certs.Store(dir, live)
 	}
 	for _, other := range r.also {
-		w.remember(other.deployed)
+		w.remember(other.deployed, before)
 	}
 }
 
-// live is what is live in those directories: another host that shares them may switch.
-// Where the file system tells of changes this one would hear of everything that the
-// front writes there; so it looks.
-func (w *watching) live() string {
-	var all []string
+// live are the generations that are live now in those directories.
+func (w *watching) live() map[string]hook.Generation {
+	live := map[string]hook.Generation{}
 	w.certs.Range(func(dir, _ any) bool {
-		all = append(all, fmt.Sprintln(dir, hook.LiveIn(dir.(string))))
+		live[dir.(string)] = hook.LiveIn(dir.(string))
 		return true
 	})
-	slices.Sort(all)
-	return strings.Join(all, "")
+	return live
+}
+
+// hasMoved reports whether another is live than the last round saw: another host that
+// shares the directory has switched. The kernel would tell of that, but also of
+// everything else that a front writes there, and not on NFS.
+func (w *watching) hasMoved() bool {
+	for dir, live := range w.live() {
+		if last, _ := w.certs.Load(dir); live != last {
+			return true
+		}
+	}
+	return false
 }
 
 // tell prints how a round ended, if it is worth a line: that the same attempt waits is

@@ -68,17 +68,14 @@ func Files(dirs func() []string) Feed {
 	}
 }
 
-// Changes is a feed that looks at a value every few seconds and tells when it is
-// another one. It is for what others write, who may do so all the time: the longer
-// each look finds a change, the further apart the looks, up to a minute.
-func Changes(what string, value func() string) Feed {
+// Changes is a feed that asks every few seconds whether something has changed, and tells
+// if it has. It is for what others write, who may do so all the time: as long as it
+// always has, the questions are further and further apart, up to a minute.
+func Changes(what string, changed func() bool) Feed {
 	return func(ctx context.Context, tell func(why string)) {
 		const shortest, longest = 4 * time.Second, time.Minute
-		seen, pause := value(), shortest
-		for wait.For(ctx, pause) == nil {
-			before := seen
-			seen = value()
-			if seen == before || before == "" { // known since just now
+		for pause := shortest; wait.For(ctx, pause) == nil; {
+			if !changed() {
 				pause = max(pause/2, shortest)
 				continue
 			}
