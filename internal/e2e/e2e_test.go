@@ -65,6 +65,7 @@ type lab struct {
 	ca    *mint.CA
 	roots string // PEM file of the CA's root
 	root  string // mailu directory
+	host  string // that runs take this one for; "" for what it is
 	front *rig.Front
 	env   []string // of every run of the binary
 
@@ -210,7 +211,8 @@ func (l *lab) run(env []string, args ...string) result {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, args...)
+	argv := l.command(args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(append(os.Environ(), l.env...), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -228,6 +230,15 @@ func (l *lab) run(env []string, args ...string) result {
 		require.False(l.t, decoder.More(), "more than one document")
 	}
 	return r
+}
+
+// command is the command line of a run of the binary.
+func (l *lab) command(args ...string) []string {
+	argv := append([]string{binary}, args...)
+	if l.host == "" {
+		return argv
+	}
+	return append([]string{"unshare", "--uts", "sh", "-c", `hostname "$0" && exec "$@"`, l.host}, argv...)
 }
 
 func (l *lab) noSecretIn(text string) {

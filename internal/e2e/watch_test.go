@@ -63,7 +63,8 @@ func (l *lab) watch(args ...string) *agent {
 		a.calls = append(a.calls, r.URL.Path+" "+string(body))
 	}))
 	l.t.Cleanup(server.Close)
-	a.cmd = exec.Command(binary, append([]string{"watch", "--every", "1h", "--serve", a.address, "--ping", server.URL + "/all-is-well"}, args...)...)
+	argv := l.command(append([]string{"watch", "--every", "1h", "--serve", a.address, "--ping", server.URL + "/all-is-well"}, args...)...)
+	a.cmd = exec.Command(argv[0], argv[1:]...)
 	a.cmd.Env = append(os.Environ(), l.env...)
 	a.cmd.Stdout, a.cmd.Stderr = a, a
 	require.NoError(l.t, a.cmd.Start())

@@ -27,6 +27,7 @@ type Engine struct {
 	podman  bool
 	network string // of its fronts; "" for its default
 	bridge  string // made for it
+	number  int    // of the subnet of that
 	api     *http.Client
 	process *process
 }

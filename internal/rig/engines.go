@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,7 @@ const (
 	RootlessPodman EngineKind = "rootless podman"
 	RootlessDocker EngineKind = "rootless docker"
 	RemappedDocker EngineKind = "docker with userns-remap"
+	SecondDocker   EngineKind = "a second docker"
 )
 
 // StartEngine starts an engine of its own: its data, its sockets and its network are
@@ -46,7 +48,7 @@ func (e *Engine) start(ctx context.Context, kind EngineKind) error {
 	if err != nil {
 		return err
 	}
-	if kind == RemappedDocker {
+	if e.bridge != "" {
 		if err := e.makeBridge(ctx); err != nil {
 			return err
 		}
@@ -76,12 +78,15 @@ func (e *Engine) start(ctx context.Context, kind EngineKind) error {
 	return err
 }
 
+// seconds counts the engines of that kind: each has a subnet of its own.
+var seconds atomic.Int32
+
 // makeBridge makes the network of a second Docker engine. It must have one: told to have
 // none, the engine removes docker0, which is another's (moby daemon/daemon_unix.go).
 func (e *Engine) makeBridge(ctx context.Context) error {
 	for _, command := range [][]string{
 		{"ip", "link", "add", e.bridge, "type", "bridge"},
-		{"ip", "address", "add", subnet(2, 1), "dev", e.bridge},
+		{"ip", "address", "add", subnet(e.number, 1), "dev", e.bridge},
 		{"ip", "link", "set", e.bridge, "up"},
 	} {
 		if _, err := run(ctx, nil, command...); err != nil {
@@ -107,7 +112,9 @@ func (e *Engine) prepare(kind EngineKind) (argv []string, err error) {
 	case e.user:
 		e.Root = uid
 	case kind == RemappedDocker:
-		e.Root, e.bridge = subuid, "mht"+randomHex(4)
+		e.Root, e.bridge, e.number = subuid, "mht"+randomHex(4), 2
+	case kind == SecondDocker:
+		e.bridge, e.number = "mht"+randomHex(4), 4+int(seconds.Add(1))
 	}
 	// A sandbox may lack CAP_SYS_RESOURCE, and then no limit can be raised; crun refuses
 	// a host with both versions of cgroups; there may be no systemd.
@@ -130,9 +137,13 @@ network_config_dir = %q
 	case Podman:
 		return []string{"env", "CONTAINERS_CONF=" + in("containers.conf"), "podman", "--root", in("data"), "--runroot", in("run"), "--tmpdir", in("tmp"),
 			"--network-config-dir", in("networks"), "system", "service", "--time", "0", e.Host}, nil
-	case RemappedDocker:
-		return []string{"dockerd", "--config-file", in("daemon.json"), "--data-root", in("data"), "--exec-root", in("run"), "--pidfile", in("pid"),
-			"--host", e.Host, "--bridge", e.bridge, "--iptables=false", "--ip-masq=false", "--userns-remap", Rootless}, nil
+	case RemappedDocker, SecondDocker:
+		argv := []string{"dockerd", "--config-file", in("daemon.json"), "--data-root", in("data"), "--exec-root", in("run"), "--pidfile", in("pid"),
+			"--host", e.Host, "--bridge", e.bridge, "--iptables=false", "--ip-masq=false"}
+		if kind == RemappedDocker {
+			argv = append(argv, "--userns-remap", Rootless)
+		}
+		return argv, nil
 	}
 	if err := os.Mkdir(in("run"), 0o700); err != nil {
 		return nil, err
