@@ -188,7 +188,7 @@ func (s *Store) heed(state *State) {
 	}
 	for _, n := range others {
 		for _, leaf := range n.RolledBackFrom {
-			if last.Generation.is(leaf) && !live.is(leaf) && !state.holds(leaf) {
+			if last.Generation.is(leaf) && !state.holds(leaf) {
 				state.RolledBackFrom = append(state.RolledBackFrom, leaf)
 			}
 		}

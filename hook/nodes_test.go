@@ -266,6 +266,10 @@ func TestWhatWasNeverServedHereNoNodeCanHoldBack(t *testing.T) {
 	next := aged(t, time.Minute)
 	require.NoError(t, two.open(t).tell(Node{At: time.Now(), RolledBackFrom: []string{next.Fingerprint(), one.new.Fingerprint()}}))
 	assert.Empty(t, one.state(t).RolledBackFrom, "one is not known, and the other is live")
+	two.o.ByHand = true
+	_, err := two.deploy(t, one.old)
+	require.NoError(t, err)
+	assert.Equal(t, []string{one.new.Fingerprint()}, one.state(t).RolledBackFrom)
 }
 
 func TestANodeThatWaitedForTheLockDoesNotPutBackWhatItFound(t *testing.T) {
