@@ -28,6 +28,7 @@ type Engine struct {
 	network string // of its fronts; "" for its default
 	bridge  string // made for it
 	number  int    // of the subnet of that
+	swarm   bool   // it made docker_gwbridge
 	api     *http.Client
 	process *process
 }

@@ -237,6 +237,38 @@ func (e *Engine) runArgs(ports []int) (args []string) {
 	return args
 }
 
+// StartService makes the engine a swarm of one node, and runs a front on a mailu
+// directory as a service of it. The service ends with the engine.
+func (e *Engine) StartService(ctx context.Context, root string) (*Front, error) {
+	_, err := os.Stat("/sys/class/net/" + gatewayBridge)
+	e.swarm = err != nil // the bridge is not another's
+	if _, err := e.docker(ctx, "swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377", "--default-addr-pool", subnet(100, 0)); err != nil {
+		return nil, err
+	}
+	f := &Front{Image: FrontImage(), Root: root, Env: frontEnv(nil), engine: e}
+	f.SecretKey = f.Env["SECRET_KEY"]
+	args := []string{"service", "create", "--detach", "--quiet", "--no-resolve-image", "--name", "mailu_front", "--network", "bridge",
+		"--mount", "type=bind,source=" + filepath.Join(root, "certs") + ",target=/certs"}
+	for key, value := range f.Env {
+		args = append(args, "--env", key+"="+value)
+	}
+	if _, err := e.docker(ctx, append(args, f.Image)...); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err = poll(ctx, 200*time.Millisecond, func() error {
+		names, err := e.docker(ctx, "ps", "--format", "{{.ID}} {{.Names}}", "--filter", "label=com.docker.swarm.service.name=mailu_front")
+		if f.ID, f.Name, _ = strings.Cut(names, " "); err == nil && f.Name == "" {
+			err = errors.New("its task does not run")
+		}
+		return err
+	})
+	return f, err
+}
+
+const gatewayBridge = "docker_gwbridge" // that a swarm makes
+
 // Stop ends the engine with all of its containers, and removes what it kept.
 func (e *Engine) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -246,6 +278,10 @@ func (e *Engine) Stop() error {
 	}
 	e.process.stop()
 	err := sweep(ctx, e.dir)
+	if e.swarm {
+		_, berr := run(ctx, nil, "ip", "link", "del", gatewayBridge)
+		err = errors.Join(err, berr)
+	}
 	if e.bridge != "" {
 		_, berr := run(ctx, nil, "ip", "link", "del", e.bridge)
 		err = errors.Join(err, berr)

@@ -145,6 +145,7 @@ const (
 	NeedCaddy   Peer = "caddy"
 	NeedExFAT   Peer = "mount.exfat-fuse"
 	NeedCompose Peer = "docker-compose"
+	NeedBindFS  Peer = "bindfs"
 
 	NeedCertbotImage Peer = CertbotImage
 

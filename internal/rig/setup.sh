@@ -57,6 +57,7 @@ missing_packages() {
 		curl curl
 		systemd-analyze systemd
 		setpriv util-linux
+		bindfs bindfs
 		rsync rsync
 		knotd knot
 		kdig knot-dnsutils
