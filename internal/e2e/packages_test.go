@@ -273,14 +273,23 @@ func debLives(t *testing.T, suite, older, newer string) {
 // completes asks each shell to complete, with what the package has put in its place.
 func (d *debian) completes() {
 	d.t.Helper()
-	assert.Contains(d.t, d.sh(`bash -c '
-		. /usr/share/bash-completion/bash_completion
-		_completion_loader mailu-hook || :
-		COMP_WORDS=(mailu-hook sta) COMP_CWORD=1
-		_mailu_hook
-		echo "${COMPREPLY[@]}"'`), "status")
-	assert.Equal(d.t, "_mailu-hook\n", d.sh(`zsh -c 'autoload -U compinit; compinit -u; print $_comps[mailu-hook]'`))
-	assert.Contains(d.t, d.sh(`fish -c 'complete --do-complete "mailu-hook sta"'`), "status")
+	for shell, script := range map[string]string{
+		"bash": `
+			. /usr/share/bash-completion/bash_completion
+			_completion_loader mailu-hook || :
+			COMP_WORDS=(mailu-hook status --output "") COMP_CWORD=3
+			_mailu_hook
+			printf "%s\n" "${COMPREPLY[@]}"`,
+		"zsh": `
+			autoload -U compinit
+			compinit -u
+			compadd() { shift; print -l -- $@ }
+			words=(mailu-hook status --output "") CURRENT=4
+			$_comps[mailu-hook]`,
+		"fish": `complete --do-complete "mailu-hook status --output "`,
+	} {
+		assert.ElementsMatch(d.t, []string{"text", "json", "prometheus", "nagios"}, strings.Fields(d.sh(shell+" -c '"+script+"'")), shell)
+	}
 }
 
 // Debian's rpm stands in for Fedora's. There is no apk here, and an apk is three
@@ -303,6 +312,10 @@ func rpmLives(t *testing.T, older, newer string) {
 	assert.Equal(t, "active inactive", d.states("is-active", agentUnit, timerUnit))
 	assert.Equal(t, "disabled", d.states("is-enabled", timerUnit), "as it was left")
 	assert.Equal(t, "/usr/bin/mailu-hook\n", d.sh("readlink /proc/$(systemctl show --value --property MainPID "+agentUnit+")/exe"))
+	d.brings(older, "mailu-hook-1.0.0-1.x86_64.rpm")
+	d.sh("rpm --upgrade --oldpackage --nodeps /root/*.rpm")
+	assert.Contains(t, d.sh("mailu-hook version"), "v1.0.0 ")
+	assert.Equal(t, "active inactive", d.states("is-active", agentUnit, timerUnit))
 	d.sh("rpm --erase mailu-hook; test ! -e /usr/bin/mailu-hook; grep mine /etc/mailu-hook.conf.rpmsave")
 	assert.NotContains(t, strings.Fields(d.states("is-active", timerUnit, agentUnit)), "active")
 

@@ -167,6 +167,7 @@ type Setup struct {
 	Program  string   // where it lies
 	Examples string   // where its examples lie
 	Systemd  bool     // systemd runs the host
+	CronD    bool     // cron reads /etc/cron.d
 	Units    []string // of its timers, those that systemd knows
 }
 
@@ -174,6 +175,8 @@ type Setup struct {
 func (s Setup) run(command, crontab string) string {
 	unit := "mailu-hook-" + command
 	switch {
+	case !s.Systemd && !s.CronD: // as Alpine's
+		return "add the last line of " + s.Examples + "/cron/" + crontab + ", without root, to root's crontab: crontab -e"
 	case !s.Systemd:
 		return "cp " + s.Examples + "/cron/" + crontab + " /etc/cron.d/"
 	case slices.Contains(s.Units, unit+".timer"):

@@ -423,7 +423,8 @@ func TestRemedyForAMissingTimerFitsHowTheProgramWasInstalled(t *testing.T) {
 	for want, setup := range map[string]Setup{
 		"systemctl enable --now mailu-hook-renew.timer":                                                                {Examples: packaged, Systemd: true, Units: []string{"mailu-hook-renew.timer"}},
 		"cp examples/systemd/mailu-hook-renew.* /etc/systemd/system/ && systemctl enable --now mailu-hook-renew.timer": {Examples: "examples", Systemd: true, Units: []string{"mailu-hook-sync.timer"}},
-		"cp " + packaged + "/cron/mailu-hook-renew /etc/cron.d/":                                                       {Examples: packaged, Units: []string{"mailu-hook-renew.timer"}},
+		"cp " + packaged + "/cron/mailu-hook-renew /etc/cron.d/":                                                       {Examples: packaged, CronD: true, Units: []string{"mailu-hook-renew.timer"}},
+		"add the last line of " + packaged + "/cron/mailu-hook-renew, without root, to root's crontab: crontab -e":     {Examples: packaged},
 	} {
 		s := newScene(t)
 		s.f.Planned, s.Schedule.Renew, s.Setup = &Renewal{}, Timer{}, setup

@@ -18,7 +18,7 @@ func Program() string {
 // Setup finds out how the program, which lies there, was installed. Packages put its
 // examples below the prefix that it lies in; else they are those of its source.
 func (h Host) Setup(program string) health.Setup {
-	s := health.Setup{Program: program, Examples: filepath.Join(program, "../../share/doc/mailu-hook/examples"), Systemd: h.systemd()}
+	s := health.Setup{Program: program, Examples: filepath.Join(program, "../../share/doc/mailu-hook/examples"), Systemd: h.systemd(), CronD: h.exists("/etc/cron.d")}
 	if !h.exists(s.Examples) {
 		s.Examples = "examples"
 	}

@@ -19,7 +19,7 @@ func TestSetupIsHowTheProgramWasInstalled(t *testing.T) {
 			"/usr/bin/mailu-hook", health.Setup{Examples: "/usr/share/doc/mailu-hook/examples", Systemd: true, Units: units}},
 		"a binary by hand":  {map[string]string{systemd: ""}, "/usr/local/bin/mailu-hook", health.Setup{Examples: "examples", Systemd: true}},
 		"its units copied":  {map[string]string{systemd: "", "/etc/systemd/system/mailu-hook-sync.timer": ""}, "/opt/mailu-hook", health.Setup{Examples: "examples", Systemd: true, Units: units[:1]}},
-		"both, the one run": {map[string]string{"/usr/share/doc/mailu-hook/examples/cron/mailu-hook": ""}, "/usr/local/bin/mailu-hook", health.Setup{Examples: "examples"}},
+		"both, the one run": {map[string]string{"/usr/share/doc/mailu-hook/examples/cron/mailu-hook": "", "/etc/cron.d/certbot": ""}, "/usr/local/bin/mailu-hook", health.Setup{Examples: "examples", CronD: true}},
 		"without systemd":   {nil, "/usr/bin/mailu-hook", health.Setup{Examples: "examples"}},
 	} {
 		c.want.Program = c.program
