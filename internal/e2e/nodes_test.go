@@ -160,9 +160,7 @@ func TestHostsMeetOnAFileSystemThatTellsOfNoChanges(t *testing.T) {
 	one, two, e := hostsOf(t, func(root string) string {
 		seen := filepath.Join(t.TempDir(), "seen")
 		require.NoError(t, os.MkdirAll(filepath.Join(seen, "certs"), 0o755))
-		out, err := exec.Command("bindfs", "--multithreaded", "--enable-lock-forwarding", filepath.Join(root, "certs"), filepath.Join(seen, "certs")).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		t.Cleanup(func() { assert.NoError(t, exec.Command("umount", filepath.Join(seen, "certs")).Run()) })
+		bindFS(t, filepath.Join(root, "certs"), filepath.Join(seen, "certs"), "--multithreaded", "--enable-lock-forwarding")
 		return seen
 	})
 	two.start(rig.FrontOptions{Engine: e})
@@ -179,6 +177,32 @@ func TestHostsMeetOnAFileSystemThatTellsOfNoChanges(t *testing.T) {
 	require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, <-a.ended)
 	waitsForTheDead(t, one, two)
+
+	// As docs/nodes.md has people try whether locks are shared.
+	alone := t.TempDir()
+	bindFS(t, one.certs(), alone)
+	const lock = ".mailu-hook/fronts/nodes.lock"
+	holder := exec.Command("flock", filepath.Join(one.certs(), lock), "sh", "-c", "echo held && exec sleep 60")
+	out, err := holder.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, holder.Start())
+	defer holder.Wait()
+	defer holder.Process.Kill()
+	_, err = out.Read(make([]byte, 1))
+	require.NoError(t, err)
+	try := func(certs string) error {
+		return exec.Command("flock", "--nonblock", filepath.Join(certs, lock), "true").Run()
+	}
+	assert.Error(t, try(two.certs()))
+	assert.NoError(t, try(alone), "nobody forwards them")
+}
+
+// bindFS shows a directory at another by FUSE, until the test ends.
+func bindFS(t *testing.T, dir, at string, options ...string) {
+	t.Helper()
+	out, err := exec.Command("bindfs", append(options, dir, at)...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Cleanup(func() { assert.NoError(t, exec.Command("umount", at).Run()) })
 }
 
 func TestAServiceOfASwarmFollowsAnotherHost(t *testing.T) {
