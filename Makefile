@@ -29,7 +29,7 @@ image: ## make the container images mailu-hook:amd64 and :arm64; that of this ma
 	  --tag $(IMAGE):$$arch --file examples/compose/Dockerfile $$dir; done
 	docker tag $(IMAGE):$$(go env GOARCH) $(IMAGE):latest
 
-dist: ## build dist/: binaries, packages, images, manual page, completions, licences, SBOM, checksums
+dist: ## build dist/: binaries, packages, images, manual page, completions, licenses, SBOM, checksums
 	@packaging/dist.sh $(VERSION)
 
 setup: ## install what test and demo need, or say what is missing
@@ -67,4 +67,4 @@ clean: ## remove what was built, and what killed tests left in Docker
 	-@docker ps -aq --filter label=mailu-hook.test=1 | xargs -r docker rm -fv
 	-@docker volume ls -q --filter label=mailu-hook.test=1 | xargs -r docker volume rm -f
 	-@docker network ls -q --filter label=mailu-hook.test=1 | xargs -r docker network rm
-	rm -rf .cache mailu-hook
+	rm -rf .cache dist mailu-hook

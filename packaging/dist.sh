@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # dist.sh VERSION builds dist/: for Linux, the program for each architecture, packages
-# and container images for two, the manual page, completions, the licences of all that
+# and container images for two, the manual page, completions, the licenses of all that
 # is linked in, what it is made of (CycloneDX), and the checksums of these.
 #
 # The same commit and Go give the same files, whoever builds them, wherever they lie:
@@ -22,7 +22,7 @@ readonly bin=$PWD/.cache/bin
 tool() {
 	local at
 	at=$(go version -m "$bin/${2##*/}" 2>/dev/null | awk '$1 == "mod" { print $2, $3 }') || true
-	[[ $at == "$1" ]] || GOBIN=$bin GOFLAGS= CGO_ENABLED=0 go install -trimpath "$2@${1#* }"
+	[[ $at == "$1" ]] || GOBIN=$bin GOFLAGS='' CGO_ENABLED=0 go install -trimpath "$2@${1#* }"
 }
 
 # build OUTPUT [FLAG...] builds the program for the architecture in the environment.
@@ -46,7 +46,7 @@ texts() {
 	rm "$program"
 }
 
-# licenses prints the licences of this program, of Go, and of each module that is linked
+# licenses prints the licenses of this program, of Go, and of each module that is linked
 # into a binary for any architecture or into an image; a module without one is an error.
 licenses() {
 	local module texts file image=.cache/dist-image/mailu-hook
@@ -56,7 +56,7 @@ licenses() {
 	go version -m dist/mailu-hook-linux-* $image | awk '$1 == "dep" { print $2 }' | sort -u | while read -r module; do
 		printf '\n== %s\n' "$(go list -m "$module")"
 		texts=$(find "$(go list -m -f '{{.Dir}}' "$module")" -maxdepth 1 -type f -iregex '.*/\(licen[cs]e\|copying\|notice\|patents\)[^/]*' | sort)
-		[[ -n $texts ]] || { echo "dist.sh: $module: no licence found" >&2 && return 1; }
+		[[ -n $texts ]] || { echo "dist.sh: $module: no license found" >&2 && return 1; }
 		while read -r file; do echo && cat "$file"; done <<<"$texts"
 	done
 }
