@@ -115,17 +115,8 @@ func (o *watchOptions) run(ctx context.Context, i *invocation) (result, error) {
 			watch.Files(func() []string { return deploy.Watched(w.sources, o.state.stateDir) }),
 			watch.Changes("what is installed", w.hasMoved),
 			watch.Retried(w.events),
-			func(ctx context.Context, tell func(string)) {
-				for {
-					select {
-					case <-ctx.Done():
-						return
-					case <-hangups:
-						tell("SIGHUP came")
-					}
-				}
-			},
 		},
+		Reload: hangups,
 	})
 	return text(""), nil
 }

@@ -1,9 +1,13 @@
 package watch
 
 import (
+	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mailu-hook/internal/say"
 )
@@ -13,7 +17,8 @@ import (
 type Notifier struct {
 	address *net.UnixAddr
 	dog     time.Duration // how often systemd wants to hear of it; 0: never
-	ready   bool
+	begun   atomic.Int64  // the start, and each reload
+	ended   int64         // how many of them
 }
 
 // NewNotifier is for the service manager that the environment names, nil if it names
@@ -30,19 +35,37 @@ func NewNotifier(env func(string) string) *Notifier {
 	if microseconds, err := strconv.ParseInt(env("WATCHDOG_USEC"), 10, 64); err == nil && microseconds > 0 {
 		n.dog = time.Duration(microseconds) * time.Microsecond / 2
 	}
+	n.begun.Store(1)
 	return n
 }
 
-// Ready tells once that the agent has started.
-func (n *Notifier) Ready() {
-	if n != nil && !n.ready {
-		n.ready = true
-		n.tell("READY=1")
+// Reloading tells that the agent was asked to reload: it looks at everything again.
+// The round that begins next ends that, not the one under way.
+func (n *Notifier) Reloading() {
+	var now unix.Timespec
+	if n == nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return
 	}
+	n.begun.Add(1)
+	n.tell(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
 }
 
-// Status tells what the agent does.
-func (n *Notifier) Status(text string) { n.tell("STATUS=" + say.OneLine(text)) }
+// Round tells that a round begins. ended tells that it has ended, and with it the start
+// or the reload that was asked for before it began.
+func (n *Notifier) Round(why string) (ended func()) {
+	if n == nil {
+		return func() {}
+	}
+	begun := n.begun.Load()
+	n.tell("STATUS=working, because " + say.OneLine(why))
+	return func() {
+		n.tell("STATUS=waiting")
+		if n.ended != begun && n.begun.Load() == begun {
+			n.ended = begun
+			n.tell("READY=1")
+		}
+	}
+}
 
 // Alive feeds the watchdog.
 func (n *Notifier) Alive() { n.tell("WATCHDOG=1") }

@@ -7,6 +7,7 @@ package watch
 import (
 	"context"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ type Options struct {
 	// it has changed something: then the next one comes soon, to see what became of it.
 	Round  func(ctx context.Context, why string) (acted bool)
 	Feeds  []Feed
-	Notify *Notifier // told of each step; nil: nobody is
+	Reload <-chan os.Signal // each is a reason, and a reload to whoever is notified
+	Notify *Notifier        // told of each step; nil: nobody is
 }
 
 // settle is how long after a reason a round begins: a client that replaces one file
@@ -56,7 +58,7 @@ func Run(ctx context.Context, o Options) {
 		default: // there is one already
 		}
 	}
-	for _, feed := range o.Feeds {
+	for _, feed := range append([]Feed{o.reloads}, o.Feeds...) {
 		running.Go(func() { feed(feeds, tell) })
 	}
 	dog, release := o.Notify.watchdog()
@@ -64,7 +66,6 @@ func Run(ctx context.Context, o Options) {
 	pause := settle
 	for why := "it starts"; ; {
 		acted := o.round(ctx, why, dog)
-		o.Notify.Ready()
 		if why, pause = o.wait(ctx, acted, pause, reasons, dog); why == "" {
 			o.Notify.Stopping()
 			return
@@ -72,10 +73,22 @@ func Run(ctx context.Context, o Options) {
 	}
 }
 
+// reloads is the feed of those who ask for a reload.
+func (o Options) reloads(ctx context.Context, tell func(why string)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.Reload:
+			o.Notify.Reloading()
+			tell("it was asked to reload")
+		}
+	}
+}
+
 // round does one round, and feeds the watchdog as long as it may take.
 func (o Options) round(ctx context.Context, why string, dog <-chan time.Time) (acted bool) {
-	o.Notify.Status("working, because " + why)
-	defer o.Notify.Status("waiting")
+	defer o.Notify.Round(why)()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

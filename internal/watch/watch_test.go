@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,12 +11,14 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // agent runs until the test ends, on the clock of the test.
@@ -297,6 +300,62 @@ func (s *systemd) next(within time.Duration) string {
 func (s *systemd) hears(want string) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool { return s.next(10*time.Second) == want }, time.Minute, time.Microsecond, want)
+}
+
+// between is what is told before want, but for the watchdog's food.
+func (s *systemd) between(want string) (told []string) {
+	s.t.Helper()
+	for {
+		switch state := s.next(10 * time.Second); state {
+		case want, "":
+			require.Equal(s.t, want, state)
+			return told
+		case "WATCHDOG=1":
+		default:
+			told = append(told, state)
+		}
+	}
+}
+
+func TestReloadEndsWithTheRoundThatBeginsAfterIt(t *testing.T) {
+	s := newSystemd(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	reload, end := make(chan os.Signal), make(chan bool)
+	go Run(ctx, Options{Every: time.Hour, Reload: reload, Notify: s.n, Round: func(ctx context.Context, _ string) bool {
+		select {
+		case <-end:
+		case <-ctx.Done():
+		}
+		return false
+	}})
+	monotonic := func() int64 {
+		var now unix.Timespec
+		require.NoError(t, unix.ClockGettime(unix.CLOCK_MONOTONIC, &now))
+		return now.Nano() / 1000
+	}
+	asks := func() {
+		t.Helper()
+		before := monotonic()
+		reload <- syscall.SIGHUP
+		for { // systemd takes only one that is told after it has asked
+			var at int64
+			if n, _ := fmt.Sscanf(s.next(10*time.Second), "RELOADING=1\nMONOTONIC_USEC=%d", &at); n == 1 {
+				assert.True(t, before <= at && at <= monotonic(), "%d", at)
+				return
+			}
+		}
+	}
+	working, waiting := "STATUS=working, because it was asked to reload", "STATUS=waiting"
+	end <- true
+	s.hears("READY=1")
+	asks()
+	s.hears(working)
+	asks() // while the round for the first is under way
+	end <- true
+	assert.Equal(t, []string{waiting}, s.between(working))
+	end <- true
+	assert.Equal(t, []string{waiting}, s.between("READY=1"))
 }
 
 func TestNotifierTellsSystemd(t *testing.T) {
