@@ -21,7 +21,9 @@ func TestAlertsSayWhatTheirOwnTestsWant(t *testing.T) {
 	rig.Need(t, rig.NeedPrometheus)
 	root, err := rig.RepositoryRoot()
 	require.NoError(t, err)
-	require.NoError(t, rig.TestRules(t.Context(), filepath.Join(root, "examples", "prometheus", "alerts_test.yml")))
+	dir := filepath.Join(root, "examples", "prometheus")
+	require.NoError(t, rig.CheckRules(t.Context(), filepath.Join(dir, "alerts.yml")))
+	require.NoError(t, rig.TestRules(t.Context(), filepath.Join(dir, "alerts_test.yml")))
 	tests := example(t, "examples/prometheus/alerts_test.yml")
 	for _, match := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(example(t, "examples/prometheus/alerts.yml"), -1) {
 		assert.Contains(t, tests, "alertname: "+match[1]+"\n", "an alert that no test wants to see")

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,7 +53,16 @@ func (a *agent) rounds() (count int, last string) {
 	return len(a.calls), a.calls[len(a.calls)-1]
 }
 
+// watch starts an agent, and returns after its first round.
 func (l *lab) watch(args ...string) *agent {
+	l.t.Helper()
+	a := l.agent(nil, args...)
+	a.waits(1)
+	return a
+}
+
+// agent starts one, below the program that by names.
+func (l *lab) agent(by []string, args ...string) *agent {
 	l.t.Helper()
 	a := &agent{l: l, address: loopback() + ":9090", ended: make(chan error, 1)}
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -63,7 +72,7 @@ func (l *lab) watch(args ...string) *agent {
 		a.calls = append(a.calls, r.URL.Path+" "+string(body))
 	}))
 	l.t.Cleanup(server.Close)
-	argv := l.command(append([]string{"watch", "--every", "1h", "--serve", a.address, "--ping", server.URL + "/all-is-well"}, args...)...)
+	argv := append(by, l.command(append([]string{"watch", "--every", "1h", "--serve", a.address, "--ping", server.URL + "/all-is-well"}, args...)...)...)
 	a.cmd = exec.Command(argv[0], argv[1:]...)
 	a.cmd.Env = append(os.Environ(), l.env...)
 	a.cmd.Stdout, a.cmd.Stderr = a, a
@@ -76,8 +85,14 @@ func (l *lab) watch(args ...string) *agent {
 		l.t.Logf("mailu-hook watch:\n%s%s", a.out.String(), strings.Join(a.calls, "\n"))
 		l.noSecretIn(a.out.String())
 	})
-	a.waits(1)
 	return a
+}
+
+// ends tells it to end, which is exit status 0 whatever it met.
+func (a *agent) ends() {
+	a.l.t.Helper()
+	require.NoError(a.l.t, a.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(a.l.t, <-a.ended)
 }
 
 // waits until it has done so many rounds.
@@ -97,13 +112,11 @@ func (a *agent) get(path string) (status int, body string) {
 }
 
 func TestWatchServesWhateverChanges(t *testing.T) {
-	l, _, _, _ := deployed(t)
-	store := filepath.Join(l.root, "traefik", "acme.json")
-	require.NoError(t, os.MkdirAll(filepath.Dir(store), 0o700))
-	l.traefik(store, l.next())
-	require.Equal(t, 0, l.run(nil, "install", store).code)
+	l, store := deployedFromTraefik(t)
 
+	told := l.notified()
 	a := l.watch()
+	told("READY=1")
 	_, last := a.rounds()
 	assert.Equal(t, "/all-is-well ", last)
 	status, body := a.get("/healthz")
@@ -125,10 +138,13 @@ func TestWatchServesWhateverChanges(t *testing.T) {
 	a.waits(2)
 	l.healthyAndReloadable()
 
-	// SIGHUP is a reason.
+	// SIGHUP is a reason, and a reload to systemd, which has ended when all is well again.
+	told("WATCHDOG=1")
 	l.execOK("rm", "/run/nginx.pid", "/run/dovecot/master.pid")
 	require.NoError(t, a.cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return l.front.CheckHealth(t.Context()) == nil }, time.Minute, 100*time.Millisecond)
+	told(`RELOADING=1\nMONOTONIC_USEC=\d+`)
+	told("READY=1")
+	require.NoError(t, l.front.CheckHealth(t.Context()))
 	l.healthyAndReloadable()
 
 	// So is a front that starts, also one that takes the place of another in mid-deploy.
@@ -151,8 +167,36 @@ func TestWatchServesWhateverChanges(t *testing.T) {
 	b := l.watch()
 	l.endsServing(final.SHA256())
 
-	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-b.ended, "exit status 0")
+	b.ends()
+	told("STOPPING=1")
+}
+
+// notified has systemd's part played to agents that are started from now on. told waits
+// until one tells what matches the expression.
+func (l *lab) notified() (told func(expression string)) {
+	l.t.Helper()
+	dir, err := os.MkdirTemp("", "notify") // short enough for a socket
+	require.NoError(l.t, err)
+	l.t.Cleanup(func() { os.RemoveAll(dir) })
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
+	require.NoError(l.t, err)
+	l.t.Cleanup(func() { conn.Close() })
+	l.env = append(l.env, "NOTIFY_SOCKET="+conn.LocalAddr().String(), "WATCHDOG_USEC=2000000")
+	states := make(chan string, 1000)
+	go func() {
+		for buffer := make([]byte, 1000); ; {
+			length, err := conn.Read(buffer)
+			if err != nil {
+				return
+			}
+			states <- string(buffer[:length])
+		}
+	}()
+	return func(expression string) {
+		l.t.Helper()
+		wanted := regexp.MustCompile("^" + expression + "$")
+		require.Eventually(l.t, func() bool { return wanted.MatchString(<-states) }, time.Minute, time.Microsecond, expression)
+	}
 }
 
 // live is the link that a deploy switches.
@@ -165,9 +209,20 @@ func (l *lab) next() *mint.Pair {
 	return l.issue(mint.Leaf{NotBefore: time.Now().Add(-30*time.Minute + time.Duration(l.renewals)*time.Minute)})
 }
 
+// deployedFromTraefik is a front that serves what an acme.json holds.
+func deployedFromTraefik(t *testing.T) (l *lab, store string) {
+	t.Helper()
+	l, _, _, _ = deployed(t)
+	store = filepath.Join(l.root, "traefik", "acme.json")
+	l.traefik(store, l.next())
+	require.Equal(t, 0, l.run(nil, "install", store).code)
+	return l, store
+}
+
 // traefik rewrites an acme.json in place, as Traefik does.
 func (l *lab) traefik(name string, pair *mint.Pair) {
 	l.t.Helper()
+	require.NoError(l.t, os.MkdirAll(filepath.Dir(name), 0o700))
 	require.NoError(l.t, os.WriteFile(name, traefikStore(l.t, pair), 0o600))
 }
 
@@ -204,19 +259,58 @@ func TestAgentThatIsKilledOrToldToEndInADeployLeavesWhatTheNextOneFinishes(t *te
 			} else {
 				assert.True(t, r.killed, what)
 			}
-			_, err := tls.LoadX509KeyPair(filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
-			require.NoError(t, err, what)
+			l.holdsAPair(what)
 
-			a := l.watch()
-			l.endsServing(renewed.SHA256())
-			require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
-			require.NoError(t, <-a.ended)
-			l.healthyAndReloadable()
-			found := l.status(nil)
-			for _, code := range []string{"deploy_pending", "watcher_stopped", "pid_file_lost"} {
-				assert.False(t, found.says(code), "%s: %v", what, found.codes())
-			}
+			l.nextAgentFinishes(renewed, what)
 		}
+	}
+}
+
+// Between the steps that touch the disk a deploy sends signals to the front's processes.
+func TestAgentThatIsKilledOrToldToEndAtASignalToTheFrontLeavesWhatTheNextOneFinishes(t *testing.T) {
+	rig.Need(t, "strace")
+	l, _, _, _ := deployed(t)
+	type point struct {
+		signal string
+		nth    int // signal of a thread of the agent
+	}
+	points := []point{{"KILL", 2}, {"KILL", 4}, {"TERM", 3}}
+	if soak {
+		points = nil
+		for nth := 1; nth <= 10; nth++ { // more than any thread sends
+			points = append(points, point{"KILL", nth}, point{"TERM", nth})
+		}
+	}
+	stopped := false // the front's watcher, by an agent that was killed
+	for _, p := range points {
+		what := fmt.Sprintf("SIG%s at signal %d", p.signal, p.nth)
+		renewed := l.renews()
+		a := l.agent([]string{"strace", "-D", "-f", "-o", os.DevNull, "-e", "trace=pidfd_send_signal", "-e", fmt.Sprintf("inject=pidfd_send_signal:signal=%s:when=%d", p.signal, p.nth)})
+		require.Eventually(t, func() bool { rounds, _ := a.rounds(); return rounds > 0 || len(a.ended) > 0 }, 30*time.Second, 20*time.Millisecond, what)
+		if len(a.ended) == 0 {
+			assert.Greater(t, p.nth, 4, "it was to end: %s", what)
+			a.ends()
+			continue
+		}
+		err := <-a.ended
+		assert.Equal(t, p.signal == "TERM", err == nil, "%s: %v", what, err)
+		stopped = stopped || l.status(nil).says("watcher_stopped")
+		l.holdsAPair(what)
+		l.nextAgentFinishes(renewed, what)
+	}
+	assert.True(t, stopped, "there was something to finish")
+}
+
+// nextAgentFinishes starts an agent after one that has ended in a deploy.
+func (l *lab) nextAgentFinishes(renewed *mint.Pair, after string) {
+	l.t.Helper()
+	a := l.watch()
+	l.endsServing(renewed.SHA256())
+	a.ends()
+	l.healthyAndReloadable()
+	found := l.status(nil)
+	for _, code := range []string{"deploy_pending", "watcher_stopped", "pid_file_lost"} {
+		assert.False(l.t, found.says(code), "%s: %v", after, found.codes())
 	}
 }
 
@@ -232,8 +326,7 @@ func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
 	a.waits(2)
 	b.waits(2)
 	for _, agent := range []*agent{a, b} {
-		require.NoError(t, agent.cmd.Process.Signal(syscall.SIGTERM))
-		require.NoError(t, <-agent.ended)
+		agent.ends()
 	}
 	l.healthyAndReloadable()
 	r := l.sync("--output", "json")
@@ -253,8 +346,7 @@ func TestTwoAgentsAndAnEngineThatComesBackEndWell(t *testing.T) {
 	l.endsServing(final.SHA256()) // it is back, and that is a reason
 	require.Eventually(t, func() bool { _, last := c.rounds(); return last == "/all-is-well " }, time.Minute, 20*time.Millisecond)
 	l.healthyAndReloadable()
-	require.NoError(t, c.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-c.ended, "it does not end because of what it meets")
+	c.ends()
 }
 
 // file writes a file with that content.
@@ -330,11 +422,7 @@ func TestAgentServesWhatStandsAfterManyRewrites(t *testing.T) {
 	if soak {
 		rewrites, stands = 1000, 10
 	}
-	l, _, _, _ := deployed(t)
-	store := filepath.Join(l.root, "traefik", "acme.json")
-	require.NoError(t, os.MkdirAll(filepath.Dir(store), 0o700))
-	l.traefik(store, l.next())
-	require.Equal(t, 0, l.run(nil, "install", store).code)
+	l, store := deployedFromTraefik(t)
 	a := l.watch()
 	var pair *mint.Pair
 	for n := 1; n <= rewrites; n++ {
@@ -347,8 +435,7 @@ func TestAgentServesWhatStandsAfterManyRewrites(t *testing.T) {
 		if stands > 0 && n%(rewrites/stands) == 0 {
 			l.endsServing(pair.SHA256())
 		}
-		_, err := tls.LoadX509KeyPair(filepath.Join(l.certs(), "cert.pem"), filepath.Join(l.certs(), "key.pem"))
-		require.NoError(t, err, "never a broken pair")
+		l.holdsAPair(fmt.Sprint("after rewrite ", n))
 	}
 	l.endsServing(pair.SHA256())
 
@@ -357,11 +444,9 @@ func TestAgentServesWhatStandsAfterManyRewrites(t *testing.T) {
 	require.NoError(t, os.RemoveAll(filepath.Dir(store)))
 	a.waits(n + 1)
 	pair = l.issue(mint.Leaf{NotBefore: time.Now()})
-	require.NoError(t, os.MkdirAll(filepath.Dir(store), 0o700))
 	l.traefik(store, pair)
 	l.endsServing(pair.SHA256())
-	require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-a.ended)
+	a.ends()
 	require.Equal(t, 0, l.sync().code)
 	l.healthyAndReloadable()
 }
@@ -382,8 +467,7 @@ func TestAgentObtainsACertificateToo(t *testing.T) {
 	for _, f := range i.status(nil).Findings {
 		assert.NotContains(t, []string{"sync_timer_missing", "renew_timer_missing"}, f.Code)
 	}
-	require.NoError(t, a.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-a.ended)
+	a.ends()
 	i.healthyAndReloadable()
 	i.nothingLeft()
 }

@@ -14,30 +14,38 @@ import (
 // CheckMetrics lets promtool judge metrics in the text format: their syntax, and
 // their names and units by Prometheus' conventions.
 func CheckMetrics(ctx context.Context, metrics string) error {
-	program, err := Tool("promtool")
-	if err != nil {
-		return err
+	advice, err := promtool(ctx, metrics, "check", "metrics")
+	if err == nil && advice != "" {
+		err = fmt.Errorf("promtool advises%s", quoted(advice))
 	}
-	cmd := exec.CommandContext(ctx, program, "check", "metrics")
-	cmd.Stdin = strings.NewReader(metrics)
-	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 { // advice is exit status 0
-		return fmt.Errorf("checking metrics: %w%s", err, quoted(string(out)))
-	}
-	return nil
+	return err
 }
 
-// TestRules lets promtool check the rules that a file of unit tests names, and run the
-// tests.
+// CheckRules lets promtool judge a file of rules.
+func CheckRules(ctx context.Context, rules string) error {
+	_, err := promtool(ctx, "", "check", "rules", "--lint=all", "--lint-fatal", rules)
+	return err
+}
+
+// TestRules lets promtool run a file of unit tests of rules.
 func TestRules(ctx context.Context, tests string) error {
+	_, err := promtool(ctx, "", "test", "rules", tests)
+	return err
+}
+
+// promtool returns what it says.
+func promtool(ctx context.Context, stdin string, args ...string) (string, error) {
 	program, err := Tool("promtool")
 	if err != nil {
-		return err
+		return "", err
 	}
-	cmd := exec.CommandContext(ctx, program, "test", "rules", tests)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("testing the rules of %s: %w%s", tests, err, quoted(string(out)))
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("promtool %s: %w%s", strings.Join(args, " "), err, quoted(string(out)))
 	}
-	return nil
+	return string(out), err
 }
 
 // NodeExporter is a node_exporter that collects the files of a directory, and
