@@ -160,13 +160,13 @@ func TestAChangeIsHeardOfWithinSeconds(t *testing.T) {
 
 func TestWhatChangesWithoutEndIsAskedForOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks := 0
-		a := start(t, Options{Every: 24 * time.Hour, Feeds: []Feed{Changes("it", func() bool { looks++; return true })}})
+		var looks atomic.Int32
+		a := start(t, Options{Every: 24 * time.Hour, Feeds: []Feed{Changes("it", func() bool { looks.Add(1); return true })}})
 		defer a.stop()
 		time.Sleep(10 * time.Minute)
-		soon := looks
+		soon := looks.Load()
 		time.Sleep(time.Hour)
-		assert.InDelta(t, 60, looks-soon, 2)
+		assert.InDelta(t, 60, looks.Load()-soon, 2)
 	})
 }
 
