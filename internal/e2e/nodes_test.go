@@ -211,9 +211,9 @@ func TestAServiceOfASwarmFollowsAnotherHost(t *testing.T) {
 	two.front, err = e.StartService(t.Context(), two.root)
 	require.NoError(t, err)
 	two.waitServing()
-	require.Equal(t, 0, two.sync().code)
-	a := two.watch()
 	live := one.lineage(one.next(), "mail.example.com")
+	require.Equal(t, 0, one.hook(live).code)
+	a := two.watch() // whose first round makes it known
 	renewed := one.renews()
 	require.Equal(t, 0, one.hook(live).code)
 	one.serves(renewed)
