@@ -272,33 +272,33 @@ func TestAgentThatIsKilledOrToldToEndAtASignalToTheFrontLeavesWhatTheNextOneFini
 	l, _, _, _ := deployed(t)
 	type point struct {
 		signal string
-		nth    int // signal of a thread of the agent
+		nth    int // signal of a thread of the agent: which of all it is differs from run to run
 	}
-	points := []point{{"KILL", 2}, {"KILL", 4}, {"TERM", 3}}
+	points := []point{{"KILL", 1}, {"KILL", 2}, {"TERM", 1}}
 	if soak {
 		points = nil
 		for nth := 1; nth <= 10; nth++ { // more than any thread sends
 			points = append(points, point{"KILL", nth}, point{"TERM", nth})
 		}
 	}
-	stopped := false // the front's watcher, by an agent that was killed
 	for _, p := range points {
 		what := fmt.Sprintf("SIG%s at signal %d", p.signal, p.nth)
 		renewed := l.renews()
 		a := l.agent([]string{"strace", "-D", "-f", "-o", os.DevNull, "-e", "trace=pidfd_send_signal", "-e", fmt.Sprintf("inject=pidfd_send_signal:signal=%s:when=%d", p.signal, p.nth)})
 		require.Eventually(t, func() bool { rounds, _ := a.rounds(); return rounds > 0 || len(a.ended) > 0 }, 30*time.Second, 20*time.Millisecond, what)
 		if len(a.ended) == 0 {
-			assert.Greater(t, p.nth, 4, "it was to end: %s", what)
+			assert.Greater(t, p.nth, 1, "it was to end: %s", what)
 			a.ends()
 			continue
 		}
 		err := <-a.ended
 		assert.Equal(t, p.signal == "TERM", err == nil, "%s: %v", what, err)
-		stopped = stopped || l.status(nil).says("watcher_stopped")
+		if p.signal == "KILL" {
+			assert.True(t, l.status(nil).says("deploy_pending"), "there is something to finish: %s", what)
+		}
 		l.holdsAPair(what)
 		l.nextAgentFinishes(renewed, what)
 	}
-	assert.True(t, stopped, "there was something to finish")
 }
 
 // nextAgentFinishes starts an agent after one that has ended in a deploy.
