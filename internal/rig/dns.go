@@ -217,6 +217,15 @@ func (z *Zone) Tamper(ctx context.Context, old, forged string) error {
 	if err == nil {
 		_, err = z.knotc(ctx, "reload")
 	}
+	for limit := time.Now().Add(10 * time.Second); err == nil; time.Sleep(10 * time.Millisecond) { // knotd loads zones later
+		var read output
+		if read, err = z.knotc(ctx, "zone-read", z.Name); strings.Contains(read.stdout, forged) {
+			return nil
+		}
+		if err == nil && time.Now().After(limit) {
+			err = errors.New("knotd does not load it")
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("tampering with the zone %s: %w", z.Name, err)
 	}
