@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"reflect"
@@ -62,10 +63,7 @@ func nodeNamed(name string) string {
 
 // Nodes lists what the other nodes say of themselves, sorted by name.
 func (s *Store) Nodes() (others []Node) {
-	if s.home == nil {
-		return nil
-	}
-	dir, err := s.home.OpenDir(nodesDir)
+	dir, err := s.openNodes()
 	if err != nil {
 		return nil
 	}
@@ -85,16 +83,21 @@ func (s *Store) Nodes() (others []Node) {
 
 // Self is what this node last said of itself.
 func (s *Store) Self() (n Node, known bool) {
-	if s.home == nil {
-		return n, false
-	}
-	dir, err := s.home.OpenDir(nodesDir)
+	dir, err := s.openNodes()
 	if err != nil {
 		return n, false
 	}
 	defer dir.Close()
 	n, err = readNode(dir, s.node)
 	return n, err == nil
+}
+
+// openNodes opens the directory of the nodes' files, if it is there.
+func (s *Store) openNodes() (*disk.Dir, error) {
+	if s.home == nil {
+		return nil, fs.ErrNotExist
+	}
+	return s.home.OpenDir(nodesDir)
 }
 
 func readNode(dir *disk.Dir, name string) (n Node, err error) {
