@@ -52,6 +52,8 @@ func (t *Target) meetNodes(ctx context.Context, switched bool, err error) error 
 	}
 	if err := t.awaitNodes(ctx, node.Leaf, switched); err != nil {
 		r.Outcome = hook.OutcomePending
+		telling, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellLimit) // that of before is over
+		defer cancel()
 		if perr := t.store.Postpone(telling, r.Bundle, err.Error()); perr != nil {
 			t.result.Note(fmt.Sprintf("the result was not recorded: %v", perr))
 		}
